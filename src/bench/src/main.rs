@@ -1,0 +1,3 @@
+//! Loads any Matrix homeserver and measures it.
+
+fn main() {}

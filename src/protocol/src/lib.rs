@@ -1,0 +1,1 @@
+//! Matrix's rules as pure functions: identifiers, events, room versions, authorisation, state resolution.

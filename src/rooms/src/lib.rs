@@ -1,0 +1,1 @@
+//! The room engine: actors, the event graph, state, timeline.

@@ -1,0 +1,3 @@
+//! The comity binary: command line, configuration, composition.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Delivery: what changed for a user since a token.

@@ -1,0 +1,1 @@
+//! Builders, the running server as a fixture, and the specification as a test.

@@ -1,0 +1,1 @@
+//! The ordered key-value store behind Comity: lanes, batches, engines, typed tables.
