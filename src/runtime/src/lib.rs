@@ -1,1 +1,160 @@
-//! Clock, randomness and task pools, passed in so that a simulation can be the real server.
+//! Time, randomness, threads and tasks, passed in so that a simulation can be the real server.
+//!
+//! Everything that makes two runs of a program differ comes through a [`Runtime`]: what time it is, what the
+//! dice say, on which thread a closure runs, when a task starts. [`Runtime::system`] asks the operating system;
+//! [`Runtime::simulated`] derives all of it from a seed and tokio's paused clock, on one thread. Clippy refuses
+//! the direct ways (`clippy.toml` says which and why). `tokio::time` is free to use: the simulation pauses it.
+//!
+//! Two habits keep a simulated run repeatable: `tokio::select!` is written with `biased;` (its fairness is
+//! random otherwise), and no order of effects comes out of a `HashMap`.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod clock;
+mod pool;
+mod random;
+
+use std::{future::Future, io, sync::Arc};
+
+use tokio::task::JoinHandle;
+use tracing::Instrument;
+
+pub use clock::Clock;
+pub use pool::{Pool, PoolError};
+pub use random::Random;
+
+/// The outside world as the server sees it. Cloning is one reference count.
+#[derive(Clone, Debug)]
+pub struct Runtime(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    random: Random,
+    simulated: bool,
+}
+
+impl Runtime {
+    /// The operating system's clock, randomness and threads.
+    pub fn system() -> Self {
+        Self(Arc::new(Inner {
+            clock: Clock::system(),
+            random: Random::system(),
+            simulated: false,
+        }))
+    }
+
+    /// A world derived from `seed`.
+    ///
+    /// Call it inside a current-thread tokio runtime with a paused clock (`#[tokio::test(start_paused = true)]`,
+    /// or `Builder::start_paused`): wall clock and monotonic clock then advance with tokio's alone. Without a
+    /// paused clock it works too, in real time.
+    pub fn simulated(seed: u64) -> Self {
+        Self(Arc::new(Inner {
+            clock: Clock::simulated(),
+            random: Random::seeded(seed),
+            simulated: true,
+        }))
+    }
+
+    /// Whether this world comes from a seed.
+    pub fn is_simulated(&self) -> bool {
+        self.0.simulated
+    }
+
+    /// The wall clock and the monotonic clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The source of random bytes, fit for keys and tokens.
+    pub fn random(&self) -> &Random {
+        &self.0.random
+    }
+
+    /// A new pool for blocking or CPU-heavy closures: at most `workers` run at once and at most `waiting` wait.
+    /// In a simulation closures run inline, on the one thread.
+    pub fn pool(&self, name: &'static str, workers: usize, waiting: usize) -> Pool {
+        Pool::new(name, workers, waiting, self.0.simulated)
+    }
+
+    /// Starts a task. Its log lines carry `name`, and none of the fields of whoever started it: a room's actor
+    /// outlives the request that woke it. The caller that waits for nothing may drop the handle.
+    pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        tokio::spawn(future.instrument(tracing::error_span!(parent: None, "task", name)))
+    }
+
+    /// Starts an operating system thread, for a loop that blocks for good (a log's sync thread).
+    ///
+    /// # Errors
+    /// What the operating system says; [`io::ErrorKind::Unsupported`] in a simulation, which has one thread.
+    pub fn thread<F>(&self, name: &'static str, body: F) -> io::Result<std::thread::JoinHandle<()>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        if self.0.simulated {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a simulation has no threads",
+            ));
+        }
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Law 7: two runs of a seed are one run.
+    #[test]
+    fn a_seed_decides_time_and_randomness() {
+        let run = |seed| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap()
+                .block_on(async {
+                    let runtime = Runtime::simulated(seed);
+                    let mut trace = Vec::new();
+                    for _ in 0..20 {
+                        let wait = runtime.random().below(5_000);
+                        tokio::time::sleep(Duration::from_millis(wait)).await;
+                        trace.push((runtime.clock().now_ms(), runtime.clock().monotonic(), wait));
+                    }
+                    trace
+                })
+        };
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_simulation_has_no_threads() {
+        let error = Runtime::simulated(1).thread("sync", || {}).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    }
+
+    #[tokio::test]
+    async fn a_task_answers_through_its_handle() {
+        let runtime = Runtime::system();
+        assert_eq!(runtime.spawn("answer", async { 42 }).await.unwrap(), 42);
+    }
+}
