@@ -1,0 +1,224 @@
+//! Rows in ordered maps, with a disk's habits: what was applied and not synced is lost in a crash.
+//!
+//! Clones share the "disk". [`Memory::crash`] ends the machine: what was not synced is gone, the old
+//! handles write no more, and the one it returns is what the next start opens a store on.
+//! [`Memory::set_faults`] makes it fail as real disks and networks do.
+
+use std::{collections::BTreeMap, fmt, ops::Bound, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{Fence, Op, RowKey, Scan, Write};
+use crate::{
+    error::{CommitError, ReadError},
+    table::Family,
+};
+
+type Rows = BTreeMap<(Family, Bytes), Bytes>;
+
+/// What happens to one apply or sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// All is well.
+    None,
+    /// Refused, nothing written.
+    NotApplied,
+    /// Written, and the answer lost.
+    UnknownApplied,
+    /// Not written, and the answer lost.
+    UnknownLost,
+    /// It takes this many milliseconds of the runtime's time.
+    Stall(u64),
+}
+
+/// Decides what happens to the next apply (`true`) or sync (`false`).
+pub type Faults = Box<dyn FnMut(bool) -> Fault + Send>;
+
+/// The memory engine. Clones share its rows.
+#[derive(Clone, Default)]
+pub struct Memory {
+    disk: Arc<Mutex<Disk>>,
+    /// The run of the machine that this handle belongs to.
+    run: u64,
+}
+
+#[derive(Default)]
+struct Disk {
+    rows: Rows,
+    /// What each row touched since the last sync held before, oldest first.
+    undo: Vec<((Family, Bytes), Option<Bytes>)>,
+    faults: Option<Faults>,
+    run: u64,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} rows)", self.disk.lock().rows.len())
+    }
+}
+
+impl Memory {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The machine lost power: what was not synced is gone, and so are the old handles.
+    #[must_use]
+    pub fn crash(&self) -> Self {
+        let mut disk = self.disk.lock();
+        while let Some((at, before)) = disk.undo.pop() {
+            match before {
+                Some(value) => disk.rows.insert(at, value),
+                None => disk.rows.remove(&at),
+            };
+        }
+        disk.run += 1;
+        Self {
+            disk: self.disk.clone(),
+            run: disk.run,
+        }
+    }
+
+    /// The rows, as long as this handle's machine runs.
+    fn running(&self) -> Result<MutexGuard<'_, Disk>, CommitError> {
+        let disk = self.disk.lock();
+        if disk.run == self.run {
+            Ok(disk)
+        } else {
+            Err(CommitError::Unknown("the machine is down".into()))
+        }
+    }
+
+    /// Asks before each apply and sync what shall happen to it.
+    pub fn set_faults(&self, faults: Option<Faults>) {
+        self.disk.lock().faults = faults;
+    }
+
+    fn fault(&self, apply: bool) -> Fault {
+        match &mut self.disk.lock().faults {
+            Some(faults) => faults(apply),
+            None => Fault::None,
+        }
+    }
+
+    pub(super) async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Bytes>>, ReadError> {
+        let disk = self.disk.lock();
+        Ok(keys
+            .iter()
+            .map(|k| disk.rows.get(&(k.family, k.key.clone())).cloned())
+            .collect())
+    }
+
+    pub(super) async fn scan_many(
+        &self,
+        scans: &[Scan],
+    ) -> Result<Vec<Vec<(Bytes, Bytes)>>, ReadError> {
+        let disk = self.disk.lock();
+        Ok(scans.iter().map(|scan| disk.scan(scan)).collect())
+    }
+
+    pub(super) async fn claim(
+        &self,
+        row: &RowKey,
+        expected: Option<&Bytes>,
+        epoch: &Bytes,
+    ) -> Result<(), CommitError> {
+        let mut disk = self.running()?;
+        let at = (row.family, row.key.clone());
+        if disk.rows.get(&at) != expected {
+            return Err(CommitError::Fenced);
+        }
+        // A claim is durable at once: it must outlive the crash of the owner it ends.
+        disk.rows.insert(at, epoch.clone());
+        Ok(())
+    }
+
+    pub(super) async fn apply(&self, writes: Vec<Write>) -> Result<(), CommitError> {
+        let fault = self.fault(true);
+        match fault {
+            Fault::Stall(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,
+            Fault::NotApplied => return Err(CommitError::NotApplied("fault".into())),
+            Fault::UnknownLost => return Err(CommitError::Unknown("fault".into())),
+            Fault::None | Fault::UnknownApplied => {}
+        }
+        self.running()?.apply(writes)?;
+        match fault {
+            Fault::UnknownApplied => Err(CommitError::Unknown("fault".into())),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn sync(&self) -> Result<(), CommitError> {
+        match self.fault(false) {
+            Fault::Stall(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,
+            Fault::NotApplied | Fault::UnknownLost | Fault::UnknownApplied => {
+                return Err(CommitError::Unknown("fault".into()));
+            }
+            Fault::None => {}
+        }
+        self.running()?.undo.clear();
+        Ok(())
+    }
+}
+
+impl Disk {
+    fn scan(&self, scan: &Scan) -> Vec<(Bytes, Bytes)> {
+        if scan.from >= scan.to {
+            return Vec::new();
+        }
+        let from = Bound::Included((scan.family, scan.from.clone()));
+        let to = Bound::Excluded((scan.family, scan.to.clone()));
+        let rows = self
+            .rows
+            .range((from, to))
+            .map(|((_, key), value)| (key.clone(), value.clone()));
+        if scan.reverse {
+            rows.rev().take(scan.limit).collect()
+        } else {
+            rows.take(scan.limit).collect()
+        }
+    }
+
+    fn holds(&self, fence: &Fence) -> bool {
+        self.rows.get(&(fence.row.family, fence.row.key.clone())) == Some(&fence.epoch)
+    }
+
+    fn apply(&mut self, writes: Vec<Write>) -> Result<(), CommitError> {
+        if !writes.iter().all(|write| self.holds(&write.fence)) {
+            return Err(CommitError::Fenced);
+        }
+        for (row, condition) in writes.iter().flat_map(|write| &write.conditions) {
+            let stored = self.rows.get(&(row.family, row.key.clone()));
+            if !condition.holds(stored.map(|value| value.as_ref())) {
+                return Err(CommitError::NotApplied(
+                    "a condition does not hold in the engine".into(),
+                ));
+            }
+        }
+        for op in writes.into_iter().flat_map(|write| write.ops) {
+            match op {
+                Op::Put(row, value) => self.set((row.family, row.key), Some(value)),
+                Op::Delete(row) => self.set((row.family, row.key), None),
+                Op::DeleteRange(from, to) => {
+                    let range = (
+                        Bound::Included((from.family, from.key)),
+                        Bound::Excluded((from.family, to)),
+                    );
+                    let keys: Vec<_> = self.rows.range(range).map(|(at, _)| at.clone()).collect();
+                    keys.into_iter().for_each(|at| self.set(at, None));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, at: (Family, Bytes), value: Option<Bytes>) {
+        let before = match value {
+            Some(value) => self.rows.insert(at.clone(), value),
+            None => self.rows.remove(&at),
+        };
+        self.undo.push((at, before));
+    }
+}

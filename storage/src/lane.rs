@@ -1,0 +1,164 @@
+//! A lane in the hands of its one owner: what it reads, how it commits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    batch::Batch,
+    committer::Request,
+    engine::Fence,
+    error::CommitError,
+    heads::Pos,
+    key::{Home, Lane},
+    read::{Overlay, Reader},
+    store::Shared,
+};
+
+/// What the owner of a lane holds of it.
+pub(crate) struct LaneShared {
+    pub shared: Arc<Shared>,
+    pub lane: Lane,
+    pub fence: Fence,
+    pub epoch: u64,
+    pub overlay: Arc<Overlay>,
+    pub state: Mutex<State>,
+}
+
+pub(crate) struct State {
+    /// The last position given out.
+    pub appended: Pos,
+    /// The last position the engine has.
+    pub written: Pos,
+    /// Why the lane takes no more.
+    pub stopped: Option<CommitError>,
+}
+
+/// The way to write a lane: make a [`Batch`], read through [`LaneWriter::reader`], commit.
+#[derive(Clone)]
+pub struct LaneWriter {
+    pub(crate) lane: Arc<LaneShared>,
+    pub(crate) requests: mpsc::Sender<Request>,
+}
+
+/// A commit that has its position and is on its way to the disk. The owner may chain on it; nobody
+/// else sees it.
+#[derive(Debug)]
+pub struct Appended {
+    /// Its position.
+    pub pos: Pos,
+    durable: oneshot::Receiver<Result<Pos, CommitError>>,
+}
+
+impl Appended {
+    /// Waits until the commit is durable and published.
+    ///
+    /// # Errors
+    /// Whatever kept it from being: then all that was chained on it is gone as well.
+    pub async fn durable(self) -> Result<Pos, CommitError> {
+        self.durable
+            .await
+            .unwrap_or_else(|_| Err(CommitError::Unknown("the store was closed".into())))
+    }
+}
+
+impl LaneWriter {
+    /// The lane.
+    pub fn lane(&self) -> Lane {
+        self.lane.lane
+    }
+
+    /// Whether a home's rows are in this lane.
+    pub fn owns(&self, home: Home<'_>) -> bool {
+        self.lane.shared.lanes.of(home.slot()) == self.lane.lane
+    }
+
+    /// An empty batch of this lane.
+    pub fn batch(&self) -> Batch {
+        Batch::new(
+            self.lane.shared.tenant,
+            self.lane.shared.lanes,
+            self.lane.lane,
+        )
+    }
+
+    /// Reads with what this lane has appended laid over what is stored.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            shared: self.lane.shared.clone(),
+            overlay: Some(self.lane.overlay.clone()),
+            bound: self.lane.shared.heads(),
+        }
+    }
+
+    /// Gives the batch its position, its conditions checked against all that was appended before.
+    /// It may wait for room in the lane's queue.
+    ///
+    /// # Errors
+    /// [`CommitError::Conflict`] names the table whose row was not as expected.
+    pub async fn append(&self, mut batch: Batch) -> Result<Appended, CommitError> {
+        if let Some(fault) = batch.fault() {
+            return Err(fault);
+        }
+        if batch.lane() != self.lane.lane {
+            return Err(CommitError::WrongLane {
+                row: batch.lane(),
+                batch: self.lane.lane,
+            });
+        }
+        let (appended, answer) = oneshot::channel();
+        let (done, durable) = oneshot::channel();
+        let request = Request {
+            lane: self.lane.clone(),
+            batch,
+            appended,
+            durable: done,
+        };
+        let closed = || CommitError::NotApplied("the store is closed".into());
+        self.requests.send(request).await.map_err(|_| closed())?;
+        let pos = answer.await.map_err(|_| closed())??;
+        Ok(Appended { pos, durable })
+    }
+
+    /// Appends and waits until it is durable and published.
+    ///
+    /// # Errors
+    /// As [`LaneWriter::append`] and [`Appended::durable`].
+    pub async fn commit(&self, batch: Batch) -> Result<Pos, CommitError> {
+        self.append(batch).await?.durable().await
+    }
+}
+
+impl LaneShared {
+    /// Forgets what was appended and not written: it will never be.
+    pub(crate) fn drop_appended(&self) {
+        let mut state = self.state.lock();
+        state.appended = state.written;
+        let written = state.written;
+        self.overlay.write().retain(|_, (pos, _)| *pos <= written);
+    }
+
+    /// The engine has everything up to here: readers find it there.
+    pub(crate) fn wrote(&self, pos: Pos) {
+        self.state.lock().written = pos;
+        self.overlay.write().retain(|_, (at, _)| *at > pos);
+    }
+
+    pub(crate) fn stop(&self, why: CommitError) {
+        self.state.lock().stopped.get_or_insert(why);
+    }
+
+    /// The value of an appended row, if there is one: `Some(None)` is a deletion.
+    pub(crate) fn appended_value(
+        &self,
+        family: crate::table::Family,
+        key: &Bytes,
+    ) -> Option<Option<Bytes>> {
+        self.overlay
+            .read()
+            .get(&(family, key.clone()))
+            .map(|(_, value)| value.clone())
+    }
+}
