@@ -1,0 +1,154 @@
+//! The arrows of `docs/architecture.md`: who may depend on whom. A new arrow is an argument there first.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
+/// Our crates, lowest first, with those each may use in what it ships.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("protocol", &[]),
+    ("runtime", &[]),
+    ("storage", &["protocol", "runtime"]),
+    ("accounts", &["protocol", "runtime", "storage"]),
+    ("rooms", &["protocol", "runtime", "storage"]),
+    (
+        "sync",
+        &["accounts", "protocol", "rooms", "runtime", "storage"],
+    ),
+    (
+        "client-api",
+        &[
+            "accounts", "protocol", "rooms", "runtime", "storage", "sync",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "accounts",
+            "client-api",
+            "protocol",
+            "rooms",
+            "runtime",
+            "storage",
+            "sync",
+        ],
+    ),
+    // Beside the house, never in it.
+    ("testkit", &["*"]),
+    ("sim", &["*"]),
+    // Knows any homeserver by its API alone.
+    ("bench", &[]),
+];
+
+/// What hides behind the names of one crate. Tests may use it anywhere, as oracle or peer.
+const BEHIND: &[(&str, &[&str])] = &[
+    ("rocksdb", &["storage"]),
+    ("tokio-postgres", &["storage"]),
+    ("ruma-common", &["protocol"]),
+    ("ruma-events", &["protocol"]),
+    ("hyper", &["server"]),
+    ("figment", &["server"]),
+    ("rand_chacha", &["runtime", "sim", "bench"]),
+];
+
+/// Crate → (what it ships with, what only its tests use), our own names without the prefix.
+fn dependencies() -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let short = |name: &serde_json::Value| {
+        let name = name.as_str().unwrap();
+        name.strip_prefix("comity-").unwrap_or(name).to_owned()
+    };
+    metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| {
+            let (mut shipped, mut tests) = (BTreeSet::new(), BTreeSet::new());
+            for dependency in package["dependencies"].as_array().unwrap() {
+                let set = if dependency["kind"] == "dev" {
+                    &mut tests
+                } else {
+                    &mut shipped
+                };
+                set.insert(short(&dependency["name"]));
+            }
+            (short(&package["name"]), (shipped, tests))
+        })
+        .collect()
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let arrows: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let dependencies = dependencies();
+    let mut wrong = Vec::new();
+    for (name, (shipped, tests)) in &dependencies {
+        let Some(allowed) = arrows.get(name.as_str()) else {
+            wrong.push(format!("{name} has no place in the architecture"));
+            continue;
+        };
+        for other in shipped
+            .iter()
+            .filter(|other| dependencies.contains_key(*other))
+        {
+            if !allowed.contains(&"*") && !allowed.contains(&other.as_str()) {
+                wrong.push(format!("{name} → {other}"));
+            }
+        }
+        // Tests may reach for the testkit as well, still not upwards.
+        for other in tests
+            .iter()
+            .filter(|other| dependencies.contains_key(*other))
+        {
+            if !allowed.contains(&"*")
+                && !allowed.contains(&other.as_str())
+                && other != "testkit"
+                && other != name
+            {
+                wrong.push(format!("{name} → {other} (tests)"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "arrows that docs/architecture.md does not allow: {wrong:#?}"
+    );
+}
+
+#[test]
+fn libraries_stay_behind_their_crate() {
+    let dependencies = dependencies();
+    for (library, homes) in BEHIND {
+        for (name, (shipped, _)) in &dependencies {
+            let beside = ["testkit", "sim", "bench"].contains(&name.as_str());
+            assert!(
+                !shipped.contains(*library) || homes.contains(&name.as_str()) || beside,
+                "{name} uses {library}, which stays behind {homes:?}"
+            );
+        }
+    }
+}
