@@ -148,7 +148,7 @@ impl VerifyKey {
     }
 
     /// The key in unpadded base64.
-    pub fn to_base64(&self) -> String {
+    pub fn to_base64(self) -> String {
         unpadded::encode(self.0.as_bytes())
     }
 

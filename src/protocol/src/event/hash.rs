@@ -40,3 +40,28 @@ pub(crate) fn reference_hash(
     );
     Sha256::digest(covered).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second event of <https://spec.matrix.org/v1.19/appendices/#event-signing>.
+    #[test]
+    fn spec_vector_content_hash() {
+        let event = concat!(
+            r#"{"content":{"body":"Here is the message content"},"event_id":"$0:domain","#,
+            r#""hashes":{"sha256":"any"},"origin":"domain","origin_server_ts":1000000,"#,
+            r#""room_id":"!r:domain","sender":"@u:domain","signatures":{"a":{}},"#,
+            r#""type":"m.room.message","unsigned":{"age_ts":1000000}}"#,
+        );
+        let hash = crate::unpadded::encode(&content_hash(event));
+        assert_eq!(hash, "onLKD1bGljeBWQhWZ1kaP9SorVmRQNdN5aM2JYU2n/g");
+    }
+
+    #[test]
+    fn an_object_without_members() {
+        let empty: [u8; 32] = Sha256::digest("{}").into();
+        assert_eq!(content_hash("{}"), empty);
+        assert_eq!(content_hash(r#"{"unsigned":{}}"#), empty);
+    }
+}
