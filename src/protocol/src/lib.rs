@@ -9,6 +9,7 @@
     )
 )]
 
+pub mod auth;
 pub mod canonical;
 pub mod client_event;
 pub mod event;

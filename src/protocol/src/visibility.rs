@@ -2,6 +2,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
 
+use crate::auth::Membership;
+
 /// The `history_visibility` of a room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HistoryVisibility {
@@ -26,22 +28,6 @@ impl HistoryVisibility {
             _ => Self::Shared,
         }
     }
-}
-
-/// A user's membership of a room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Membership {
-    /// Invited.
-    Invite,
-    /// Joined.
-    Join,
-    /// Asked to be let in.
-    Knock,
-    /// Left, was kicked, or never was in.
-    #[default]
-    Leave,
-    /// Banned.
-    Ban,
 }
 
 /// The two settings that decide about an event, as they were at one side of it.
