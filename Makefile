@@ -13,6 +13,9 @@ lint:
 	@scripts/setup-tools.sh
 	@scripts/lint.sh
 
-# Arguments: make bench ARGS="--help"
+# An hour or so, undisturbed; results in docs/benchmarks.md. Less: make bench ARGS="--workloads 1 --repeats 1"
 bench:
-	@. scripts/env.sh && cargo run --release -p comity-bench -- $(ARGS)
+	@scripts/setup-system.sh test
+	@. scripts/env.sh && cargo build --release --locked --workspace --bin comity --bin comity-bench
+	@target/release/comity-bench compare $(ARGS)
+	@target/release/comity-bench report

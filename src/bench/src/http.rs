@@ -1,0 +1,168 @@
+//! The load side's HTTP: one keep-alive HTTP/1 connection at a time, and nothing between it and the socket.
+//!
+//! No pool, no redirects, no compression, no TLS: the client shares two cores with the server it
+//! measures, so it must cost little and the same for every server.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpSocket, lookup_host};
+
+use crate::error::{Error, Result};
+
+/// Where a homeserver listens, resolved once.
+#[derive(Clone, Debug)]
+pub struct Target {
+    address: SocketAddr,
+    host: String,
+}
+
+impl Target {
+    /// Resolves a plain-HTTP base URL such as `http://127.0.0.1:8008`.
+    ///
+    /// # Errors
+    /// [`Error::BaseUrl`] for anything but `http://host[:port]`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the operator names the server to load"
+    )]
+    pub async fn resolve(base_url: &str) -> Result<Self> {
+        let refuse = || Error::BaseUrl(base_url.to_owned());
+        let host = base_url
+            .strip_prefix("http://")
+            .ok_or_else(refuse)?
+            .trim_end_matches('/')
+            .to_owned();
+        let with_port = if host
+            .rsplit(']')
+            .next()
+            .is_some_and(|tail| tail.contains(':'))
+        {
+            host.clone()
+        } else {
+            format!("{host}:80")
+        };
+        let address = lookup_host(with_port).await?.next().ok_or_else(refuse)?;
+        Ok(Self { address, host })
+    }
+
+    /// Whether the server is on this machine, so that client addresses of the loopback net reach it.
+    #[must_use]
+    pub fn is_loopback_v4(&self) -> bool {
+        self.address.is_ipv4() && self.address.ip().is_loopback()
+    }
+}
+
+/// An answer: status and whole body.
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body as received.
+    pub body: Bytes,
+}
+
+/// One connection, opened on first use and again when the server closed it.
+pub struct Connection {
+    target: Target,
+    source: Option<IpAddr>,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Connection {
+    /// A connection to `target` from any local address.
+    #[must_use]
+    pub fn new(target: &Target) -> Self {
+        Self {
+            target: target.clone(),
+            source: None,
+            sender: None,
+        }
+    }
+
+    /// A connection whose client end is bound to `source`: one address has only 28,000 ports.
+    #[must_use]
+    pub fn from_address(target: &Target, source: IpAddr) -> Self {
+        Self {
+            target: target.clone(),
+            source: Some(source),
+            sender: None,
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the operator names the server to load"
+    )]
+    async fn open(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let socket = if self.target.address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let stream = socket.connect(self.target.address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // It ends when the sender is dropped or the server hangs up; what failed, the request says.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    /// Opens the connection now rather than with the first request.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Http`] when the server doesn't let it.
+    pub async fn connect(&mut self) -> Result<()> {
+        self.sender = Some(self.open().await?);
+        Ok(())
+    }
+
+    /// Sends one request and reads the whole answer. An idle connection that the server has
+    /// closed is opened again; a request that was under way is not repeated.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Http`] when there was no whole answer.
+    pub async fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Bytes,
+    ) -> Result<Answer> {
+        let mut kept = self.sender.take();
+        if let Some(sender) = &mut kept
+            && sender.ready().await.is_err()
+        {
+            kept = None;
+        }
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => self.open().await?,
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, &self.target.host);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|_| Error::BaseUrl(path.to_owned()))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        self.sender = Some(sender);
+        Ok(Answer { status, body })
+    }
+}

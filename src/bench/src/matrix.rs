@@ -1,0 +1,268 @@
+//! The few Matrix calls a load needs, on one connection.
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use hmac::{Hmac, KeyInit, Mac};
+use hyper::Method;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::http::{Answer, Connection, Target};
+
+/// The password of every account the bench makes. The servers it makes them on are thrown away.
+const PASSWORD: &str = "bench-only-Passw0rd";
+
+/// A registered user with a token that serves every request.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Account {
+    /// The full user ID.
+    pub user_id: String,
+    /// The access token.
+    #[serde(rename = "access_token")]
+    pub token: String,
+}
+
+/// Percent-encodes an identifier for use as one path segment or query value.
+#[must_use]
+pub fn encode(part: &str) -> String {
+    let mut out = String::with_capacity(part.len() + 8);
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+fn accepted(method: &Method, path: &str, answer: Answer) -> Result<Bytes> {
+    if (200..300).contains(&answer.status) {
+        return Ok(answer.body);
+    }
+    Err(Error::Refused {
+        method: method.to_string(),
+        path: path.split('?').next().unwrap_or_default().to_owned(),
+        status: answer.status,
+        body: String::from_utf8_lossy(&answer.body)
+            .chars()
+            .take(200)
+            .collect(),
+    })
+}
+
+/// Calls an endpoint and parses its answer.
+///
+/// # Errors
+/// [`Error::Refused`] for any status but 2xx; transport errors as they are.
+pub async fn call(
+    connection: &mut Connection,
+    method: Method,
+    path: &str,
+    token: Option<&str>,
+    body: Option<Value>,
+) -> Result<Value> {
+    let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+    let answer = connection
+        .request(method.clone(), path, token, body)
+        .await?;
+    Ok(serde_json::from_slice(&accepted(&method, path, answer)?)?)
+}
+
+fn text(answer: &Value, field: &'static str, of: &str) -> Result<String> {
+    answer
+        .get(field)
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .ok_or_else(|| Error::Missing(of.to_owned(), field))
+}
+
+/// Registers `name`: with the shared secret where one is given (`/_synapse/admin/v1/register`), else
+/// through the [dummy stage](https://spec.matrix.org/v1.19/client-server-api/#dummy-auth).
+///
+/// # Errors
+/// [`Error::Refused`] when the server does not register it.
+pub async fn register(
+    connection: &mut Connection,
+    name: &str,
+    secret: Option<&str>,
+) -> Result<Account> {
+    let Some(secret) = secret else {
+        let path = "/_matrix/client/v3/register";
+        let body = json!({
+            "username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"},
+            "initial_device_display_name": "bench",
+        });
+        return Ok(serde_json::from_value(
+            call(connection, Method::POST, path, None, Some(body)).await?,
+        )?);
+    };
+    let path = "/_synapse/admin/v1/register";
+    let nonce = text(
+        &call(connection, Method::GET, path, None, None).await?,
+        "nonce",
+        path,
+    )?;
+    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes())
+        .map_err(|_| Error::Program("the shared secret can't be a key".to_owned()))?;
+    mac.update(format!("{nonce}\0{name}\0{PASSWORD}\0notadmin").as_bytes());
+    let mac: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let body =
+        json!({"nonce": nonce, "username": name, "password": PASSWORD, "admin": false, "mac": mac});
+    Ok(serde_json::from_value(
+        call(connection, Method::POST, path, None, Some(body)).await?,
+    )?)
+}
+
+/// Creates a public room and gives its ID.
+///
+/// # Errors
+/// [`Error::Refused`] when the server does not create it.
+pub async fn create_room(
+    connection: &mut Connection,
+    creator: &Account,
+    name: &str,
+) -> Result<String> {
+    let path = "/_matrix/client/v3/createRoom";
+    let body = json!({"preset": "public_chat", "name": name});
+    text(
+        &call(
+            connection,
+            Method::POST,
+            path,
+            Some(&creator.token),
+            Some(body),
+        )
+        .await?,
+        "room_id",
+        path,
+    )
+}
+
+/// Joins `account` to `room`.
+///
+/// # Errors
+/// [`Error::Refused`] when the server does not let it in.
+pub async fn join(connection: &mut Connection, account: &Account, room: &str) -> Result<()> {
+    let path = format!("/_matrix/client/v3/rooms/{}/join", encode(room));
+    call(
+        connection,
+        Method::POST,
+        &path,
+        Some(&account.token),
+        Some(json!({})),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Sends a text message; returns once the server has acknowledged it.
+///
+/// # Errors
+/// [`Error::Refused`] when the server does not take it.
+pub async fn send(
+    connection: &mut Connection,
+    token: &str,
+    room: &str,
+    transaction: &str,
+    body: &str,
+) -> Result<()> {
+    let path = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/{transaction}");
+    let content = Bytes::from(format!(r#"{{"msgtype":"m.text","body":"{body}"}}"#));
+    let answer = connection
+        .request(Method::PUT, &path, Some(token), content)
+        .await?;
+    accepted(&Method::PUT, &path, answer).map(drop)
+}
+
+/// Stores `filter` for the account and gives its ID.
+///
+/// # Errors
+/// [`Error::Refused`] when the server does not take it.
+pub async fn upload_filter(
+    connection: &mut Connection,
+    account: &Account,
+    filter: Value,
+) -> Result<String> {
+    let path = format!(
+        "/_matrix/client/v3/user/{}/filter",
+        encode(&account.user_id)
+    );
+    text(
+        &call(
+            connection,
+            Method::POST,
+            &path,
+            Some(&account.token),
+            Some(filter),
+        )
+        .await?,
+        "filter_id",
+        &path,
+    )
+}
+
+#[derive(Deserialize)]
+struct NextBatch {
+    next_batch: String,
+}
+
+/// One `/sync`: the token to go on from and the body, which only the caller knows how to read cheaply.
+///
+/// # Errors
+/// [`Error::Refused`] when the server does not answer it.
+pub async fn sync(
+    connection: &mut Connection,
+    account: &Account,
+    since: Option<&str>,
+    filter: Option<&str>,
+    timeout_ms: u64,
+) -> Result<(String, Bytes)> {
+    let mut path = format!("/_matrix/client/v3/sync?timeout={timeout_ms}&set_presence=offline");
+    for (key, value) in [("since", since), ("filter", filter)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{key}={}", encode(value)));
+        }
+    }
+    let answer = connection
+        .request(Method::GET, &path, Some(&account.token), Bytes::new())
+        .await?;
+    let body = accepted(&Method::GET, &path, answer)?;
+    let next: NextBatch = serde_json::from_slice(&body)?;
+    Ok((next.next_batch, body))
+}
+
+/// Does `work` for every item over `width` connections, results in the items' order. For setting
+/// up, where only the end counts.
+///
+/// # Errors
+/// The first error of any item.
+pub async fn each<T: Send, R: Send>(
+    target: &Target,
+    width: usize,
+    items: Vec<T>,
+    work: impl AsyncFn(&mut Connection, T) -> Result<R>,
+) -> Result<Vec<R>> {
+    let count = items.len();
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let lanes = (0..width.min(count)).map(|_| async {
+        let mut connection = Connection::new(target);
+        let mut done = Vec::new();
+        loop {
+            let Some((index, item)) = queue.lock().next() else {
+                return Ok::<_, Error>(done);
+            };
+            done.push((index, work(&mut connection, item).await?));
+        }
+    });
+    let mut done: Vec<_> = try_join_all(lanes).await?.into_iter().flatten().collect();
+    done.sort_by_key(|(index, _)| *index);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
+}

@@ -1,0 +1,133 @@
+//! The workloads W1–W5 of `docs/benchmarks.md`, each in two halves: `prepare` makes its accounts and
+//! rooms once a server, `run` loads and measures as often as wanted.
+
+pub mod account;
+pub mod crowd;
+pub mod deliver;
+pub mod fanout;
+pub mod idle;
+pub mod sends;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::http::Target;
+use crate::machine::Processes;
+
+/// A homeserver under load, as the workloads see it.
+pub struct Site {
+    /// Where it listens.
+    pub target: Target,
+    /// Its processes and its database's.
+    pub processes: Processes,
+    /// The shared secret for registrations; without one registration must be open.
+    pub secret: Option<String>,
+    /// Told apart from other runs against the same server, in user names and transaction IDs.
+    pub tag: String,
+    /// Counts everything that must be unique within the tag.
+    pub serial: AtomicU64,
+}
+
+impl Site {
+    /// A name never used before on this server.
+    pub fn unique(&self) -> String {
+        format!(
+            "{}-{}",
+            self.tag,
+            self.serial.fetch_add(1, Ordering::Relaxed)
+        )
+    }
+}
+
+/// How much of everything.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Seconds each sending case lasts.
+    pub seconds: u64,
+    /// W1: rooms of the many-rooms case.
+    pub send_rooms: usize,
+    /// W2: numbers of syncing users, one case each.
+    pub listeners: Vec<usize>,
+    /// W3: numbers of waiting users, one case each.
+    pub waiting: Vec<usize>,
+    /// W4: numbers of idle long-polls, one case each.
+    pub polls: Vec<usize>,
+    /// W4: accounts over which the polls are spread.
+    pub poll_accounts: usize,
+    /// W5: rooms of the account.
+    pub account_rooms: usize,
+}
+
+/// What one case of one run gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// `W1` … `W5`.
+    pub workload: String,
+    /// Which case of it, as the table says it.
+    pub case: String,
+    /// Values by name; the name ends with the unit.
+    pub values: BTreeMap<String, f64>,
+}
+
+impl Measurement {
+    /// A case without values yet.
+    #[must_use]
+    pub fn new(workload: &str, case: impl Into<String>) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            case: case.into(),
+            values: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a value.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: f64) -> Self {
+        self.values.insert(name.to_owned(), value);
+        self
+    }
+
+    /// Adds a value that only known processes give.
+    #[must_use]
+    pub fn with_if(self, known: bool, name: &str, value: f64) -> Self {
+        if known { self.with(name, value) } else { self }
+    }
+}
+
+/// CPU and time from a moment on.
+pub(crate) struct Meter<'a> {
+    processes: &'a Processes,
+    cpu: f64,
+    begun: Instant,
+}
+
+impl<'a> Meter<'a> {
+    pub(crate) fn start(processes: &'a Processes) -> Self {
+        let cpu = processes.cpu().cpu_seconds;
+        Self {
+            processes,
+            cpu,
+            begun: Instant::now(),
+        }
+    }
+
+    /// CPU-seconds used since.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.processes.cpu().cpu_seconds - self.cpu
+    }
+
+    /// Time since.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+}
+
+/// A count as a number to calculate with.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn number(count: usize) -> f64 {
+    count as f64
+}
