@@ -1,0 +1,223 @@
+//! A client whose every answer is held against the specification before the test sees it.
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::BodyExt;
+use serde::Serialize;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::spec::{self, Seen};
+
+/// Talks to a router in this process, as nobody or with an access token. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    router: Router,
+    token: Option<String>,
+}
+
+impl Client {
+    /// A client of the server behind `router`, without a token.
+    #[must_use]
+    pub fn new(router: Router) -> Self {
+        Self {
+            router,
+            token: None,
+        }
+    }
+
+    /// The same server, with `token` in every request.
+    #[must_use]
+    pub fn with_token(&self, token: impl Into<String>) -> Self {
+        Self {
+            router: self.router.clone(),
+            token: Some(token.into()),
+        }
+    }
+
+    /// A request of any method. `path` may hold a query; its parts are percent-encoded already (see [`encode`]).
+    pub fn request(&self, method: Method, path: impl Into<String>) -> Request {
+        let mut request = Request {
+            client: self.clone(),
+            method,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            events: true,
+        };
+        if let Some(token) = &self.token {
+            request = request.token(token);
+        }
+        request
+    }
+
+    /// A GET request.
+    pub fn get(&self, path: impl Into<String>) -> Request {
+        self.request(Method::GET, path)
+    }
+
+    /// A POST request.
+    pub fn post(&self, path: impl Into<String>) -> Request {
+        self.request(Method::POST, path)
+    }
+
+    /// A PUT request.
+    pub fn put(&self, path: impl Into<String>) -> Request {
+        self.request(Method::PUT, path)
+    }
+
+    /// A DELETE request.
+    pub fn delete(&self, path: impl Into<String>) -> Request {
+        self.request(Method::DELETE, path)
+    }
+}
+
+/// A request being built; [`send`](Self::send) sends it.
+#[must_use = "a request does nothing until it is sent"]
+pub struct Request {
+    client: Client,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+    events: bool,
+}
+
+impl Request {
+    /// Sets the body, as JSON.
+    pub fn json(self, body: impl Serialize) -> Self {
+        let body = serde_json::to_vec(&body).expect("a test's body can be JSON");
+        self.body(body, "application/json")
+    }
+
+    /// Sets the body, byte by byte, for what isn't JSON or isn't meant to be.
+    pub fn body(mut self, body: impl Into<Bytes>, content_type: &str) -> Self {
+        self.body = body.into();
+        self.header(header::CONTENT_TYPE, content_type)
+    }
+
+    /// Sets the access token, instead of the client's.
+    pub fn token(self, token: &str) -> Self {
+        self.header(header::AUTHORIZATION, &format!("Bearer {token}"))
+    }
+
+    /// Sets a header.
+    pub fn header(mut self, name: header::HeaderName, value: &str) -> Self {
+        let value = value.parse().expect("a header's value is printable");
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Adds a query parameter.
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        let joint = if self.path.contains('?') { '&' } else { '?' };
+        self.path = format!("{}{joint}{name}={}", self.path, encode(value));
+        self
+    }
+
+    /// Leaves the events in the answer unchecked, since their content is wrong on purpose. The answer is checked.
+    pub fn unchecked_events(mut self) -> Self {
+        self.events = false;
+        self
+    }
+
+    /// Sends the request.
+    ///
+    /// # Panics
+    /// If the answer is not one that the specification allows here.
+    pub async fn send(self) -> Answer {
+        let mut request = http::Request::new(Body::from(self.body));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.path.parse().expect("a path is percent-encoded");
+        *request.headers_mut() = self.headers;
+        let response = self.client.router.oneshot(request).await;
+        let (parts, body) = response.expect("a router cannot fail").into_parts();
+        let bytes = body
+            .collect()
+            .await
+            .expect("the answer's body arrives")
+            .to_bytes();
+        let answer = Answer {
+            what: format!("{} {}", self.method, self.path),
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            bytes,
+        };
+        answer.check(&self.method, &self.path, self.events);
+        answer
+    }
+}
+
+/// An answer that the specification allows.
+#[derive(Debug)]
+pub struct Answer {
+    what: String,
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The HTTP headers.
+    pub headers: HeaderMap,
+    /// The body as JSON; `null` if it is none.
+    pub body: Value,
+    /// The body as it came.
+    pub bytes: Bytes,
+}
+
+impl Answer {
+    /// The body of an answer that must be a success.
+    ///
+    /// # Panics
+    /// If the status is not 200.
+    #[must_use]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}: {}", self.what, self.body);
+        self.body
+    }
+
+    /// The body of an answer that must be this error.
+    ///
+    /// # Panics
+    /// If the status or the error code is another.
+    pub fn error(self, status: u16, errcode: &str) -> Value {
+        let (what, body) = (&self.what, &self.body);
+        assert_eq!(self.status.as_u16(), status, "{what}: {body}");
+        assert_eq!(body["errcode"], errcode, "{what}: {body}");
+        self.body
+    }
+
+    fn check(&self, method: &Method, path: &str, events: bool) {
+        let Some(spec) = spec::get() else { return };
+        let is_json = serde_json::from_slice::<Value>(&self.bytes).is_ok();
+        let violations = spec.violations(Seen {
+            method: method.as_str(),
+            path: path.split('?').next().unwrap_or(path),
+            status: self.status.as_u16(),
+            body: is_json.then_some(&self.body),
+            events,
+        });
+        assert!(
+            violations.is_empty(),
+            "{} answered {}, against the specification:\n  {}\nin {}",
+            self.what,
+            self.status,
+            violations.join("\n  "),
+            self.body
+        );
+    }
+}
+
+/// Percent-encodes one segment of a path, or a value of a query.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~!$'()*,;:@".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
