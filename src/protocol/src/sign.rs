@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
 
 use crate::canonical::{JsonError, Object, members, string};
-use crate::event::{BuildError, Event, FormatError, Signed, Unsigned, WellFormed};
+use crate::event::{BuildError, Event, Signed, Unsigned, WellFormed};
 use crate::id::{OwnedServerName, ServerName, UserId};
 use crate::redact::redact_without;
 use crate::unpadded;
@@ -208,9 +208,6 @@ pub enum SignatureError {
     /// `join_authorised_via_users_server` is no user id.
     #[error("the authorising user is no user id")]
     Authoriser,
-    /// A hash was wrong and the redacted copy is no event.
-    #[error(transparent)]
-    Format(#[from] FormatError),
 }
 
 /// The servers that must have signed an event.

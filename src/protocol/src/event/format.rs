@@ -3,6 +3,8 @@
 //! Threats A1 to A8 end here. The same check reads what came from a peer, what a builder wrote
 //! and what storage kept, so an [`Event`] always has the same properties.
 
+use std::ops::Range;
+
 use crate::canonical::{self, JsonError, Numbers, elements, members, string};
 use crate::id::{self, EventId, MAX_ID_BYTES, OwnedEventId, OwnedRoomId, RoomId, UserId};
 use crate::redact::push_member;
@@ -133,6 +135,12 @@ impl<'a> Texts<'a> {
         }
         texts
     }
+}
+
+/// Where `content` stands in an event's text.
+pub(super) fn content_span(canonical: &str) -> Range<usize> {
+    let (content, end) = Texts::of(canonical).content.unwrap_or_default();
+    end - content.len()..end
 }
 
 /// Reads an event from canonical text without `unsigned`. `stored_id` is its id where that is

@@ -38,6 +38,7 @@ use crate::room_version::{RoomVersion, RoomVersionRules};
 pub struct Event(Arc<Fields>);
 
 /// What is read from an event once.
+#[derive(Clone)]
 struct Fields {
     version: RoomVersion,
     json: Box<str>,
@@ -172,9 +173,20 @@ impl Event {
     /// The event as it stands after it was redacted. Its id stays.
     pub fn redact(&self) -> Self {
         let json = redact(&self.rules().redaction, self.event_type(), self.json());
-        // A redacted event is an event: everything the format asks for survives.
-        format::read(self.version(), json, Some(self.event_id().to_owned()))
-            .unwrap_or_else(|_| self.clone())
+        // Whatever else the event is read for survives redaction.
+        let redacts = self
+            .0
+            .redacts
+            .clone()
+            .filter(|_| self.rules().redacts_in_content);
+        let content = format::content_span(&json);
+        let json = json.into_boxed_str();
+        Self(Arc::new(Fields {
+            json,
+            redacts,
+            content,
+            ..Fields::clone(&self.0)
+        }))
     }
 
     /// The hash that names the event: over what redaction leaves, without signatures.

@@ -129,6 +129,10 @@ proptest! {
         let redacted = event.redact();
         prop_assert_eq!(&redacted.redact(), &redacted);
         prop_assert_eq!(redacted.reference_hash(), event.reference_hash());
+        let id = redacted.event_id().to_owned();
+        let again = Event::from_stored(version, id, redacted.json().to_owned()).unwrap();
+        prop_assert_eq!(again.content().get(), redacted.content().get());
+        prop_assert_eq!(again.redacts(), redacted.redacts());
         for format in [ClientFormat::WithRoomId, ClientFormat::WithoutRoomId] {
             let text = client_event(&event, format, Some("{}"));
             let parsed: Map<String, Value> = serde_json::from_str(&text).unwrap();
