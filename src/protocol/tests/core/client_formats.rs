@@ -65,7 +65,9 @@ fn redactions_of_every_version() {
             .find(|example| example.event_type == "m.room.redaction");
         let event = sign(&builder(version, &example.unwrap())).into_event();
         assert_eq!(event.redacts().unwrap(), "$target:domain", "{version}");
-        let json = read(&client_event(&event, ClientFormat::WithoutRoomId, None));
+        let text = client_event(&event, ClientFormat::WithoutRoomId, None);
+        assert_eq!(text.matches("\"redacts\":").count(), 2, "{version}");
+        let json = read(&text);
         assert_eq!(json["redacts"], "$target:domain", "{version}");
         // Version 10 and older: what a sender wrote into `content` doesn't count.
         assert_eq!(json["content"]["redacts"], "$target:domain", "{version}");
