@@ -10,6 +10,7 @@
     )
 )]
 
+pub mod chains;
 pub mod num;
 pub mod state;
 mod varint;

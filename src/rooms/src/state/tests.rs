@@ -134,7 +134,7 @@ fn edited(mut map: Map, edits: &Edits) -> Map {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// Law: the state is a map; its root a function of the map alone, however it was reached.
     #[test]
