@@ -20,8 +20,8 @@
 //!
 //! **Bounds** (threat D7, crafted auth chains). Only an event's own auth edges are stored, never
 //! what follows from them (closing the links is what let a crafted graph fill disks elsewhere).
-//! An auth edge costs its link (at most 10 bytes) and the row under its target (17 bytes and an
-//! empty value); it cost the event at least 40 bytes of JSON. A segment is written anew at most 16
+//! An auth edge costs its link (at most 10 bytes) and the row under its target (18 bytes and the
+//! room's prefix); it cost the event 47 bytes of JSON. A segment is written anew at most 16
 //! times. Indexing an event looks up its auth events and one segment, and searches nothing. A
 //! query reads a segment once and follows a link at most once down and once up, however the graph
 //! is crafted: linear in the auth edges of the room at the worst. Its dependent round trips are the
