@@ -18,5 +18,6 @@ pub mod push;
 pub mod redact;
 pub mod room_version;
 pub mod sign;
+pub mod state_res;
 pub mod unpadded;
 pub mod visibility;
