@@ -1,0 +1,503 @@
+//! What a matrix-rust-sdk client (Element X's library) goes through with a homeserver, in order: each
+//! step goes on where the one before stopped. Without encryption, which the server doesn't see.
+//!
+//! `HOMESERVER_URL`: base URL; registration is open. `HOMESERVER_RESTART`: a command that kills the
+//! server, starts it again and returns when it answers.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use matrix_sdk::config::{RequestConfig, SyncSettings};
+use matrix_sdk::room::edit::EditedContent;
+use matrix_sdk::room::{MessagesOptions, Receipts};
+use matrix_sdk::ruma::api::client::account::register::v3::Request as Register;
+use matrix_sdk::ruma::api::client::receipt::create_receipt::v3::ReceiptType;
+use matrix_sdk::ruma::api::client::room::create_room::v3::{Request as CreateRoom, RoomPreset};
+use matrix_sdk::ruma::api::client::uiaa::{AuthData, Dummy};
+use matrix_sdk::ruma::events::reaction::ReactionEventContent;
+use matrix_sdk::ruma::events::receipt::{ReceiptThread, ReceiptType as StoredReceipt};
+use matrix_sdk::ruma::events::relation::{Annotation, Thread};
+use matrix_sdk::ruma::events::room::message::{
+    Relation, RoomMessageEventContent, RoomMessageEventContentWithoutRelation,
+};
+use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedRoomId, UInt};
+use matrix_sdk::{Client, Room, RoomState};
+use serde_json::Value;
+use tokio::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client and what its syncs brought of the room.
+struct Device {
+    client: Client,
+    room: OwnedRoomId,
+    timeline: Vec<Value>,
+}
+
+async fn client() -> Result<Client> {
+    let url = std::env::var("HOMESERVER_URL").context("HOMESERVER_URL")?;
+    // A refusal is an answer here; nothing is tried twice behind our back.
+    let config = RequestConfig::new()
+        .disable_retry()
+        .timeout(Duration::from_secs(60));
+    Ok(Client::builder()
+        .homeserver_url(url)
+        .request_config(config)
+        .build()
+        .await?)
+}
+
+async fn sign_up(name: &str, password: &str) -> Result<Client> {
+    let client = client().await?;
+    let mut request = Register::new();
+    request.username = Some(name.to_owned());
+    request.password = Some(password.to_owned());
+    request.auth = Some(AuthData::Dummy(Dummy::new()));
+    client.matrix_auth().register(request).await?;
+    Ok(client)
+}
+
+async fn log_in(name: &str, password: &str) -> Result<Client> {
+    let client = client().await?;
+    client
+        .matrix_auth()
+        .login_username(name, password)
+        .send()
+        .await?;
+    Ok(client)
+}
+
+impl Device {
+    fn new(client: Client, room: &OwnedRoomId) -> Self {
+        Self {
+            client,
+            room: room.clone(),
+            timeline: Vec::new(),
+        }
+    }
+
+    fn room(&self) -> Result<Room> {
+        self.client
+            .get_room(&self.room)
+            .context("the room is not there")
+    }
+
+    async fn sync(&mut self, timeout: Duration) -> Result<()> {
+        let mut answer = self
+            .client
+            .sync_once(SyncSettings::new().timeout(timeout))
+            .await?;
+        if let Some(joined) = answer.rooms.joined.remove(&self.room) {
+            for event in joined.timeline.events {
+                self.timeline.push(event.raw().deserialize_as()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs until `found` gives something: what it waits for wakes the sync.
+    async fn until<T>(
+        &mut self,
+        what: &str,
+        found: impl AsyncFn(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(value) = found(self).await? {
+                return Ok(value);
+            }
+            ensure!(Instant::now() < end, "waited in vain: {what}");
+            self.sync(Duration::from_secs(5)).await?;
+        }
+    }
+
+    async fn sees(&mut self, id: &EventId) -> Result<Value> {
+        let what = format!("event {id}");
+        self.until(&what, async |device| {
+            Ok(device
+                .timeline
+                .iter()
+                .find(|event| event["event_id"] == id.as_str())
+                .cloned())
+        })
+        .await
+    }
+
+    async fn counts(&mut self, notifications: u64, highlights: u64) -> Result<()> {
+        let what = format!("{notifications} notifications, {highlights} highlights");
+        self.until(&what, async |device| {
+            let counts = device.room()?.unread_notification_counts();
+            Ok(
+                (counts.notification_count == notifications
+                    && counts.highlight_count == highlights)
+                    .then_some(()),
+            )
+        })
+        .await
+    }
+
+    async fn say(&self, body: &str) -> Result<OwnedEventId> {
+        Ok(self
+            .room()?
+            .send(RoomMessageEventContent::text_plain(body))
+            .await?
+            .event_id)
+    }
+
+    /// Fetches the event as it is now.
+    async fn fetch(&self, id: &EventId) -> Result<Value> {
+        Ok(self.room()?.event(id, None).await?.raw().deserialize_as()?)
+    }
+
+    async fn read(&self, id: &EventId) -> Result<()> {
+        let receipts = Receipts::new()
+            .public_read_receipt(id.to_owned())
+            .fully_read_marker(id.to_owned());
+        Ok(self.room()?.send_multiple_receipts(receipts).await?)
+    }
+}
+
+/// The two users, from their sign-up on.
+struct Scenario {
+    alice: Device,
+    bob: Device,
+    names: [String; 2],
+    password: String,
+}
+
+async fn sign_up_and_create() -> Result<Scenario> {
+    let unique = std::process::id();
+    let start = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
+    let names = ["alice", "bob"].map(|name| format!("{name}-rs-{start}-{unique}"));
+    let password = format!("{start}-Correct-Horse");
+    let [alice, bob] = [
+        sign_up(&names[0], &password).await?,
+        sign_up(&names[1], &password).await?,
+    ];
+    ensure!(
+        sign_up(&names[0], &password).await.is_err(),
+        "a taken name was given again"
+    );
+    ensure!(
+        alice.whoami().await?.user_id.as_str() == alice.user_id().context("no session")?.as_str()
+    );
+    let mut request = CreateRoom::new();
+    request.preset = Some(RoomPreset::PrivateChat);
+    request.name = Some("Scenario".to_owned());
+    let room = alice.create_room(request).await?.room_id().to_owned();
+    Ok(Scenario {
+        alice: Device::new(alice, &room),
+        bob: Device::new(bob, &room),
+        names,
+        password,
+    })
+}
+
+async fn invite_and_join(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    alice
+        .until("the room", async |device| Ok(device.room().ok()))
+        .await?;
+    ensure!(
+        bob.client.join_room_by_id(&bob.room).await.is_err(),
+        "joined without an invitation"
+    );
+    let guest = bob.client.user_id().context("no session")?.to_owned();
+    alice.room()?.invite_user_by_id(&guest).await?;
+    let invited = bob
+        .until("the invitation", async |device| Ok(device.room().ok()))
+        .await?;
+    ensure!(invited.state() == RoomState::Invited && invited.name().as_deref() == Some("Scenario"));
+    invited.join().await?;
+    bob.until("the join", async |device| {
+        Ok((device.room()?.state() == RoomState::Joined).then_some(()))
+    })
+    .await?;
+    alice
+        .until("the other's join", async |device| {
+            let member = device.room()?.get_member_no_sync(&guest).await?;
+            Ok(member
+                .filter(|member| member.membership().as_str() == "join")
+                .map(drop))
+        })
+        .await
+}
+
+async fn send(scenario: &mut Scenario) -> Result<()> {
+    let id = scenario.alice.say("hello").await?;
+    ensure!(scenario.bob.sees(&id).await?["content"]["body"] == "hello");
+    Ok(())
+}
+
+async fn edit(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    let id = alice.say("teh text").await?;
+    let new = EditedContent::RoomMessage(RoomMessageEventContentWithoutRelation::text_plain(
+        "the text",
+    ));
+    let replacement = alice.room()?.make_edit_event(&id, new).await?;
+    let replacement = alice.room()?.send(replacement).await?.event_id;
+    ensure!(bob.sees(&replacement).await?["content"]["m.relates_to"]["event_id"] == id.as_str());
+    let bundled = &bob.fetch(&id).await?["unsigned"]["m.relations"]["m.replace"];
+    ensure!(
+        bundled["content"]["m.new_content"]["body"] == "the text",
+        "not bundled: {bundled}"
+    );
+    Ok(())
+}
+
+async fn react(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    let id = alice.say("like this?").await?;
+    bob.sees(&id).await?;
+    let reaction = || ReactionEventContent::new(Annotation::new(id.clone(), "👍".to_owned()));
+    let sent = bob.room()?.send(reaction()).await?.event_id;
+    ensure!(alice.sees(&sent).await?["content"]["m.relates_to"]["key"] == "👍");
+    ensure!(
+        bob.room()?.send(reaction()).await.is_err(),
+        "the same reaction was taken twice"
+    );
+    Ok(())
+}
+
+async fn redact(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    let id = alice.say("a secret").await?;
+    bob.sees(&id).await?;
+    let redaction = alice
+        .room()?
+        .redact(&id, Some("slip"), None)
+        .await?
+        .event_id;
+    bob.sees(&redaction).await?;
+    let redacted = bob.fetch(&id).await?;
+    ensure!(
+        redacted["content"]
+            .as_object()
+            .is_some_and(serde_json::Map::is_empty),
+        "still there: {redacted}"
+    );
+    Ok(())
+}
+
+async fn thread(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    let root = alice.say("a topic").await?;
+    bob.sees(&root).await?;
+    let mut last = root.clone();
+    for body in ["first", "second"] {
+        let mut content = RoomMessageEventContent::text_plain(body);
+        content.relates_to = Some(Relation::Thread(Thread::plain(root.clone(), last)));
+        last = bob.room()?.send(content).await?.event_id;
+    }
+    alice.sees(&last).await?;
+    let bundled = &alice.fetch(&root).await?["unsigned"]["m.relations"]["m.thread"];
+    ensure!(
+        bundled["count"] == 2 && bundled["latest_event"]["event_id"] == last.as_str(),
+        "not bundled: {bundled}"
+    );
+    let threaded = ReceiptThread::Thread(root);
+    alice
+        .room()?
+        .send_single_receipt(ReceiptType::Read, threaded, last)
+        .await?;
+    Ok(())
+}
+
+async fn unread(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    let caught_up = bob.say("catch up").await?;
+    alice.sees(&caught_up).await?;
+    alice.read(&caught_up).await?;
+    alice.counts(0, 0).await?;
+    bob.say("one").await?;
+    bob.say("two").await?;
+    let me = alice.client.user_id().context("no session")?.to_owned();
+    let mention = RoomMessageEventContent::text_plain("three").add_mentions(
+        matrix_sdk::ruma::events::Mentions::with_user_ids([me.clone()]),
+    );
+    let last = bob.room()?.send(mention).await?.event_id;
+    alice.counts(3, 1).await?;
+    alice.read(&last).await?;
+    alice.counts(0, 0).await?;
+    bob.until("how far the other has read", async |device| {
+        let receipt = device
+            .room()?
+            .load_user_receipt(StoredReceipt::Read, ReceiptThread::Unthreaded, &me)
+            .await?;
+        Ok(receipt.filter(|(id, _)| *id == last).map(drop))
+    })
+    .await
+}
+
+async fn paginate(scenario: &mut Scenario) -> Result<()> {
+    let mut sent = Vec::new();
+    for index in 0..45 {
+        sent.push(scenario.alice.say(&format!("page {index}")).await?);
+    }
+    let room = scenario.bob.room()?;
+    let (mut from, mut back) = (None::<String>, Vec::new());
+    loop {
+        let mut options = MessagesOptions::backward().from(from.as_deref());
+        options.limit = UInt::from(10_u32);
+        let page = room.messages(options).await?;
+        back.extend(page.chunk);
+        ensure!(back.len() < 1_000, "pagination never ends");
+        let Some(end) = page.end else { break };
+        from = Some(end);
+    }
+    let events = back
+        .iter()
+        .rev()
+        .map(|event| event.raw().deserialize_as::<Value>());
+    let events: Vec<Value> = events.collect::<Result<_, _>>()?;
+    ensure!(
+        events
+            .first()
+            .is_some_and(|event| event["type"] == "m.room.create"),
+        "not back to the first"
+    );
+    let of_pages = events.iter().filter_map(|event| event["event_id"].as_str());
+    let of_pages: Vec<&str> = of_pages
+        .filter(|id| sent.iter().any(|sent| sent.as_str() == *id))
+        .collect();
+    ensure!(
+        of_pages == sent.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+        "lost, repeated or out of order"
+    );
+    Ok(())
+}
+
+async fn converge(scenario: &mut Scenario) -> Result<()> {
+    let Scenario {
+        alice,
+        bob,
+        names,
+        password,
+    } = scenario;
+    let mut other = Device::new(log_in(&names[0], password).await?, &alice.room);
+    other.sync(Duration::ZERO).await?;
+    ensure!(other.client.device_id() != alice.client.device_id());
+    alice.room()?.set_is_favourite(true, Some(0.5)).await?;
+    other
+        .until("the tag", async |device| {
+            Ok(device.room()?.is_favourite().then_some(()))
+        })
+        .await?;
+    let mut ids = vec![alice.say("from the first").await?];
+    ids.push(other.say("from the second").await?);
+    ids.push(bob.say("to both").await?);
+    for device in [&mut *alice, &mut other] {
+        device.sees(&ids[2]).await?;
+        let order = device
+            .timeline
+            .iter()
+            .filter_map(|event| event["event_id"].as_str());
+        let order: Vec<&str> = order
+            .filter(|id| ids.iter().any(|sent| sent.as_str() == *id))
+            .collect();
+        ensure!(
+            order == ids.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+            "a device differs: {order:?}"
+        );
+    }
+    other
+        .until("unread", async |device| {
+            Ok((device
+                .room()?
+                .unread_notification_counts()
+                .notification_count
+                > 0)
+            .then_some(()))
+        })
+        .await?;
+    alice.read(&ids[2]).await?;
+    alice.counts(0, 0).await?;
+    other.counts(0, 0).await?;
+    other.client.matrix_auth().logout().await?;
+    ensure!(
+        other.client.whoami().await.is_err(),
+        "the token outlived its device"
+    );
+    alice.client.whoami().await?;
+    Ok(())
+}
+
+async fn reconnect(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    let before = bob.say("before the crash").await?;
+    let restart = std::env::var("HOMESERVER_RESTART").context("HOMESERVER_RESTART")?;
+    ensure!(
+        tokio::process::Command::new("bash")
+            .args(["-c", &restart])
+            .status()
+            .await?
+            .success(),
+        "no restart"
+    );
+    let after = bob.say("after the crash").await?;
+    // With the sync tokens from before.
+    for device in [&mut *alice, &mut *bob] {
+        ensure!(device.sees(&before).await?["content"]["body"] == "before the crash");
+        device.sees(&after).await?;
+        for id in [&before, &after] {
+            let copies = device
+                .timeline
+                .iter()
+                .filter(|event| event["event_id"] == id.as_str())
+                .count();
+            ensure!(copies == 1, "{copies} copies of {id}");
+        }
+    }
+    Ok(())
+}
+
+async fn leave(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    bob.room()?.leave().await?;
+    let guest = bob.client.user_id().context("no session")?.to_owned();
+    alice
+        .until("the other's leave", async |device| {
+            let member = device.room()?.get_member_no_sync(&guest).await?;
+            Ok(member
+                .is_none_or(|member| member.membership().as_str() == "leave")
+                .then_some(()))
+        })
+        .await?;
+    if bob.say("still here?").await.is_ok() {
+        bail!("who has left can send");
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let (mut passed, mut failed) = (0, 0);
+    let mut report = |name: &str, outcome: &Result<()>| match outcome {
+        Ok(()) => {
+            passed += 1;
+            println!("ok {name}");
+        }
+        Err(error) => {
+            failed += 1;
+            println!("FAILED {name}: {error:#}");
+        }
+    };
+    match sign_up_and_create().await {
+        Err(error) => report("sign up, create", &Err(error)),
+        Ok(mut scenario) => {
+            report("sign up, create", &Ok(()));
+            macro_rules! steps {
+                ($($step:ident)*) => { $( report(stringify!($step), &$step(&mut scenario).await); )* };
+            }
+            steps!(invite_and_join send edit react redact thread unread paginate converge reconnect leave);
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
