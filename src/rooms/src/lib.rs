@@ -11,6 +11,17 @@
 )]
 
 pub mod chains;
+mod change;
+mod error;
+mod event;
+mod live;
+pub mod log;
 pub mod num;
+mod rooms;
 pub mod state;
+pub mod tables;
 mod varint;
+
+pub use change::{Change, Intent, Placed, Transaction};
+pub use error::RoomError;
+pub use rooms::{Config, Rooms};

@@ -1,0 +1,392 @@
+//! One change of a room: events built, checked, signed and placed, committed as one batch.
+//!
+//! The writer's lock is held from [`Rooms::change`] to [`Change::commit`], which gives it back as
+//! soon as the batch has its position; the next change chains on it while this one is being
+//! synced. A change that is dropped, or fails, leaves nothing behind.
+
+mod auth;
+mod keys;
+mod place;
+mod redaction;
+mod relation;
+
+use comity_protocol::{
+    auth::{LevelField, Membership, check_auth},
+    event::{BuildError, EventBuilder, Reference, Signed, Unsigned},
+    id::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId},
+    room_version::{EventIdFormat, RoomVersion},
+};
+use comity_storage::{Batch, Home, Pos, RoomKey};
+use serde_json::value::RawValue;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    error::RoomError,
+    live::{Judged, Live},
+    num::EventNum,
+    rooms::Rooms,
+    tables::{self, Done, Info, RoomTxn},
+};
+
+/// How long a transaction id is remembered, in milliseconds: a day.
+const TXN_MEMORY: u64 = 24 * 60 * 60 * 1_000;
+
+/// What a user wants to happen in a room.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// Who.
+    pub sender: OwnedUserId,
+    /// What kind of event.
+    pub event_type: String,
+    /// The state key of a state event.
+    pub state_key: Option<String>,
+    /// An object.
+    pub content: Box<RawValue>,
+    /// Of a redaction, its target.
+    pub redacts: Option<OwnedEventId>,
+}
+
+impl Intent {
+    /// A state event with this content.
+    pub fn state(
+        sender: &UserId,
+        event_type: &str,
+        state_key: &str,
+        content: &impl serde::Serialize,
+    ) -> Self {
+        Self {
+            state_key: Some(state_key.to_owned()),
+            ..Self::message(sender, event_type, content)
+        }
+    }
+
+    /// A message event with this content.
+    pub fn message(sender: &UserId, event_type: &str, content: &impl serde::Serialize) -> Self {
+        let content = serde_json::value::to_raw_value(content).unwrap_or_default();
+        Self {
+            sender: sender.to_owned(),
+            event_type: event_type.to_owned(),
+            state_key: None,
+            content,
+            redacts: None,
+        }
+    }
+}
+
+/// A client's name for one send, the same when it repeats it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// Who sends.
+    pub user: OwnedUserId,
+    /// With which device.
+    pub device: String,
+    /// Which call (`send/m.room.message`): a transaction id counts for one path only.
+    pub path: String,
+    /// The client's id.
+    pub txn: String,
+}
+
+/// An event that is part of the room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Its id.
+    pub event_id: OwnedEventId,
+    /// Its sequence number in the room.
+    pub seq: i64,
+}
+
+/// A change in the making. Holds the room.
+pub struct Change {
+    rooms: Rooms,
+    guard: OwnedMutexGuard<Option<Live>>,
+    batch: Batch,
+    /// Events placed: then the cached state is ahead of the rows until the batch is appended.
+    placed: Vec<Placed>,
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        if !self.placed.is_empty() {
+            *self.guard = None;
+        }
+    }
+}
+
+impl Rooms {
+    /// Makes a room from its create event; what follows goes into the same batch.
+    ///
+    /// # Errors
+    /// The content is no create event of that version.
+    pub async fn create_event(
+        &self,
+        version: RoomVersion,
+        creator: &UserId,
+        content: Box<RawValue>,
+    ) -> Result<Change, RoomError> {
+        let local = self.0.runtime.random().alphanumeric(18);
+        let room_id = if version.rules().room_id_is_create_hash {
+            None
+        } else {
+            Some(
+                RoomId::parse(format!("!{local}:{}", self.server_name()))
+                    .map_err(|_| RoomError::UnknownRoom)?,
+            )
+        };
+        let intent = Intent {
+            sender: creator.to_owned(),
+            event_type: "m.room.create".into(),
+            state_key: Some(String::new()),
+            content,
+            redacts: None,
+        };
+        let unsigned = self.build(version, room_id, &intent, Vec::new(), Vec::new(), 1)?;
+        let room_id = unsigned.event().room_id().to_owned();
+        let room = RoomKey::of(room_id.as_str());
+        let mut guard = self.cell(room).lock_owned().await;
+        let writer = self.0.tenant.lane(Home::Room(room)).clone();
+        if guard.is_some() || Live::load(room, writer.clone()).await?.is_some() {
+            return Err(RoomError::Taken("a room with this id exists"));
+        }
+        let info = Info {
+            room_id: room_id.to_string(),
+            version,
+        };
+        let mut batch = writer.batch();
+        batch.expect::<tables::Infos>(&tables::InRoom { room }, comity_storage::Expect::Absent);
+        batch.put::<tables::Infos>(&tables::InRoom { room }, &info);
+        *guard = Some(Live::born(room_id, info, writer));
+        let mut change = Change {
+            rooms: self.clone(),
+            guard,
+            batch,
+            placed: Vec::new(),
+        };
+        let judged = Judged {
+            num: EventNum(0),
+            event: unsigned.event(),
+            prev: &[],
+            auth: &[],
+        };
+        check_auth(version.rules(), &judged, &Default::default())?;
+        let signed = self.sign(unsigned)?;
+        change.place(signed, &[], &[], None).await?;
+        Ok(change)
+    }
+
+    fn build(
+        &self,
+        version: RoomVersion,
+        room_id: Option<OwnedRoomId>,
+        intent: &Intent,
+        prev_events: Vec<Reference>,
+        auth_events: Vec<Reference>,
+        depth: u64,
+    ) -> Result<Unsigned, BuildError> {
+        let random = self.0.runtime.random();
+        let chosen = version.rules().event_id_format == EventIdFormat::Chosen;
+        EventBuilder {
+            version,
+            room_id,
+            sender: intent.sender.clone(),
+            event_type: intent.event_type.clone(),
+            state_key: intent.state_key.clone(),
+            content: intent.content.clone(),
+            redacts: intent.redacts.clone(),
+            prev_events,
+            auth_events,
+            depth: depth.min(version.rules().max_depth),
+            origin_server_ts: i64::try_from(self.now()).unwrap_or(i64::MAX),
+            opaque_id: if chosen {
+                random.alphanumeric(18)
+            } else {
+                String::new()
+            },
+        }
+        .build()
+    }
+
+    fn sign(&self, event: Unsigned) -> Result<Signed, BuildError> {
+        self.0.key.sign_event(self.server_name(), event)
+    }
+}
+
+impl Change {
+    pub(crate) fn new(
+        rooms: Rooms,
+        guard: OwnedMutexGuard<Option<Live>>,
+    ) -> Result<Self, RoomError> {
+        let batch = guard.as_ref().ok_or(RoomError::UnknownRoom)?.writer.batch();
+        Ok(Self {
+            rooms,
+            guard,
+            batch,
+            placed: Vec::new(),
+        })
+    }
+
+    /// The room's id.
+    ///
+    /// # Errors
+    /// Never while the change holds the room.
+    pub fn room_id(&self) -> Result<&RoomId, RoomError> {
+        self.live().map(|live| &*live.room_id)
+    }
+
+    /// The room's version.
+    ///
+    /// # Errors
+    /// As [`Change::room_id`].
+    pub fn version(&self) -> Result<RoomVersion, RoomError> {
+        self.live().map(|live| live.info.version)
+    }
+
+    pub(crate) fn live(&self) -> Result<&Live, RoomError> {
+        self.guard.as_ref().ok_or(RoomError::UnknownRoom)
+    }
+
+    pub(crate) fn live_mut(&mut self) -> Result<&mut Live, RoomError> {
+        self.guard.as_mut().ok_or(RoomError::UnknownRoom)
+    }
+
+    /// What the transaction made when it first came, if it did.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn done(&self, txn: &Transaction) -> Result<Option<Placed>, RoomError> {
+        let live = self.live()?;
+        let row = live
+            .reader()
+            .get::<tables::Txns>(&txn_key(live.room, txn))
+            .await?;
+        let now = self.rooms.now();
+        let Some(done) = row.map(|row| row.value).filter(|done| done.expires > now) else {
+            return Ok(None);
+        };
+        let event_id = OwnedEventId::try_from(done.event_id.as_str())
+            .map_err(|_| RoomError::Damaged("a stored event id does not parse".into()))?;
+        Ok(Some(Placed {
+            event_id,
+            seq: done.seq,
+        }))
+    }
+
+    /// Builds the event on the room's current state, checks it, signs it, and places it.
+    ///
+    /// A state event that says what its sender last said under its key is not repeated.
+    ///
+    /// # Errors
+    /// The rules forbid it, or it is no event of the room's version. The change can go on.
+    pub async fn add(
+        &mut self,
+        intent: Intent,
+        txn: Option<&Transaction>,
+    ) -> Result<Placed, RoomError> {
+        if intent.event_type == "m.room.create" {
+            return Err(RoomError::Forbidden("a room has one m.room.create"));
+        }
+        if let Some(same) = self.same_state(&intent).await? {
+            return Ok(same);
+        }
+        let (state, auth) = self.auth_state(&intent).await?;
+        let tips = self.tips().await?;
+        let live = self.live()?;
+        let unsigned = self.rooms.build(
+            live.info.version,
+            Some(live.room_id.clone()),
+            &intent,
+            tips.iter().map(|tip| tip.reference.clone()).collect(),
+            auth.iter().map(|fact| fact.reference.clone()).collect(),
+            live.head.depth + 1,
+        )?;
+        let prev: Vec<EventNum> = tips.iter().map(|tip| tip.num).collect();
+        let auth: Vec<EventNum> = auth.iter().map(|fact| fact.num).collect();
+        let judged = Judged {
+            num: EventNum(live.head.next_num),
+            event: unsigned.event(),
+            prev: &prev,
+            auth: &auth,
+        };
+        check_auth(live.rules(), &judged, &state)?;
+        if intent.event_type == "m.room.redaction" {
+            let power = state.levels().user(intent.sender.as_str());
+            let redacts_all = power.reaches(state.levels().field(LevelField::Redact));
+            self.check_redaction(unsigned.event(), redacts_all).await?;
+        }
+        let signed = self.rooms.sign(unsigned)?;
+        let placed = self.place(signed, &prev, &auth, txn).await?;
+        if let Some(txn) = txn {
+            let key = txn_key(self.live()?.room, txn);
+            let expires = self.rooms.now() + TXN_MEMORY;
+            let done = Done {
+                event_id: placed.event_id.to_string(),
+                seq: placed.seq,
+                expires,
+            };
+            self.batch.put::<tables::Txns>(&key, &done);
+        }
+        Ok(placed)
+    }
+
+    /// A user's membership by the room's state, what is placed in this change included.
+    ///
+    /// # Errors
+    /// The state can't be read.
+    pub async fn membership(&mut self, user: &UserId) -> Result<Membership, RoomError> {
+        Ok(self
+            .fact("m.room.member", user.as_str())
+            .await?
+            .map_or_else(Membership::default, |fact| match fact.fact {
+                comity_protocol::auth::AuthFact::Membership(_, membership) => membership,
+                _ => Membership::default(),
+            }))
+    }
+
+    /// The batch, for rows of the room's lane that belong to the same change.
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// Commits, and answers when it is durable. The room is free again before that.
+    ///
+    /// # Errors
+    /// Nothing of the change is there; after [`comity_storage::CommitError::Unknown`] it may be.
+    pub async fn commit(mut self) -> Result<Vec<Placed>, RoomError> {
+        let lane = self.live()?.writer.clone();
+        let batch = std::mem::replace(&mut self.batch, lane.batch());
+        let appended = lane.append(batch).await?;
+        let pos = appended.pos;
+        let placed = self.appended(pos)?;
+        let (rooms, room) = (self.rooms.clone(), self.live()?.room);
+        drop(self);
+        match appended.durable().await {
+            Ok(_) => Ok(placed),
+            Err(error) => {
+                // What is cached stands on a change that never was.
+                *rooms.cell(room).lock().await = None;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The batch has its position: the cached state is what the rows say.
+    fn appended(&mut self, pos: Pos) -> Result<Vec<Placed>, RoomError> {
+        let placed = std::mem::take(&mut self.placed);
+        if !placed.is_empty() {
+            let live = self.live_mut()?;
+            let first = live.rows.back().is_none() || live.root_changed;
+            live.root_changed = false;
+            live.rows.push_back((pos, first));
+            live.pending.0.lock().clear();
+        }
+        Ok(placed)
+    }
+}
+
+fn txn_key(room: RoomKey, txn: &Transaction) -> RoomTxn {
+    RoomTxn {
+        room,
+        user: txn.user.to_string(),
+        device: txn.device.clone(),
+        txn: format!("{}/{}", txn.path, txn.txn),
+    }
+}

@@ -1,0 +1,212 @@
+//! What the rules read of the room's current state, kept parsed.
+
+use comity_protocol::{
+    auth::{AuthFact, AuthState, MemberContent, auth_types},
+    event::{Event, Reference},
+    id::OwnedEventId,
+};
+
+use super::{Change, Intent, Placed};
+use crate::{
+    error::RoomError,
+    event,
+    live::{Fact, Judged, Tip},
+    num::{EventNum, StateKeyNum},
+    state::Lookup,
+    tables::{self, RoomNum},
+};
+
+impl Change {
+    /// The state that an intent is judged by, and the auth events it will name.
+    pub(super) async fn auth_state(
+        &mut self,
+        intent: &Intent,
+    ) -> Result<(AuthState<EventNum>, Vec<Fact>), RoomError> {
+        let rules = self.live()?.rules();
+        let member = (intent.event_type == "m.room.member")
+            .then(|| MemberContent::read(intent.content.get()));
+        let state_key = intent.state_key.as_deref();
+        let keys = auth_types(
+            rules,
+            &intent.event_type,
+            &intent.sender,
+            state_key,
+            member.as_ref(),
+        );
+        let mut wanted: Vec<(&str, &str)> = keys
+            .iter()
+            .map(|(kind, key)| (*kind, key.as_str()))
+            .collect();
+        // From version 12 the create event is no auth event, and still what the rules start from.
+        let named = wanted.len();
+        if rules.room_id_is_create_hash {
+            wanted.push(("m.room.create", ""));
+        }
+        let mut facts = self.facts(&wanted).await?;
+        let mut state = AuthState::default();
+        facts
+            .iter()
+            .flatten()
+            .for_each(|fact| state.put(fact.fact.clone()));
+        facts.truncate(named);
+        Ok((state, facts.into_iter().flatten().collect()))
+    }
+
+    /// What the current state says under one key.
+    pub(super) async fn fact(
+        &mut self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Fact>, RoomError> {
+        Ok(self
+            .facts(&[(event_type, state_key)])
+            .await?
+            .pop()
+            .flatten())
+    }
+
+    async fn facts(&mut self, wanted: &[(&str, &str)]) -> Result<Vec<Option<Fact>>, RoomError> {
+        let mut keys = Vec::with_capacity(wanted.len());
+        for (event_type, state_key) in wanted {
+            keys.push(self.key(event_type, state_key).await?);
+        }
+        let found = self.lookup(&keys).await?;
+        let mut facts = Vec::with_capacity(wanted.len());
+        for (key, found) in keys.into_iter().zip(found) {
+            facts.push(match (key, found) {
+                (Some(key), Some(num)) => self.read_fact(key, num).await?,
+                _ => None,
+            });
+        }
+        Ok(facts)
+    }
+
+    /// The events that the current state has under these keys.
+    async fn lookup(
+        &self,
+        keys: &[Option<StateKeyNum>],
+    ) -> Result<Vec<Option<EventNum>>, RoomError> {
+        let live = self.live()?;
+        let known: Vec<StateKeyNum> = keys.iter().copied().flatten().collect();
+        let trie = self
+            .rooms
+            .trie(live.room, live.reader(), live.pending.clone());
+        let mut found = trie
+            .multi_get(live.root, &known)
+            .await?
+            .into_iter()
+            .map(Lookup::present);
+        Ok(keys
+            .iter()
+            .map(|key| key.and_then(|_| found.next().flatten()))
+            .collect())
+    }
+
+    async fn read_fact(
+        &mut self,
+        key: StateKeyNum,
+        num: EventNum,
+    ) -> Result<Option<Fact>, RoomError> {
+        if let Some(fact) = self.live()?.facts.get(&key).filter(|fact| fact.num == num) {
+            return Ok(Some(fact.clone()));
+        }
+        let event = self.event(num).await?;
+        let fact = fact_of(num, &event)?;
+        if let Some(fact) = &fact {
+            self.live_mut()?.facts.insert(key, fact.clone());
+        }
+        Ok(fact)
+    }
+
+    /// An event of the room, by number.
+    pub(super) async fn event(&self, num: EventNum) -> Result<Event, RoomError> {
+        let live = self.live()?;
+        event::load(&live.reader(), live.room, live.info.version, num).await
+    }
+
+    /// The forward extremities, which the next event follows.
+    pub(super) async fn tips(&mut self) -> Result<Vec<Tip>, RoomError> {
+        let live = self.live()?;
+        let extremities: Vec<EventNum> = live
+            .head
+            .extremities
+            .iter()
+            .copied()
+            .map(EventNum)
+            .collect();
+        if live
+            .tips
+            .iter()
+            .map(|tip| tip.num)
+            .eq(extremities.iter().copied())
+        {
+            return Ok(live.tips.clone());
+        }
+        let mut tips = Vec::with_capacity(extremities.len());
+        for num in extremities {
+            tips.push(Tip {
+                num,
+                reference: Reference::to(&self.event(num).await?),
+            });
+        }
+        self.live_mut()?.tips.clone_from(&tips);
+        Ok(tips)
+    }
+
+    /// The event that already says what the intent wants to, if it is state and the same sender's.
+    pub(super) async fn same_state(
+        &mut self,
+        intent: &Intent,
+    ) -> Result<Option<Placed>, RoomError> {
+        let Some(state_key) = &intent.state_key else {
+            return Ok(None);
+        };
+        let Some(key) = self.key(&intent.event_type, state_key).await? else {
+            return Ok(None);
+        };
+        let Some(num) = self.lookup(&[Some(key)]).await?.pop().flatten() else {
+            return Ok(None);
+        };
+        let live = self.live()?;
+        let at = RoomNum {
+            room: live.room,
+            num: num.0,
+        };
+        let reader = live.reader();
+        let (header, status) = futures_util::try_join!(
+            reader.get::<tables::Headers>(&at),
+            reader.get::<tables::Statuses>(&at)
+        )?;
+        // What this change has placed is not in the rows yet, and is no repetition.
+        let (Some(header), Some(status)) = (header, status) else {
+            return Ok(None);
+        };
+        if header.value.sender != intent.sender.as_str() {
+            return Ok(None);
+        }
+        let event = self.event(num).await?;
+        let same = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+        if same(event.content().get()) != same(intent.content.get()) {
+            return Ok(None);
+        }
+        let event_id: OwnedEventId = event.event_id().to_owned();
+        Ok(status.value.place.map(|(seq, _)| Placed { event_id, seq }))
+    }
+}
+
+/// An event as the rules read it.
+pub(super) fn fact_of(num: EventNum, event: &Event) -> Result<Option<Fact>, RoomError> {
+    let judged = Judged {
+        num,
+        event,
+        prev: &[],
+        auth: &[],
+    };
+    let fact = AuthFact::read(event.rules(), &judged)
+        .map_err(|_| RoomError::Damaged("power levels in the state do not parse".into()))?;
+    Ok(fact.map(|fact| Fact {
+        num,
+        reference: Reference::to(event),
+        fact,
+    }))
+}

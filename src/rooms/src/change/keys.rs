@@ -1,0 +1,77 @@
+//! The numbers of state keys.
+
+use super::Change;
+use crate::{
+    error::RoomError,
+    num::StateKeyNum,
+    tables::{self, KeyNum, RoomNum, RoomStateKey, StateKey},
+};
+
+impl Change {
+    /// The number of a state key that the room has used.
+    pub(super) async fn key(
+        &mut self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<StateKeyNum>, RoomError> {
+        let name = (event_type.to_owned(), state_key.to_owned());
+        let live = self.live_mut()?;
+        if let Some(num) = live.keys.get(&name) {
+            return Ok(Some(*num));
+        }
+        let (event_type, state_key) = name.clone();
+        let key = RoomStateKey {
+            room: live.room,
+            event_type,
+            state_key,
+        };
+        let Some(row) = live.reader().get::<tables::KeyNums>(&key).await? else {
+            return Ok(None);
+        };
+        let num = StateKeyNum(row.value.0);
+        self.live_mut()?.keys.insert(name, num);
+        Ok(Some(num))
+    }
+
+    /// The number of a state key, given now if the room has not used it.
+    pub(super) async fn intern(
+        &mut self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<StateKeyNum, RoomError> {
+        if let Some(num) = self.key(event_type, state_key).await? {
+            return Ok(num);
+        }
+        let live = self.live_mut()?;
+        let next = if event_type == "m.room.member" {
+            &mut live.head.next_member
+        } else {
+            &mut live.head.next_other
+        };
+        let index = *next;
+        *next += 1;
+        let num = if event_type == "m.room.member" {
+            StateKeyNum::member(index)
+        } else {
+            StateKeyNum::other(index)
+        };
+        live.keys
+            .insert((event_type.to_owned(), state_key.to_owned()), num);
+        let room = live.room;
+        let (event_type, state_key) = (event_type.to_owned(), state_key.to_owned());
+        let key = RoomStateKey {
+            room,
+            event_type: event_type.clone(),
+            state_key: state_key.clone(),
+        };
+        self.batch.put::<tables::KeyNums>(&key, &KeyNum(num.0));
+        self.batch.put::<tables::StateKeys>(
+            &RoomNum { room, num: num.0 },
+            &StateKey {
+                event_type,
+                state_key,
+            },
+        );
+        Ok(num)
+    }
+}

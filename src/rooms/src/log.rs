@@ -1,0 +1,62 @@
+//! What the rooms write into their lanes' logs, for sync and every other consumer.
+
+use comity_storage::{Damaged, Record, table};
+use serde::{Deserialize, Serialize};
+
+/// The kind numbers of this crate's records.
+pub mod kind {
+    /// An event took a place in a room's order ([`super::Placed`]).
+    pub const PLACED: u16 = 0x0101;
+    /// A read receipt moved ([`super::ReceiptMoved`]).
+    pub const RECEIPT: u16 = 0x0102;
+    /// A user forgot a room ([`super::Forgot`]).
+    pub const FORGOT: u16 = 0x0103;
+}
+
+/// An event took a place. The record's subject is the room's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Its sequence number.
+    pub seq: i64,
+    /// Its number in the room.
+    pub num: u32,
+    /// Who sent it.
+    pub sender: String,
+    /// Of a member event, whose membership it sets, and to what.
+    pub member: Option<(String, String)>,
+    /// Whether it is a state event.
+    pub state: bool,
+}
+
+/// A receipt moved. The record's subject is the room's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptMoved {
+    /// Whose.
+    pub user: String,
+    /// Only its owner may see it.
+    pub private: bool,
+}
+
+/// A user forgot a room. The record's subject is the room's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgot {
+    /// Who.
+    pub user: String,
+}
+
+/// A record of this crate.
+pub(crate) fn record<T: Serialize>(kind: u16, subject: &str, body: &T) -> Result<Record, Damaged> {
+    Ok(Record {
+        kind,
+        subject: subject.to_owned(),
+        body: table::to_postcard(body)?,
+    })
+}
+
+/// The body of a record whose kind says that it is a `T`.
+///
+/// # Errors
+/// The record was written by another build, or is damaged.
+pub fn read<T: serde::de::DeserializeOwned>(record: &Record) -> Result<T, Damaged> {
+    table::from_postcard(&record.body)
+}

@@ -1,0 +1,130 @@
+//! The rooms of a tenant: who holds which, and the way to change one.
+
+use std::{collections::HashMap, sync::Arc};
+
+use comity_protocol::{
+    id::{OwnedServerName, RoomId, ServerName},
+    room_version::RoomVersion,
+    sign::SigningKey,
+};
+use comity_runtime::Runtime;
+use comity_storage::{Home, Reader, RoomKey, Tenant};
+use parking_lot::Mutex;
+
+use crate::{
+    change::Change,
+    error::RoomError,
+    live::{Live, Pending, RoomNodes},
+    state::{NodeCache, StateTrie},
+};
+
+/// Bytes of state nodes kept in memory.
+const NODE_CACHE: usize = 16 << 20;
+/// Rooms whose writers' caches are kept; those in use are never dropped.
+const ROOMS: usize = 10_000;
+
+/// What this server's rooms are to be like.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name of this server, for ids and signatures.
+    pub server_name: OwnedServerName,
+    /// The version of a room whose creator asks for none.
+    pub default_version: RoomVersion,
+}
+
+/// A tenant's rooms. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub tenant: Tenant,
+    pub config: Config,
+    pub key: SigningKey,
+    pub runtime: Runtime,
+    nodes: Arc<NodeCache>,
+    cells: Mutex<HashMap<RoomKey, Cell>>,
+}
+
+/// A room's place: empty until someone changes the room. Whoever holds the lock is its writer; the
+/// lock is fair, so changes are taken in the order they came.
+pub(crate) type Cell = Arc<tokio::sync::Mutex<Option<Live>>>;
+
+impl Rooms {
+    /// The rooms of a tenant, whose events `key` signs.
+    pub fn new(tenant: Tenant, config: Config, key: SigningKey) -> Self {
+        let runtime = tenant.runtime().clone();
+        let nodes = Arc::new(NodeCache::new(NODE_CACHE));
+        Self(Arc::new(Inner {
+            tenant,
+            config,
+            key,
+            runtime,
+            nodes,
+            cells: Mutex::default(),
+        }))
+    }
+
+    /// This server's name.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.config.server_name
+    }
+
+    /// The tenant whose rooms these are.
+    pub fn tenant(&self) -> &Tenant {
+        &self.0.tenant
+    }
+
+    /// The version of a room whose creator asks for none.
+    pub fn default_version(&self) -> RoomVersion {
+        self.0.config.default_version
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now(&self) -> u64 {
+        self.0.runtime.clock().now_ms()
+    }
+
+    /// Takes the room for a change, after those who asked before.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`].
+    pub async fn change(&self, room_id: &RoomId) -> Result<Change, RoomError> {
+        let room = RoomKey::of(room_id.as_str());
+        let mut guard = self.cell(room).lock_owned().await;
+        if guard.is_none() {
+            let writer = self.0.tenant.lane(Home::Room(room)).clone();
+            *guard = Live::load(room, writer).await?;
+        }
+        match guard.as_mut() {
+            Some(live) if live.room_id == *room_id => live.trim(),
+            Some(_) | None => return Err(RoomError::UnknownRoom),
+        }
+        Change::new(self.clone(), guard)
+    }
+
+    /// The place of a room, made where there is none.
+    pub(crate) fn cell(&self, room: RoomKey) -> Cell {
+        let mut cells = self.0.cells.lock();
+        if cells.len() >= ROOMS && !cells.contains_key(&room) {
+            cells.retain(|_, cell| Arc::strong_count(cell) > 1);
+        }
+        cells.entry(room).or_default().clone()
+    }
+
+    /// The states of a room, as `reader` finds them.
+    pub(crate) fn trie(
+        &self,
+        room: RoomKey,
+        reader: Reader,
+        pending: Pending,
+    ) -> StateTrie<RoomNodes> {
+        StateTrie::new(
+            RoomNodes {
+                room,
+                reader,
+                pending,
+            },
+            self.0.nodes.clone(),
+        )
+    }
+}

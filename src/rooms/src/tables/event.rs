@@ -1,0 +1,173 @@
+//! An event's rows: seven, an eighth for a local send.
+
+use comity_storage::{Damaged, Value, postcard_value};
+use serde::{Deserialize, Serialize};
+
+use super::{IdRoom, RoomNum, RoomPlace, RoomText, RoomTxn, table};
+
+/// An event's number within its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Num(pub u32);
+
+/// What auth, resolution and filters read of an event without its JSON. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Its id.
+    pub event_id: String,
+    /// `type`
+    pub event_type: String,
+    /// `state_key`
+    pub state_key: Option<String>,
+    /// `sender`
+    pub sender: String,
+    /// `depth`
+    pub depth: u64,
+    /// `origin_server_ts`
+    pub ts: i64,
+    /// Its parents.
+    pub prev: Vec<u32>,
+    /// Its auth events.
+    pub auth: Vec<u32>,
+    /// The event this redaction names.
+    pub redacts: Option<u32>,
+}
+
+/// How much of an event's body is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// All of it.
+    Full,
+    /// What redaction leaves.
+    Redacted,
+}
+
+/// An event's canonical JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// How much is left.
+    pub generation: Generation,
+    /// The text.
+    pub json: String,
+}
+
+impl Value for Body {
+    fn write(&self, to: &mut Vec<u8>) {
+        to.push(match self.generation {
+            Generation::Full => 0,
+            Generation::Redacted => 1,
+        });
+        to.extend_from_slice(self.json.as_bytes());
+    }
+    fn read(_: u8, payload: &[u8]) -> Result<Self, Damaged> {
+        let (generation, json) = payload
+            .split_first()
+            .ok_or(Damaged("an event's body is empty"))?;
+        let generation = match generation {
+            0 => Generation::Full,
+            1 => Generation::Redacted,
+            _ => return Err(Damaged("an event's body is of an unknown generation")),
+        };
+        let json = String::from_utf8(json.to_vec())
+            .map_err(|_| Damaged("an event's body is not UTF-8"))?;
+        Ok(Self { generation, json })
+    }
+}
+
+/// What the checks made of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Known by name only.
+    Named,
+    /// Outside the graph that we hold: part of another event's past or state.
+    Outlier,
+    /// Forbidden by the state it claims: never shown, never a parent's state.
+    Rejected,
+    /// Forbidden by the current state when it arrived: kept, not shown, not built upon.
+    SoftFailed,
+    /// Part of the room.
+    Accepted,
+    /// An invite or knock of a room that we are not in.
+    OutOfBand,
+}
+
+/// Where an event stands and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The state before it ([`crate::state::Root`], encoded).
+    pub root_before: Vec<u8>,
+    /// Its place in the room's order.
+    pub place: Option<(i64, i64)>,
+    /// The redaction that took its content.
+    pub redacted_by: Option<u32>,
+    /// Which device of ours sent it, in which transaction.
+    pub sent: Option<Sent>,
+}
+
+/// The transaction that an event of ours came in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The device.
+    pub device: String,
+    /// The transaction id.
+    pub txn: String,
+}
+
+/// An entry of the room's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The event.
+    pub num: u32,
+    /// The thread it belongs to, by its root's number.
+    pub thread: Option<u32>,
+    /// Running totals of what notifies.
+    pub totals: Totals,
+}
+
+/// How many events so far notify a reader with the default push rules. Counts are differences of
+/// totals, so that a message costs the same in a room of any size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Of all events.
+    pub all: u32,
+    /// Of those outside threads.
+    pub main: u32,
+    /// Of those in this entry's thread.
+    pub thread: u32,
+}
+
+/// A transaction done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The event it made.
+    pub event_id: String,
+    /// Its sequence number.
+    pub seq: i64,
+    /// When it may be forgotten, in milliseconds since 1970.
+    pub expires: u64,
+}
+
+postcard_value!(Num, Header, Status, Entry, Done);
+
+table!(
+    /// `room, event id` → its number: the truth about which ids we know.
+    EventNums, "event number", b"Re", Index, false, RoomText => Num);
+table!(
+    /// `room, number` → [`Header`].
+    Headers, "event header", b"Rh", Index, false, RoomNum => Header);
+table!(
+    /// `room, number` → [`Body`].
+    Bodies, "event body", b"Rj", Body, true, RoomNum => Body);
+table!(
+    /// `room, number` → [`Status`].
+    Statuses, "event status", b"Rs", Index, true, RoomNum => Status);
+table!(
+    /// `room, seq, sub` → [`Entry`].
+    Timeline, "timeline", b"Rt", Index, true, RoomPlace => Entry);
+table!(
+    /// `room, user, device, txn` → [`Done`].
+    Txns, "transaction", b"Rx", Queue, true, RoomTxn => Done);
+table!(
+    /// `event id, room` → nothing; serves `/event/{id}` without a room and decides nothing.
+    IdRooms, "event id", b"Xi", Index, false, IdRoom => ());

@@ -1,0 +1,138 @@
+//! Changing rooms, over the memory engine.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::sync::Arc;
+
+use comity_protocol::{id::UserId, room_version::RoomVersion, sign::SigningKey};
+use comity_rooms::{Config, Intent, RoomError, Rooms, Transaction, tables};
+use comity_runtime::Runtime;
+use comity_storage::{Engine, Lanes, Options, RoomKey, Store, TenantId, engine::Memory};
+use serde_json::{json, value::to_raw_value};
+
+async fn open(disk: &Memory, lanes: u8) -> Rooms {
+    let options = Options {
+        lanes: Lanes::new(lanes).unwrap(),
+        sync: true,
+        on_fatal: Arc::new(|_| {}),
+        appliers: Vec::new(),
+    };
+    let runtime = Runtime::simulated(1);
+    let tenant = Store::new(Engine::Memory(disk.clone()), options, runtime)
+        .tenant(TenantId(1))
+        .await
+        .unwrap();
+    let config = Config {
+        server_name: "localhost".try_into().unwrap(),
+        default_version: RoomVersion::V12,
+    };
+    Rooms::new(
+        tenant,
+        config,
+        SigningKey::from_seed("1", &[7; 32]).unwrap(),
+    )
+}
+
+/// A room is made, talked in and redacted in every version; what is repeated is not done twice;
+/// a restart finds it all (R3.4, R3.6, R12.1, R12.2).
+#[tokio::test(start_paused = true)]
+async fn a_room_of_every_version_lives_through_a_restart() {
+    let alice: &UserId = "@alice:localhost".try_into().unwrap();
+    let bob: &UserId = "@bob:localhost".try_into().unwrap();
+    for version in RoomVersion::ALL {
+        for lanes in [1, 4] {
+            let disk = Memory::new();
+            let rooms = open(&disk, lanes).await;
+            let mut content = json!({ "room_version": version.as_str() });
+            if version < RoomVersion::V11 {
+                content["creator"] = json!(alice);
+            }
+            let mut change = rooms
+                .create_event(version, alice, to_raw_value(&content).unwrap())
+                .await
+                .unwrap();
+            let join = json!({ "membership": "join" });
+            let rules = json!({ "join_rule": "public" });
+            change
+                .add(
+                    Intent::state(alice, "m.room.member", alice.as_str(), &join),
+                    None,
+                )
+                .await
+                .unwrap();
+            change
+                .add(Intent::state(alice, "m.room.join_rules", "", &rules), None)
+                .await
+                .unwrap();
+            let room_id = change.room_id().unwrap().to_owned();
+            change.commit().await.unwrap();
+
+            let rooms = open(&disk.crash(), lanes).await;
+            let mut change = rooms.change(&room_id).await.unwrap();
+            let refused = change
+                .add(Intent::message(bob, "m.room.message", &json!({})), None)
+                .await;
+            assert!(
+                matches!(refused, Err(RoomError::Rejected(_))),
+                "{version}: {refused:?}"
+            );
+            change
+                .add(
+                    Intent::state(bob, "m.room.member", bob.as_str(), &join),
+                    None,
+                )
+                .await
+                .unwrap();
+            change.commit().await.unwrap();
+
+            let txn = Transaction {
+                user: bob.to_owned(),
+                device: "D".into(),
+                path: "send/m.room.message".into(),
+                txn: "1".into(),
+            };
+            let mut change = rooms.change(&room_id).await.unwrap();
+            assert_eq!(change.done(&txn).await.unwrap(), None);
+            let hello = Intent::message(
+                bob,
+                "m.room.message",
+                &json!({ "msgtype": "m.text", "body": "hello" }),
+            );
+            let sent = change.add(hello, Some(&txn)).await.unwrap();
+            assert_eq!(change.commit().await.unwrap(), [sent.clone()]);
+            assert_eq!(sent.seq, 5);
+            let mut change = rooms.change(&room_id).await.unwrap();
+            assert_eq!(change.done(&txn).await.unwrap(), Some(sent.clone()));
+
+            let mut redaction = Intent::message(
+                alice,
+                "m.room.redaction",
+                &json!({ "redacts": sent.event_id }),
+            );
+            redaction.redacts = Some(sent.event_id.clone());
+            change.add(redaction, None).await.unwrap();
+            change.commit().await.unwrap();
+            let reader = rooms.tenant().reader();
+            let room = RoomKey::of(room_id.as_str());
+            let name = sent.event_id.to_string();
+            let num = reader
+                .get::<tables::EventNums>(&tables::RoomText { room, name })
+                .await
+                .unwrap()
+                .unwrap()
+                .value
+                .0;
+            let body = reader
+                .get::<tables::Bodies>(&tables::RoomNum { room, num })
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(!body.value.json.contains("hello"), "{version}");
+        }
+    }
+}
