@@ -17,5 +17,6 @@ lint:
 bench:
 	@scripts/setup-system.sh test
 	@. scripts/env.sh && cargo build --release --locked --workspace --bin comity --bin comity-bench
+	@rm -f target/bench.jsonl
 	@target/release/comity-bench compare $(ARGS)
 	@target/release/comity-bench report

@@ -211,7 +211,7 @@ pub fn description() -> String {
         models.len(),
         models.first().map_or("unknown CPU", String::as_str),
         kilobytes / 1024.0 / 1024.0,
-        kernel.trim()
+        kernel.split('-').next().unwrap_or_default().trim()
     )
 }
 

@@ -113,8 +113,9 @@ impl Crowd {
     pub async fn awake(&self, site: &Site, count: usize) -> Result<Vec<Arc<Listener>>> {
         let chosen: Vec<Arc<Listener>> = self.listeners.iter().take(count).cloned().collect();
         each(&site.target, 8, chosen, async |connection, listener| {
-            // Until it stays: a position may lag behind what the account has just done.
-            loop {
+            // Until the token stays: it may lag behind what the account has just done. (A server that
+            // gives a new one each time is up to date after a few as well.)
+            for _ in 0..5 {
                 let since = listener.since.lock().clone();
                 let (next, _) = matrix::sync(
                     connection,
@@ -127,9 +128,10 @@ impl Crowd {
                 let settled = next == since;
                 *listener.since.lock() = next;
                 if settled {
-                    return Ok(listener);
+                    break;
                 }
             }
+            Ok(listener)
         })
         .await
     }
