@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import time
 import unittest
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,10 @@ class EngineTest(unittest.TestCase):
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         connection = UnixConnection(self.at)
         content = body if isinstance(body, bytes) or body is None else json.dumps(body)
-        connection.request(method, "/v1.47" + path, content)
-        response = connection.getresponse()
-        return response.status, response.read()
+        with closing(connection):
+            connection.request(method, "/v1.47" + path, content)
+            response = connection.getresponse()
+            return response.status, response.read()
 
     def create(self, network: str, image: str = "comity", name: str = "hs1") -> str:
         self.call("POST", "/networks/create", {"Name": network, "Labels": {"of": network}})
@@ -104,12 +106,12 @@ class EngineTest(unittest.TestCase):
 
     def ask(self, port: int) -> str:
         def attempt() -> str:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            try:
-                connection.request("GET", "/")
-                return connection.getresponse().read().decode()
-            except http.client.HTTPException as error:
-                raise OSError from error
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+                try:
+                    connection.request("GET", "/")
+                    return connection.getresponse().read().decode()
+                except http.client.HTTPException as error:
+                    raise OSError from error
 
         return str(eventually(attempt))
 

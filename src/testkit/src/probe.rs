@@ -6,6 +6,35 @@ use serde::Deserialize;
 use crate::client::Client;
 use crate::spec;
 
+/// The groups of the table that the server has, apart from [`LATER`].
+pub const GROUPS: [&str; 16] = [
+    "Account data & tags",
+    "Account mgmt (password/3PID/deactivate/whoami)",
+    "Devices & to-device",
+    "Discovery & versions",
+    "Legacy auth: login/SSO/logout/refresh",
+    "Push rules/pushers/notifications",
+    "Registration & tokens",
+    "Relations & threads",
+    "Reporting & admin (suspend/lock/whois)",
+    "Room create/alias/membership/upgrade",
+    "Room directory/summary/spaces/mutual",
+    "Room events: state/messages/context/timestamp",
+    "Send/redact",
+    "Sync/filter/legacy sync",
+    "Typing/receipts/read markers",
+    "Users & profiles & presence",
+];
+
+/// Parts of paths in [`GROUPS`] that wait: third-party identifiers, sign-in through others, push delivery.
+const LATER: [&str; 5] = [
+    "/3pid",
+    "/requestToken",
+    "/login/sso/",
+    "/v3/pushers",
+    "/v3/notifications",
+];
+
 /// A row of `endpoints.csv`.
 #[derive(Debug, Deserialize)]
 pub struct Endpoint {
@@ -20,6 +49,24 @@ impl Endpoint {
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
+    }
+
+    /// The table's group.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The method and the path's template.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    /// Whether the server is to have it by now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        GROUPS.contains(&self.group.as_str()) && !LATER.iter().any(|part| self.path.contains(part))
     }
 
     /// The path with something plausible in the place of each parameter.
@@ -42,41 +89,57 @@ impl Endpoint {
     }
 }
 
-/// The client-server endpoints of `groups` (as the file names them); all of them if it is empty. None without
-/// the specification's files.
+/// All client-server endpoints, none without the specification's files.
 ///
 /// # Panics
-/// If the file is malformed, or a group has no row.
+/// If the table is malformed.
 #[must_use]
-pub fn endpoints(groups: &[&str]) -> Vec<Endpoint> {
+pub fn endpoints() -> Vec<Endpoint> {
     if spec::get().is_none() {
         return Vec::new();
     }
-    let rows =
-        csv::Reader::from_path(spec::folder().join("endpoints.csv")).expect("endpoints.csv opens");
-    let rows: Vec<Endpoint> = rows
+    let table = spec::folder().join("endpoints.csv");
+    csv::Reader::from_path(table)
+        .expect("endpoints.csv opens")
         .into_deserialize()
         .map(|row| row.expect("endpoints.csv has its columns"))
         .filter(|row: &Endpoint| row.api == "client-server")
-        .filter(|row| groups.is_empty() || groups.contains(&row.group.as_str()))
-        .collect();
-    for group in groups {
-        assert!(
-            rows.iter().any(|row| row.group == *group),
-            "no group {group}"
-        );
-    }
-    rows
+        .collect()
 }
 
-/// Those of `endpoints` that the server answers as if it did not know them, as `METHOD path`.
+/// The server has every endpoint that is due, and owns up to those that come later: they are `M_UNRECOGNIZED`.
 ///
-/// Each is asked with `client`'s token and an empty object, and every answer is held against the specification.
+/// # Panics
+/// If one differs, or an answer is against the specification.
+pub async fn assert_due_is_served(client: &Client) {
+    let endpoints = endpoints();
+    let mut due: Vec<String> = endpoints
+        .iter()
+        .filter(|it| it.is_due())
+        .map(Endpoint::name)
+        .collect();
+    let mut served = served(client, &endpoints).await;
+    due.sort();
+    served.sort();
+    let missing: Vec<_> = due.iter().filter(|name| !served.contains(name)).collect();
+    let early: Vec<_> = served.iter().filter(|name| !due.contains(name)).collect();
+    assert!(missing.is_empty(), "not served: {missing:#?}");
+    assert!(
+        early.is_empty(),
+        "served, so say so in {}: {early:#?}",
+        file!()
+    );
+}
+
+/// Those of `endpoints` that the server does not answer as unknown, as `METHOD path`.
+///
+/// Each is asked with an empty object for a body, best by nobody: a user would soon be logged out. Every answer is
+/// held against the specification.
 ///
 /// # Panics
 /// If an answer is against the specification.
-pub async fn unserved(client: &Client, endpoints: &[Endpoint]) -> Vec<String> {
-    let mut unserved = Vec::new();
+pub async fn served(client: &Client, endpoints: &[Endpoint]) -> Vec<String> {
+    let mut served = Vec::new();
     for endpoint in endpoints {
         let method: Method = endpoint.method.parse().expect("a method");
         let mut request = client.request(method.clone(), endpoint.filled());
@@ -84,12 +147,13 @@ pub async fn unserved(client: &Client, endpoints: &[Endpoint]) -> Vec<String> {
             request = request.json(serde_json::json!({}));
         }
         let answer = request.send().await;
-        if matches!(answer.status.as_u16(), 404 | 405) && answer.body["errcode"] == "M_UNRECOGNIZED"
-        {
-            unserved.push(format!("{} {}", endpoint.method, endpoint.path));
+        let unknown = matches!(answer.status.as_u16(), 404 | 405)
+            && answer.body["errcode"] == "M_UNRECOGNIZED";
+        if !unknown {
+            served.push(endpoint.name());
         }
     }
-    unserved
+    served
 }
 
 /// What isn't there is refused as

@@ -41,7 +41,7 @@ fn the_specifications_examples_pass() {
     let Some(spec) = get() else { return };
     let mut seen = 0;
     let mut wrong = Vec::new();
-    for row in crate::probe::endpoints(&[]) {
+    for row in crate::probe::endpoints() {
         let path = row.filled();
         let method = row.method();
         let Some(operation) = spec.operations.find(&spec.files, method, &path) else {
@@ -252,4 +252,28 @@ fn events_are_checked_by_type() {
     let mut malformed = event("org.example", json!({}), json!({}));
     malformed["event_id"] = json!(5);
     assert!(fails(malformed));
+}
+
+/// Every group named is one of the table's, and something of each is due.
+#[test]
+fn the_probes_groups_are_the_tables() {
+    if get().is_none() {
+        return;
+    }
+    let endpoints = crate::probe::endpoints();
+    let due: Vec<_> = endpoints
+        .iter()
+        .filter(|endpoint| endpoint.is_due())
+        .collect();
+    for group in crate::probe::GROUPS {
+        assert!(
+            due.iter().any(|endpoint| endpoint.group() == group),
+            "{group}"
+        );
+    }
+    assert!(
+        due.len() > 90 && due.len() < endpoints.len(),
+        "{} due",
+        due.len()
+    );
 }
