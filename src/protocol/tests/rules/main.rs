@@ -17,6 +17,8 @@
     clippy::indexing_slicing
 )]
 
+mod auth_events;
+mod auth_table;
 mod event;
 mod naive_v1;
 mod oracle;

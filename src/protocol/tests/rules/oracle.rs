@@ -46,6 +46,12 @@ pub fn allows(world: &World, judges: impl IntoIterator<Item = Num>, event: &Test
     check_state_dependent_auth_rules(&rules, event, find).is_ok()
 }
 
+/// Whether the list of `auth_events` itself is in order.
+pub fn accepts_auth_events(world: &World, event: &TestEvent) -> bool {
+    let rules = rules(world).authorization;
+    check_state_independent_auth_rules(&rules, event, |id| fetch(world, id)).is_ok()
+}
+
 /// The resolution of whole states by v2 or v2.1.
 pub fn resolve(world: &World, forks: &[&State]) -> State {
     let rules = rules(world);

@@ -120,7 +120,8 @@ impl World {
     /// Whether events (and the create event) allow another.
     pub fn allows(&self, judges: impl IntoIterator<Item = Num>, event: &TestEvent) -> bool {
         let mut state = AuthState::default();
-        for judge in std::iter::once(0).chain(judges) {
+        let create = self.events.first().map(|event| event.num);
+        for judge in create.into_iter().chain(judges) {
             if let Some(fact) = AuthFact::read(self.rules(), self.event(judge)).unwrap() {
                 state.put(fact);
             }
