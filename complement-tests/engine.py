@@ -365,8 +365,8 @@ class Engine:
             case "POST", ["networks", "create"]:
                 return self.create_network(json.loads(call.body))
             case "DELETE", ["networks", wanted]:
-                for name in [name for name, network in self.networks.items() if wanted in (name, network.id)]:
-                    del self.networks[name]
+                for gone in [it for it, network in self.networks.items() if wanted in (it, network.id)]:
+                    del self.networks[gone]
                 return Answer(204)
         return Answer(404, {"message": f"no such thing: {call.method} {call.path}"})
 
@@ -453,7 +453,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if answer.status != 204:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if answer.status != 204 and self.command != "HEAD":
+        if content and answer.status != 204 and self.command != "HEAD":
             self.wfile.write(content)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = serve

@@ -7,7 +7,6 @@ import http.client
 import importlib.machinery
 import importlib.util
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -177,16 +176,21 @@ class RecordTest(unittest.TestCase):
 
     def run_of(self, *rows: tuple[str, str, str]) -> Path:
         path = self.folder / "run.json"
-        lines = [json.dumps({"Package": f"x/tests/{package}", "Test": test, "Action": action}) for package, test, action in rows]
+        lines = [
+            json.dumps({"Package": f"x/tests/{package}", "Test": test, "Action": action})
+            for package, test, action in rows
+        ]
         path.write_text("\n".join(["panic: not a row", *lines, '{"Action":"output"}']))
         return path
 
     def pin(self, run: Path, pinned: Path) -> int:
-        command = [sys.executable, HERE / "record", run, pinned]
+        command = [sys.executable, str(HERE / "record"), str(run), str(pinned)]
         return subprocess.run(command, capture_output=True, check=False).returncode
 
     def test_the_worse_of_two_packages_counts_and_the_unfinished_failed(self) -> None:
-        run = self.run_of(("a", "T", "pass"), ("b", "T", "fail"), ("a", "U", "run"), ("a", "V", "skip"), ("b", "V", "pass"))
+        run = self.run_of(
+            ("a", "T", "pass"), ("b", "T", "fail"), ("a", "U", "run"), ("a", "V", "skip"), ("b", "V", "pass")
+        )
         self.assertEqual(self.record.read_run(run)[0], {"T": "fail", "U": "fail", "V": "pass"})
 
     def test_nothing_that_passed_is_lost(self) -> None:
