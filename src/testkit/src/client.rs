@@ -190,13 +190,17 @@ impl Answer {
     fn check(&self, method: &Method, path: &str, events: bool) {
         let Some(spec) = spec::get() else { return };
         let is_json = serde_json::from_slice::<Value>(&self.bytes).is_ok();
-        let violations = spec.violations(Seen {
+        let mut violations = spec.violations(Seen {
             method: method.as_str(),
             path: path.split('?').next().unwrap_or(path),
             status: self.status.as_u16(),
             body: is_json.then_some(&self.body),
             events,
         });
+        let kind = self.headers.get(header::CONTENT_TYPE);
+        if is_json && kind.is_none_or(|kind| kind != "application/json") {
+            violations.push(format!("JSON comes as application/json, not {kind:?}"));
+        }
         assert!(
             violations.is_empty(),
             "{} answered {}, against the specification:\n  {}\nin {}",

@@ -149,6 +149,10 @@ impl Spec {
             Some(operation) => self.answer_violations(operation, seen),
             None => self.unknown_route_violations(seen),
         };
+        let error = seen.body.filter(|body| body.get("errcode").is_some());
+        if error.is_some_and(|body| !body["error"].is_string()) {
+            found.push("an error is explained by `error`, a string".to_owned());
+        }
         let free = operation.is_some_and(|operation| FREE_FORM.contains(&operation.id.as_str()));
         if let Some(body) = seen
             .body

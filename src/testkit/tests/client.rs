@@ -97,6 +97,15 @@ async fn a_missing_field_fails() {
     assert_eq!(seen.is_err(), spec::get().is_some());
 }
 
+/// JSON that doesn't say so fails.
+#[tokio::test]
+async fn json_comes_as_json() {
+    let versions = get(async || json!({"versions": ["v1.19"]}).to_string());
+    let client = Client::new(Router::new().route("/_matrix/client/versions", versions));
+    let request = client.get("/_matrix/client/versions").send();
+    assert_eq!(tokio::spawn(request).await.is_err(), spec::get().is_some());
+}
+
 /// The probe tells what is served from what isn't, whatever the parameters are.
 #[tokio::test]
 async fn the_probe_finds_what_is_served() {

@@ -152,6 +152,18 @@ fn common_errors_pass_in_the_standard_shape() {
     ));
 }
 
+/// A documented error is explained too, though its schema asks for the code alone.
+#[test]
+fn errors_are_explained() {
+    let Some(spec) = get() else { return };
+    let path = "/_matrix/client/v3/login";
+    let login = |body: Value| violations(spec, "POST", path, 403, &body).is_empty();
+    assert!(login(
+        json!({"errcode": "M_FORBIDDEN", "error": "Wrong password"})
+    ));
+    assert!(!login(json!({"errcode": "M_FORBIDDEN"})));
+}
+
 /// Routes in no schema fail, unless they say that they aren't there; ours have theirs.
 #[test]
 fn routes_need_a_schema() {
