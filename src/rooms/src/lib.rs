@@ -21,7 +21,9 @@ mod rooms;
 pub mod state;
 pub mod tables;
 mod varint;
+mod view;
 
 pub use change::{Change, Intent, Placed, Transaction};
 pub use error::RoomError;
 pub use rooms::{Config, Rooms};
+pub use view::{Found, RoomView, Span, Standing, Viewer};

@@ -1,0 +1,203 @@
+//! Reading a room: its state, its order, its events, as far as a reader's bound allows.
+//!
+//! A [`RoomView`] is a room at one position: it never shows what came after, however long it is
+//! held. What a user may see of it is decided by [`RoomView::visible`], how it looks to them by
+//! [`RoomView::render`]; nothing here checks either by itself.
+
+mod load;
+mod render;
+mod state;
+mod timeline;
+mod visible;
+
+use comity_protocol::{
+    auth::Membership,
+    event::Event,
+    id::{RoomId, UserId},
+    room_version::RoomVersion,
+};
+use comity_storage::{Home, Range, Reader, RoomKey, Row};
+
+pub use self::{render::Viewer, timeline::Span, visible::Standing};
+use crate::{
+    error::RoomError,
+    live::{Pending, RoomNodes, read_root},
+    num::EventNum,
+    rooms::Rooms,
+    state::{Root, StateTrie},
+    tables::{self, Head, InRoom, Member, Status, UserRoom},
+};
+
+/// A room at a position.
+#[derive(Clone)]
+pub struct RoomView {
+    rooms: Rooms,
+    reader: Reader,
+    room: RoomKey,
+    room_id: comity_protocol::id::OwnedRoomId,
+    version: RoomVersion,
+    head: Head,
+    root: Root,
+    trie: StateTrie<RoomNodes>,
+}
+
+/// An event with what the room made of it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its number in the room.
+    pub num: EventNum,
+    /// The event, redacted if it was.
+    pub event: Event,
+    /// Verdict, place, state before it.
+    pub status: Status,
+}
+
+impl Found {
+    /// Its place in the room's order: sequence number and sub-position.
+    pub fn place(&self) -> Option<(i64, i64)> {
+        self.status.place
+    }
+}
+
+impl Rooms {
+    /// The room as it is published now.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`].
+    pub async fn view(&self, room_id: &RoomId) -> Result<RoomView, RoomError> {
+        self.view_at(&self.0.tenant.reader(), room_id).await
+    }
+
+    /// The room at a reader's bound.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], also when the room began later.
+    pub async fn view_at(&self, reader: &Reader, room_id: &RoomId) -> Result<RoomView, RoomError> {
+        let room = RoomKey::of(room_id.as_str());
+        let bound = reader.bound(Home::Room(room));
+        let heads = Range::of(Home::Room(room), |key| {
+            key.room(room);
+        })
+        .until(|key| {
+            key.u64(bound + 1);
+        })
+        .reverse()
+        .limit(1);
+        let info_key = InRoom { room };
+        let (info, mut heads) = futures_util::try_join!(
+            reader.get::<tables::Infos>(&info_key),
+            reader.scan::<tables::Heads>(heads)
+        )?;
+        let (Some(info), Some((_, head))) = (info, heads.pop()) else {
+            return Err(RoomError::UnknownRoom);
+        };
+        if info.value.room_id != room_id.as_str() {
+            return Err(RoomError::UnknownRoom);
+        }
+        let head = head.value;
+        let root = read_root(&head.root)?;
+        let trie = self.trie(room, reader.clone(), Pending::default());
+        let (room_id, version) = (room_id.to_owned(), info.value.version);
+        Ok(RoomView {
+            rooms: self.clone(),
+            reader: reader.clone(),
+            room,
+            room_id,
+            version,
+            head,
+            root,
+            trie,
+        })
+    }
+
+    /// A user's row in a room: membership, when it was set, whether they forgot the room. Not
+    /// bounded: a cache of the latest state.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn member(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<Option<Row<Member>>, RoomError> {
+        let key = UserRoom {
+            user: user.to_string(),
+            room: RoomKey::of(room_id.as_str()),
+        };
+        Ok(self.0.tenant.reader().get::<tables::Members>(&key).await?)
+    }
+
+    /// The rooms that a user is or was in, the forgotten ones included.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn memberships(
+        &self,
+        reader: &Reader,
+        user: &UserId,
+    ) -> Result<Vec<(RoomKey, Row<Member>)>, RoomError> {
+        let range = Range::everywhere(|key| {
+            key.str(user.as_str());
+        });
+        let rows = reader.scan::<tables::Members>(range).await?;
+        Ok(rows.into_iter().map(|(key, row)| (key.room, row)).collect())
+    }
+
+    /// The rooms in which a user has this membership now.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn rooms_with(
+        &self,
+        user: &UserId,
+        membership: Membership,
+    ) -> Result<Vec<comity_protocol::id::OwnedRoomId>, RoomError> {
+        let rows = self.memberships(&self.0.tenant.reader(), user).await?;
+        rows.into_iter()
+            .filter(|(_, row)| row.value.membership() == membership)
+            .map(|(_, row)| crate::live::parse_room_id(&row.value.room_id))
+            .collect()
+    }
+}
+
+impl RoomView {
+    /// The room's id.
+    pub fn room_id(&self) -> &RoomId {
+        &self.room_id
+    }
+
+    /// The room's key in rows.
+    pub fn key(&self) -> RoomKey {
+        self.room
+    }
+
+    /// The room's version.
+    pub fn version(&self) -> RoomVersion {
+        self.version
+    }
+
+    /// The last live event's sequence number at this position.
+    pub fn seq(&self) -> i64 {
+        self.head.seq
+    }
+
+    /// The room's head row.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The current state at this position.
+    pub fn root(&self) -> Root {
+        self.root
+    }
+
+    /// What the view reads through.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// The tenant's rooms.
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+}

@@ -1,0 +1,332 @@
+//! Events as a client of a certain user sees them: `unsigned` with what the server knows beside the
+//! event, bundled aggregations included.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#definition-clientevent>
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_protocol::{
+    client_event::{ClientFormat, client_event},
+    id::UserId,
+};
+use comity_storage::{Home, Range};
+use serde_json::{Map, Value, json, value::RawValue};
+
+use super::{Found, RoomView};
+use crate::{
+    error::RoomError,
+    live::read_root,
+    num::{EventNum, StateKeyNum},
+    state::Root,
+    tables::{self, Relation, RoomNum, Thread},
+};
+
+/// Relations of one event looked at for its bundle at the most, the newest first.
+const RELATIONS: usize = 500;
+/// References bundled at the most.
+const REFERENCES: usize = 100;
+
+/// Who looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Viewer<'a> {
+    /// The user.
+    pub user: &'a UserId,
+    /// The device, which recognises its own sends by their transaction id.
+    pub device: Option<&'a str>,
+}
+
+/// What stands beside the events, read for all of them together.
+struct Beside {
+    others: BTreeMap<EventNum, Found>,
+    relations: Vec<Vec<Relation>>,
+    threads: Vec<Option<Thread>>,
+    replaced: Vec<Option<EventNum>>,
+    member: Vec<Option<EventNum>>,
+}
+
+impl RoomView {
+    /// The events as the viewer's client gets them, in order.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn render(
+        &self,
+        found: &[Found],
+        viewer: Viewer<'_>,
+        format: ClientFormat,
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let beside = self.beside(found, viewer.user).await?;
+        let now = self.rooms.now();
+        let mut rendered = Vec::with_capacity(found.len());
+        for (at, one) in found.iter().enumerate() {
+            let mut unsigned = self.unsigned(one, viewer, now);
+            self.add_state(&mut unsigned, one, at, viewer, &beside);
+            if let Some(redaction) = one
+                .status
+                .redacted_by
+                .and_then(|num| beside.others.get(&EventNum(num)))
+            {
+                let event = plain(redaction, ClientFormat::WithRoomId);
+                unsigned.insert("redacted_because".into(), event);
+            }
+            let relations = self.bundle(one, at, viewer, &beside);
+            if !relations.is_empty() {
+                unsigned.insert("m.relations".into(), relations.into());
+            }
+            rendered.push(raw(client_event(
+                &one.event,
+                format,
+                Some(&Value::Object(unsigned).to_string()),
+            ))?);
+        }
+        Ok(rendered)
+    }
+
+    fn unsigned(&self, one: &Found, viewer: Viewer<'_>, now: u64) -> Map<String, Value> {
+        let mut unsigned = Map::new();
+        let age = i64::try_from(now)
+            .unwrap_or(i64::MAX)
+            .saturating_sub(one.event.origin_server_ts());
+        unsigned.insert("age".into(), age.into());
+        if let Some((seq, 0)) = one.place() {
+            unsigned.insert("org.comity.seq".into(), seq.into());
+        }
+        if let Some(sent) = &one.status.sent
+            && one.event.sender() == viewer.user
+            && viewer.device == Some(&sent.device)
+        {
+            unsigned.insert("transaction_id".into(), sent.txn.clone().into());
+        }
+        unsigned
+    }
+
+    fn add_state(
+        &self,
+        unsigned: &mut Map<String, Value>,
+        one: &Found,
+        at: usize,
+        viewer: Viewer<'_>,
+        beside: &Beside,
+    ) {
+        let other = |num: Option<&Option<EventNum>>| {
+            num.copied()
+                .flatten()
+                .and_then(|num| beside.others.get(&num))
+        };
+        let own = one.event.is_state("m.room.member", viewer.user.as_str());
+        let member = if own {
+            Some(one)
+        } else {
+            other(beside.member.get(at))
+        };
+        let membership = member.map_or_else(Default::default, super::state::membership_in);
+        unsigned.insert("membership".into(), membership.as_str().into());
+        if let Some(old) = other(beside.replaced.get(at)) {
+            unsigned.insert(
+                "replaces_state".into(),
+                old.event.event_id().as_str().into(),
+            );
+            unsigned.insert("prev_sender".into(), old.event.sender().as_str().into());
+            let content = serde_json::from_str(old.event.content().get()).unwrap_or(Value::Null);
+            unsigned.insert("prev_content".into(), content);
+        }
+    }
+
+    /// Bundled aggregations: the latest edit, references, the thread.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events>
+    fn bundle(
+        &self,
+        one: &Found,
+        at: usize,
+        viewer: Viewer<'_>,
+        beside: &Beside,
+    ) -> Map<String, Value> {
+        let mut bundle = Map::new();
+        if one.event.state_key().is_some() || one.status.redacted_by.is_some() {
+            return bundle;
+        }
+        let relations = beside.relations.get(at).map_or(&[][..], Vec::as_slice);
+        let edit = relations
+            .iter()
+            .filter(|relation| is_edit_of(relation, one))
+            .filter_map(|relation| beside.others.get(&EventNum(relation.num)))
+            .max_by_key(|edit| {
+                (
+                    edit.event.origin_server_ts(),
+                    edit.event.event_id().to_owned(),
+                )
+            });
+        if let Some(edit) = edit {
+            bundle.insert("m.replace".into(), plain(edit, ClientFormat::WithRoomId));
+        }
+        let references: Vec<Value> = relations
+            .iter()
+            .rev()
+            .filter(|relation| relation.rel_type == "m.reference")
+            .filter_map(|relation| beside.others.get(&EventNum(relation.num)))
+            .map(|found| json!({ "event_id": found.event.event_id() }))
+            .collect();
+        if !references.is_empty() {
+            bundle.insert("m.reference".into(), json!({ "chunk": references }));
+        }
+        if let Some(thread) = beside.threads.get(at).and_then(Option::as_ref)
+            && let Some(latest) = beside.others.get(&EventNum(thread.latest))
+        {
+            let me = viewer.user.as_str();
+            let participated = one.event.sender() == viewer.user
+                || thread
+                    .participants
+                    .binary_search_by(|user| user.as_str().cmp(me))
+                    .is_ok();
+            bundle.insert(
+                "m.thread".into(),
+                json!({
+                    "latest_event": plain(latest, ClientFormat::WithRoomId),
+                    "count": thread.count,
+                    "current_user_participated": participated,
+                }),
+            );
+        }
+        bundle
+    }
+
+    async fn beside(&self, found: &[Found], user: &UserId) -> Result<Beside, RoomError> {
+        let at: Vec<RoomNum> = found
+            .iter()
+            .map(|one| RoomNum {
+                room: self.room,
+                num: one.num.0,
+            })
+            .collect();
+        let ranges = at.iter().map(|key| {
+            Range::of(Home::Room(self.room), |to| {
+                to.room(self.room).u32(key.num);
+            })
+            .reverse()
+            .limit(RELATIONS)
+        });
+        let (relations, threads, (replaced, member)) = futures_util::try_join!(
+            async {
+                Ok(self
+                    .reader
+                    .scan_many::<tables::Relations>(ranges.collect())
+                    .await?)
+            },
+            async { Ok(self.reader.get_many::<tables::Threads>(&at).await?) },
+            self.state_beside(found, user),
+        )?;
+        let relations: Vec<Vec<Relation>> = relations
+            .into_iter()
+            .map(|rows| {
+                rows.into_iter()
+                    .filter(|(key, _)| key.seq <= self.head.seq)
+                    .map(|(_, row)| row.value)
+                    .collect()
+            })
+            .collect();
+        let threads: Vec<Option<Thread>> = threads
+            .into_iter()
+            .map(|row| row.map(|row| row.value))
+            .collect();
+        let mut wanted: BTreeSet<EventNum> =
+            replaced.iter().chain(&member).copied().flatten().collect();
+        wanted.extend(
+            found
+                .iter()
+                .filter_map(|one| one.status.redacted_by)
+                .map(EventNum),
+        );
+        wanted.extend(
+            threads
+                .iter()
+                .flatten()
+                .map(|thread| EventNum(thread.latest)),
+        );
+        for (one, relations) in found.iter().zip(&relations) {
+            wanted.extend(
+                relations
+                    .iter()
+                    .filter(|relation| is_edit_of(relation, one))
+                    .map(|r| EventNum(r.num)),
+            );
+            let references = relations
+                .iter()
+                .filter(|relation| relation.rel_type == "m.reference");
+            wanted.extend(
+                references
+                    .take(REFERENCES)
+                    .map(|relation| EventNum(relation.num)),
+            );
+        }
+        let wanted: Vec<EventNum> = wanted.into_iter().collect();
+        let others = self
+            .load(&wanted)
+            .await?
+            .into_iter()
+            .map(|found| (found.num, found))
+            .collect();
+        Ok(Beside {
+            others,
+            relations,
+            threads,
+            replaced,
+            member,
+        })
+    }
+
+    /// Of each event the state event that it replaced, and the viewer's member event before it.
+    async fn state_beside(
+        &self,
+        found: &[Found],
+        user: &UserId,
+    ) -> Result<(Vec<Option<EventNum>>, Vec<Option<EventNum>>), RoomError> {
+        let mut names = vec![("m.room.member", user.as_str())];
+        names.extend(
+            found
+                .iter()
+                .filter_map(|one| Some((one.event.event_type(), one.event.state_key()?))),
+        );
+        let mut keys = self.state_keys(&names).await?.into_iter();
+        let me: Option<StateKeyNum> = keys.next().flatten();
+        let (mut replaced, mut member) = (Vec::new(), Vec::new());
+        let mut seen: BTreeMap<&[u8], Option<EventNum>> = BTreeMap::new();
+        for one in found {
+            let root: Root = read_root(&one.status.root_before)?;
+            let old = match one.event.state_key() {
+                Some(_) => self
+                    .lookup(root, &[keys.next().flatten()])
+                    .await?
+                    .pop()
+                    .flatten(),
+                None => None,
+            };
+            replaced.push(old);
+            let mine = match seen.get(one.status.root_before.as_slice()) {
+                Some(num) => *num,
+                None => self.lookup(root, &[me]).await?.pop().flatten(),
+            };
+            seen.insert(&one.status.root_before, mine);
+            member.push(mine);
+        }
+        Ok((replaced, member))
+    }
+}
+
+/// Whether a relation is a valid edit: by the sender, of the same type.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#validity-of-replacement-events>
+fn is_edit_of(relation: &Relation, one: &Found) -> bool {
+    relation.rel_type == "m.replace"
+        && relation.sender == one.event.sender().as_str()
+        && relation.event_type == one.event.event_type()
+}
+
+fn plain(found: &Found, format: ClientFormat) -> Value {
+    serde_json::from_str(&client_event(&found.event, format, None)).unwrap_or(Value::Null)
+}
+
+fn raw(json: String) -> Result<Box<RawValue>, RoomError> {
+    RawValue::from_string(json)
+        .map_err(|_| RoomError::Damaged("an event does not render as JSON".into()))
+}

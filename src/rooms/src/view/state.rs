@@ -1,0 +1,228 @@
+//! State at a position, or before any event.
+
+use comity_protocol::auth::{AuthFact, AuthState, Membership, PowerLevels};
+use comity_protocol::id::UserId;
+
+use super::{Found, RoomView};
+use crate::{
+    error::RoomError,
+    live::{Judged, read_root},
+    num::{EventNum, StateKeyNum},
+    state::{Half, Lookup, Root},
+    tables::{self, RoomStateKey},
+};
+
+/// Entries of a state read in one go.
+const PAGE: usize = 512;
+
+impl RoomView {
+    /// The numbers of state keys, in order; `None` for one that the room never used.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn state_keys(
+        &self,
+        keys: &[(&str, &str)],
+    ) -> Result<Vec<Option<StateKeyNum>>, RoomError> {
+        let keys: Vec<RoomStateKey> = keys
+            .iter()
+            .map(|(event_type, state_key)| RoomStateKey {
+                room: self.room,
+                event_type: (*event_type).to_owned(),
+                state_key: (*state_key).to_owned(),
+            })
+            .collect();
+        let rows = self.reader.get_many::<tables::KeyNums>(&keys).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| row.map(|row| StateKeyNum(row.value.0)))
+            .collect())
+    }
+
+    /// The events that a state has under these keys.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn lookup(
+        &self,
+        root: Root,
+        keys: &[Option<StateKeyNum>],
+    ) -> Result<Vec<Option<EventNum>>, RoomError> {
+        let known: Vec<StateKeyNum> = keys.iter().copied().flatten().collect();
+        let mut found = self
+            .trie
+            .multi_get(root, &known)
+            .await?
+            .into_iter()
+            .map(Lookup::present);
+        Ok(keys
+            .iter()
+            .map(|key| key.and_then(|_| found.next().flatten()))
+            .collect())
+    }
+
+    /// The current state event under a key.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn state(
+        &self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Found>, RoomError> {
+        self.state_in(self.root, event_type, state_key).await
+    }
+
+    /// The event that some state has under a key.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn state_in(
+        &self,
+        root: Root,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Found>, RoomError> {
+        let keys = self.state_keys(&[(event_type, state_key)]).await?;
+        let Some(num) = self.lookup(root, &keys).await?.pop().flatten() else {
+            return Ok(None);
+        };
+        Ok(self.load(&[num]).await?.pop())
+    }
+
+    /// The current state events under these keys, those there are.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn states(&self, keys: &[(&str, &str)]) -> Result<Vec<Found>, RoomError> {
+        let keys = self.state_keys(keys).await?;
+        let nums: Vec<EventNum> = self
+            .lookup(self.root, &keys)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
+        self.load(&nums).await
+    }
+
+    /// The numbers of all events of a state, or of half of it.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn state_nums(
+        &self,
+        root: Root,
+        half: Option<Half>,
+    ) -> Result<Vec<EventNum>, RoomError> {
+        let mut entries = self.trie.entries(root, half, StateKeyNum::other(0));
+        let mut nums = Vec::new();
+        loop {
+            let page = entries.next_page(PAGE).await?;
+            if page.is_empty() {
+                return Ok(nums);
+            }
+            nums.extend(page.into_iter().map(|(_, num)| num));
+        }
+    }
+
+    /// The current state, or half of it.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn all_state(&self, half: Option<Half>) -> Result<Vec<Found>, RoomError> {
+        let nums = self.state_nums(self.root, half).await?;
+        self.load(&nums).await
+    }
+
+    /// The events that `new` has and `old` has not, or has another under their key.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn state_diff(&self, old: Root, new: Root) -> Result<Vec<EventNum>, RoomError> {
+        let mut diff = self.trie.diff(old, new);
+        let mut nums = Vec::new();
+        loop {
+            let page = diff.next_page(PAGE).await?;
+            if page.is_empty() {
+                return Ok(nums);
+            }
+            nums.extend(page.into_iter().filter_map(|change| change.new.present()));
+        }
+    }
+
+    /// The state after an event.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn root_after(&self, found: &Found) -> Result<Root, RoomError> {
+        let before = read_root(&found.status.root_before)?;
+        let Some(state_key) = found.event.state_key() else {
+            return Ok(before);
+        };
+        let key = self
+            .state_keys(&[(found.event.event_type(), state_key)])
+            .await?
+            .pop()
+            .flatten();
+        let Some(key) = key else { return Ok(before) };
+        Ok(self
+            .trie
+            .apply(before, &[(key, Some(found.num))])
+            .await?
+            .root)
+    }
+
+    /// A user's membership by the state at this position.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn membership(&self, user: &UserId) -> Result<Membership, RoomError> {
+        let member = self.state("m.room.member", user.as_str()).await?;
+        Ok(member.map_or_else(Membership::default, |found| membership_in(&found)))
+    }
+
+    /// What the rules read of the current state about these users' powers.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn auth_state(&self) -> Result<AuthState<EventNum>, RoomError> {
+        let keys = [
+            ("m.room.create", ""),
+            ("m.room.power_levels", ""),
+            ("m.room.join_rules", ""),
+        ];
+        let mut state = AuthState::default();
+        for found in self.states(&keys).await? {
+            let judged = Judged {
+                num: found.num,
+                event: &found.event,
+                prev: &[],
+                auth: &[],
+            };
+            let fact = AuthFact::read(self.version.rules(), &judged)
+                .map_err(|_| RoomError::Damaged("power levels in the state do not parse".into()))?;
+            if let Some(fact) = fact {
+                state.put(fact);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Asks the room's power levels.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn with_levels<T>(
+        &self,
+        ask: impl FnOnce(&PowerLevels<'_>) -> T,
+    ) -> Result<T, RoomError> {
+        Ok(ask(&self.auth_state().await?.levels()))
+    }
+}
+
+/// The membership that a member event sets.
+pub(super) fn membership_in(found: &Found) -> Membership {
+    comity_protocol::auth::MemberContent::read(found.event.content().get())
+        .membership
+        .unwrap_or_default()
+}

@@ -1,0 +1,186 @@
+//! The room's order: pages of it, from either end.
+
+use comity_storage::{Home, Range};
+
+use super::{Found, RoomView};
+use crate::{
+    error::RoomError,
+    num::EventNum,
+    tables::{self, Entry, RoomPlace, Verdict},
+};
+
+/// Entries looked at beyond what was asked for, so that hidden ones don't end a page.
+const SLACK: usize = 16;
+
+/// A stretch of the room's order: places are `(seq, sub)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Only after this place.
+    pub after: Option<(i64, i64)>,
+    /// Only before this place.
+    pub before: Option<(i64, i64)>,
+    /// From the end.
+    pub backwards: bool,
+    /// Events at the most.
+    pub limit: usize,
+}
+
+impl Span {
+    /// The latest events, newest first.
+    pub fn latest(limit: usize) -> Self {
+        Self {
+            after: None,
+            before: None,
+            backwards: true,
+            limit,
+        }
+    }
+}
+
+impl RoomView {
+    /// The entries of a stretch, in the order asked, as rows: nothing of the events is read.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn entries(&self, span: Span) -> Result<Vec<((i64, i64), Entry)>, RoomError> {
+        let end = (self.head.seq + 1, i64::MIN);
+        let before = span.before.map_or(end, |before| before.min(end));
+        let mut range = Range::of(Home::Room(self.room), |key| {
+            key.room(self.room);
+        })
+        .until(|key| {
+            key.i64(before.0).i64(before.1);
+        })
+        .limit(span.limit);
+        if let Some((seq, sub)) = span.after {
+            range = range.from(|key| {
+                key.i64(seq).i64(sub.saturating_add(1));
+            });
+        }
+        if span.backwards {
+            range = range.reverse();
+        }
+        let rows = self.reader.scan::<tables::Timeline>(range).await?;
+        Ok(rows
+            .into_iter()
+            .map(|(RoomPlace { seq, sub, .. }, row)| ((seq, sub), row.value))
+            .collect())
+    }
+
+    /// The events of a stretch, in the order asked; and whether the stretch has more.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn timeline(&self, span: Span) -> Result<(Vec<Found>, bool), RoomError> {
+        let mut span = Span {
+            limit: span.limit.saturating_add(1),
+            ..span
+        };
+        let wanted = span.limit;
+        let mut found: Vec<Found> = Vec::new();
+        loop {
+            let entries = self.entries(span).await?;
+            let exhausted = entries.len() < span.limit;
+            let last = entries.last().map(|(place, _)| *place);
+            let nums: Vec<EventNum> = entries
+                .iter()
+                .map(|(_, entry)| EventNum(entry.num))
+                .collect();
+            found.extend(
+                self.load(&nums)
+                    .await?
+                    .into_iter()
+                    .filter(|found| found.status.verdict == Verdict::Accepted),
+            );
+            if exhausted || found.len() >= wanted {
+                break;
+            }
+            if span.backwards {
+                span.before = last;
+            } else {
+                span.after = last;
+            }
+            span.limit = (wanted - found.len()).saturating_add(SLACK);
+        }
+        let more = found.len() >= wanted;
+        found.truncate(wanted - 1);
+        Ok((found, more))
+    }
+
+    /// The place after which the entries were written later than `pos` in the room's lane: the
+    /// room's order as a reader with that position knew it. Looks back `limit` entries at the most;
+    /// `None` when there are more.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn place_at(&self, pos: u64, limit: usize) -> Result<Option<i64>, RoomError> {
+        let range = Range::of(Home::Room(self.room), |key| {
+            key.room(self.room);
+        })
+        .until(|key| {
+            key.i64(self.head.seq + 1).i64(i64::MIN);
+        })
+        .reverse()
+        .limit(limit.saturating_add(1));
+        let rows = self.reader.scan::<tables::Timeline>(range).await?;
+        let known = rows
+            .iter()
+            .find(|(key, row)| row.pos <= pos && key.sub == 0)
+            .map(|(key, _)| key.seq);
+        Ok(match known {
+            Some(seq) => Some(seq),
+            None if rows.len() <= limit => Some(0),
+            None => None,
+        })
+    }
+
+    /// The first event at or after a time, or the last at or before it, among those near it in
+    /// the room's order.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn near(&self, ts: i64, backwards: bool) -> Result<Vec<Found>, RoomError> {
+        // Times are claims of the senders and need not grow with the order: the candidates are all
+        // entries, page by page, in the direction asked.
+        let mut span = Span {
+            after: None,
+            before: None,
+            backwards,
+            limit: 256,
+        };
+        loop {
+            let entries = self.entries(span).await?;
+            let Some((last, _)) = entries.last() else {
+                return Ok(Vec::new());
+            };
+            let last = *last;
+            let keys: Vec<_> = entries
+                .iter()
+                .map(|(_, entry)| tables::RoomNum {
+                    room: self.room,
+                    num: entry.num,
+                })
+                .collect();
+            let headers = self.reader.get_many::<tables::Headers>(&keys).await?;
+            let fits = |at: i64| if backwards { at <= ts } else { at >= ts };
+            let nums: Vec<EventNum> = keys
+                .iter()
+                .zip(headers)
+                .filter(|(_, header)| header.as_ref().is_some_and(|header| fits(header.value.ts)))
+                .map(|(key, _)| EventNum(key.num))
+                .collect();
+            let found = self.load(&nums).await?;
+            if !found.is_empty() {
+                return Ok(found
+                    .into_iter()
+                    .filter(|found| self.holds(found))
+                    .collect());
+            }
+            if backwards {
+                span.before = Some(last);
+            } else {
+                span.after = Some(last);
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Who may see what: history visibility by the state at each event.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
+
+use std::collections::BTreeMap;
+
+use comity_protocol::{
+    auth::Membership,
+    id::UserId,
+    visibility::{HistoryVisibility, Setting, may_see},
+};
+
+use super::{Found, RoomView, state::membership_in};
+use crate::{error::RoomError, live::read_root, num::EventNum};
+
+/// Steps back through a user's memberships at the most.
+const STEPS: usize = 32;
+
+/// How a user stands to a room: what visibility asks of them once, whatever the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Their membership now.
+    pub membership: Membership,
+    /// Where it was set: sequence number.
+    pub since: i64,
+    /// The last sequence number at which they were joined: `i64::MAX` while they are, `None` if they
+    /// never were.
+    pub joined_until: Option<i64>,
+}
+
+impl RoomView {
+    /// How a user stands to the room at this position.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn standing(&self, user: &UserId) -> Result<Standing, RoomError> {
+        let keys = self.state_keys(&[("m.room.member", user.as_str())]).await?;
+        let mut root = self.root;
+        let mut standing = Standing {
+            membership: Membership::Leave,
+            since: 0,
+            joined_until: None,
+        };
+        let mut later: Option<i64> = None;
+        for step in 0..STEPS {
+            let Some(num) = self.lookup(root, &keys).await?.pop().flatten() else {
+                break;
+            };
+            let Some(found) = self.load(&[num]).await?.pop() else {
+                break;
+            };
+            let (membership, seq) = (
+                membership_in(&found),
+                found.place().map_or(0, |(seq, _)| seq),
+            );
+            if step == 0 {
+                standing.membership = membership;
+                standing.since = seq;
+            }
+            if membership == Membership::Join {
+                standing.joined_until = Some(later.unwrap_or(i64::MAX));
+                break;
+            }
+            later = Some(seq);
+            root = read_root(&found.status.root_before)?;
+        }
+        Ok(standing)
+    }
+
+    /// Of each event, whether the user may see it.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn visible(&self, found: &[Found], user: &UserId) -> Result<Vec<bool>, RoomError> {
+        let standing = self.standing(user).await?;
+        let keys = self
+            .state_keys(&[
+                ("m.room.history_visibility", ""),
+                ("m.room.member", user.as_str()),
+            ])
+            .await?;
+        let mut settings: BTreeMap<&[u8], Setting> = BTreeMap::new();
+        let mut events: BTreeMap<EventNum, Found> = BTreeMap::new();
+        let mut visible = Vec::with_capacity(found.len());
+        for one in found {
+            let before = match settings.get(one.status.root_before.as_slice()) {
+                Some(setting) => *setting,
+                None => {
+                    let root = read_root(&one.status.root_before)?;
+                    let nums = self.lookup(root, &keys).await?;
+                    for num in nums
+                        .iter()
+                        .flatten()
+                        .filter(|num| !events.contains_key(num))
+                        .copied()
+                        .collect::<Vec<_>>()
+                    {
+                        if let Some(event) = self.load(&[num]).await?.pop() {
+                            events.insert(num, event);
+                        }
+                    }
+                    let event = |at: usize| {
+                        nums.get(at)
+                            .copied()
+                            .flatten()
+                            .and_then(|num| events.get(&num))
+                    };
+                    let setting = Setting {
+                        visibility: event(0).map_or_else(Default::default, visibility_in),
+                        membership: event(1).map_or_else(Default::default, membership_in),
+                    };
+                    settings.insert(&one.status.root_before, setting);
+                    setting
+                }
+            };
+            let mut after = before;
+            if one.event.is_state("m.room.history_visibility", "") {
+                after.visibility = visibility_in(one);
+            }
+            if one.event.is_state("m.room.member", user.as_str()) {
+                after.membership = membership_in(one);
+            }
+            let seq = one.place().map_or(i64::MAX, |(seq, _)| seq);
+            let joined_later = standing.joined_until.is_some_and(|until| seq < until);
+            visible.push(may_see(before, after, joined_later));
+        }
+        Ok(visible)
+    }
+
+    /// Those of the events that the user may see.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn only_visible(
+        &self,
+        found: Vec<Found>,
+        user: &UserId,
+    ) -> Result<Vec<Found>, RoomError> {
+        let visible = self.visible(&found, user).await?;
+        Ok(found
+            .into_iter()
+            .zip(visible)
+            .filter(|(_, visible)| *visible)
+            .map(|(found, _)| found)
+            .collect())
+    }
+
+    /// The room's history visibility now.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn history_visibility(&self) -> Result<HistoryVisibility, RoomError> {
+        let found = self.state("m.room.history_visibility", "").await?;
+        Ok(found.as_ref().map_or_else(Default::default, visibility_in))
+    }
+}
+
+fn visibility_in(found: &Found) -> HistoryVisibility {
+    HistoryVisibility::parse(found.event.content_string("history_visibility").as_deref())
+}
