@@ -134,8 +134,13 @@ impl Batch {
         self
     }
 
-    /// Makes the commit depend on what was read of a row.
+    /// Makes the commit depend on what was read of a row. A table whose rows carry no position
+    /// can only be asked for absence.
     pub fn expect<T: Table>(&mut self, key: &T::Key, expect: Expect) -> &mut Self {
+        if !T::STAMPED && expect != Expect::Absent {
+            self.fault.get_or_insert(CommitError::Unstamped(T::NAME));
+            return self;
+        }
         if let Some((row, _)) = self.row::<T>(key) {
             let condition = match expect {
                 Expect::Absent => Condition::Absent,
@@ -158,7 +163,15 @@ impl Batch {
         self
     }
 
-    pub(crate) fn fault(&mut self) -> Option<CommitError> {
+    /// Why it can't be committed to that lane of that tenant, if so.
+    pub(crate) fn refusal(&mut self, tenant: TenantId, lane: Lane) -> Option<CommitError> {
+        if self.tenant != tenant {
+            return Some(CommitError::WrongTenant);
+        }
+        if self.lane != lane {
+            let (row, batch) = (self.lane, lane);
+            return Some(CommitError::WrongLane { row, batch });
+        }
         self.fault.take()
     }
 

@@ -5,34 +5,42 @@
 //! not durable) while an earlier one is being *synced*. There is no timer: a stage starts when the
 //! last one ends, with whatever has come in the meantime. Heads are published after the sync, then
 //! the waiting writers are answered.
+//!
+//! When a write fails, each lane in the group meets its own fate (`recovery`): one that is ours
+//! and has nothing of the group loses what it appended, one that has another owner is closed, and
+//! one of which nothing can be learned is in doubt until the engine answers again.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::Arc,
 };
 
 use bytes::Bytes;
+use comity_runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     batch::Batch,
-    engine::{Condition, Engine, Op, RowKey, Write},
-    error::{CommitError, ReadError},
+    engine::{Engine, RowKey, Write},
+    error::CommitError,
+    group::{Commit, LaneId, lanes_of, merge},
     heads::Pos,
-    key::{At, Key, Lane, TenantId},
-    lane::LaneShared,
-    log::{Entry, LogKey, LogTable, Logged},
+    lane::{LaneShared, Standing},
+    log::Logged,
+    recovery::{self, Fate},
     store::OnFatal,
-    system::{Head, LaneHeads, LaneKey},
-    table::{self, Table},
 };
 
 /// Requests taken into one group at the most.
 const GROUP: usize = 256;
+/// Bytes of rows in a group, beyond which it takes no further request.
+const GROUP_BYTES: usize = 4 << 20;
 /// Requests staged and not yet written at the most; beyond, writers wait in their queue.
 const STAGED: usize = 1024;
+/// Bytes of rows staged at the most, but for the last group taken.
+const STAGED_BYTES: usize = 16 << 20;
 /// Requests that may wait in the queue.
 pub(crate) const QUEUE: usize = 1024;
 
@@ -40,18 +48,16 @@ pub(crate) const QUEUE: usize = 1024;
 pub(crate) struct Request {
     pub lane: Arc<LaneShared>,
     pub batch: Batch,
+    /// Whether the lane takes no more after it.
+    pub last: bool,
     pub appended: oneshot::Sender<Result<Pos, CommitError>>,
     pub durable: oneshot::Sender<Result<Pos, CommitError>>,
 }
 
-/// A batch with its position.
-struct Commit {
-    lane: Arc<LaneShared>,
-    pos: Pos,
-    conditions: Vec<(RowKey, Condition)>,
-    ops: Vec<Op>,
-    entry: Entry,
-    durable: oneshot::Sender<Result<Pos, CommitError>>,
+impl Request {
+    fn refuse(self, why: CommitError) {
+        drop(self.appended.send(Err(why)));
+    }
 }
 
 type Stage = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>;
@@ -59,31 +65,42 @@ type Stage = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>;
 /// Runs until every writer is gone and all is answered.
 pub(crate) struct Committer {
     engine: Engine,
+    /// Whether to sync (D1) before publishing.
+    sync: bool,
+    runtime: Runtime,
     requests: mpsc::Receiver<Request>,
     on_fatal: OnFatal,
-    /// Staged, in order.
+    /// Staged, in order, and what they weigh.
     staged: Vec<Commit>,
-    writing: Option<(Stage, Vec<Commit>)>,
+    staged_bytes: usize,
+    writing: Option<(Stage, Vec<Commit>, Arc<[Write]>)>,
     /// Written, waiting for the next sync.
     written: Vec<Commit>,
     syncing: Option<(Stage, Vec<Commit>)>,
+    /// Why nothing can be committed any more: what is durable can't be said.
+    broken: Option<CommitError>,
 }
 
 impl Committer {
     pub(crate) fn new(
         engine: Engine,
+        sync: bool,
+        runtime: Runtime,
         requests: mpsc::Receiver<Request>,
         on_fatal: OnFatal,
     ) -> Self {
-        let (staged, written) = (Vec::new(), Vec::new());
         Self {
             engine,
+            sync,
+            runtime,
             requests,
             on_fatal,
-            staged,
+            staged: Vec::new(),
+            staged_bytes: 0,
             writing: None,
-            written,
+            written: Vec::new(),
             syncing: None,
+            broken: None,
         }
     }
 
@@ -95,11 +112,12 @@ impl Committer {
             if !open && self.writing.is_none() && self.syncing.is_none() {
                 return;
             }
+            let room = self.staged.len() < STAGED && self.staged_bytes < STAGED_BYTES;
             tokio::select! {
                 biased;
-                outcome = stage(&mut self.syncing) => self.synced(outcome),
-                outcome = stage(&mut self.writing) => self.wrote(outcome).await,
-                n = self.requests.recv_many(&mut arrived, GROUP), if open && self.staged.len() < STAGED => {
+                outcome = stage(self.syncing.as_mut().map(|(stage, _)| stage)) => self.synced(outcome),
+                outcome = stage(self.writing.as_mut().map(|(stage, ..)| stage)) => self.wrote(outcome).await,
+                n = self.requests.recv_many(&mut arrived, GROUP), if open && room => {
                     open = n > 0;
                     self.take(&mut arrived).await;
                 }
@@ -109,23 +127,46 @@ impl Committer {
 
     fn start_stages(&mut self) {
         if self.writing.is_none() && !self.staged.is_empty() {
-            let rest = self.staged.split_off(self.staged.len().min(GROUP));
-            let mut group = std::mem::replace(&mut self.staged, rest);
-            let writes = merge(&mut group);
-            let engine = self.engine.clone();
-            self.writing = Some((Box::pin(async move { engine.apply(writes).await }), group));
+            let mut group = self.next_group();
+            let writes = merge(&mut group).into();
+            self.write(group, writes);
         }
         if self.syncing.is_none() && !self.written.is_empty() {
-            let engine = self.engine.clone();
-            self.syncing = Some((
-                Box::pin(async move { engine.sync().await }),
-                std::mem::take(&mut self.written),
-            ));
+            let group = std::mem::take(&mut self.written);
+            let engine = self.sync.then(|| self.engine.clone());
+            let stage: Stage = Box::pin(async move {
+                match engine {
+                    Some(engine) => engine.sync().await,
+                    None => Ok(()),
+                }
+            });
+            self.syncing = Some((stage, group));
         }
+    }
+
+    fn next_group(&mut self) -> Vec<Commit> {
+        let mut bytes = 0;
+        let mut within = |commit: &Commit| {
+            let room = bytes < GROUP_BYTES;
+            bytes += commit.bytes;
+            room
+        };
+        let count = self.staged.iter().take(GROUP).take_while(|c| within(c));
+        let count = count.count();
+        let group: Vec<Commit> = self.staged.drain(..count).collect();
+        self.staged_bytes -= group.iter().map(|c| c.bytes).sum::<usize>();
+        group
+    }
+
+    fn write(&mut self, group: Vec<Commit>, writes: Arc<[Write]>) {
+        let (engine, sent) = (self.engine.clone(), writes.clone());
+        let stage: Stage = Box::pin(async move { engine.apply(sent).await });
+        self.writing = Some((stage, group, writes));
     }
 
     /// Checks each request against what came before it, one round trip for all their conditions.
     async fn take(&mut self, arrived: &mut Vec<Request>) {
+        self.clear_doubts(arrived).await;
         let unknown: Vec<RowKey> = arrived
             .iter()
             .flat_map(|r| r.batch.conditions.iter().map(|(row, ..)| (&r.lane, row)))
@@ -142,84 +183,152 @@ impl Committer {
             Err(error) => {
                 arrived
                     .drain(..)
-                    .for_each(|r| drop(r.appended.send(Err(error.clone().into()))));
+                    .for_each(|request| request.refuse(error.clone().into()));
                 return;
             }
         };
         for request in arrived.drain(..) {
-            match check(&request, &stored) {
-                Ok(()) => self.staged.push(append(request)),
-                Err(error) => drop(request.appended.send(Err(error))),
-            }
-        }
-    }
-
-    async fn wrote(&mut self, outcome: Result<(), CommitError>) {
-        let Some((_, group)) = self.writing.take() else {
-            return;
-        };
-        let outcome = match outcome {
-            Err(CommitError::Unknown(why)) if !self.engine.failure_is_fatal() => {
-                Self::reread(self.engine.clone(), &group, why).await
-            }
-            other => other,
-        };
-        match outcome {
-            Ok(()) => {
-                lanes_of(&group)
-                    .values()
-                    .for_each(|(lane, last)| lane.wrote(*last));
-                self.written.extend(group);
-            }
-            Err(error) => {
-                if self.engine.failure_is_fatal() {
-                    (self.on_fatal)(&error);
+            match self.check(&request, &stored) {
+                Ok(()) => {
+                    let commit = Commit::append(request);
+                    self.staged_bytes += commit.bytes;
+                    self.staged.push(commit);
                 }
-                self.fail(group, &error);
+                Err(error) => request.refuse(error),
             }
         }
     }
 
-    /// After an unknown outcome the head row says whether the group is there: only we could have
-    /// written that position under our epoch.
-    async fn reread(engine: Engine, group: &[Commit], why: String) -> Result<(), CommitError> {
-        let lanes = lanes_of(group);
-        let rows: Vec<RowKey> = lanes.values().map(|(lane, _)| head_row(lane)).collect();
-        let values = engine
-            .get_many(&rows)
-            .await
-            .map_err(|_| CommitError::Unknown(why.clone()))?;
-        for (value, (lane, last)) in values.into_iter().zip(lanes.values()) {
-            let head = value
-                .map(|v| table::read_value::<LaneHeads>(&v))
-                .transpose()
-                .map_err(ReadError::from)?;
-            match head.map(|row| row.value) {
-                Some(Head { pos, epoch }) if epoch == lane.epoch && pos == *last => {}
-                _ => return Err(CommitError::NotApplied(why)),
+    fn check(
+        &self,
+        request: &Request,
+        stored: &BTreeMap<RowKey, Option<Bytes>>,
+    ) -> Result<(), CommitError> {
+        if let Some(why) = &self.broken {
+            return Err(why.clone());
+        }
+        match &request.lane.state.lock().standing {
+            Standing::Open => {}
+            Standing::Doubt(_) => return Err(CommitError::NotApplied("the lane recovers".into())),
+            Standing::Closed(why) => return Err(why.clone()),
+        }
+        for (row, condition, table) in &request.batch.conditions {
+            let appended = request.lane.appended_value(row.family, &row.key);
+            let value = appended.unwrap_or_else(|| stored.get(row).cloned().flatten());
+            if !condition.holds(value.as_deref()) {
+                return Err(CommitError::Conflict(table));
             }
         }
         Ok(())
     }
 
-    /// The group is lost, and with it all that its lanes appended after it.
-    fn fail(&mut self, group: Vec<Commit>, error: &CommitError) {
-        let lanes = lanes_of(&group);
-        let is_lost = |c: &Commit| lanes.contains_key(&(c.lane.shared.tenant, c.lane.lane));
-        let (lost, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.staged)
-            .into_iter()
-            .partition(is_lost);
-        self.staged = kept;
-        for (lane, _) in lanes.values() {
-            lane.drop_appended();
-            if !matches!(error, CommitError::NotApplied(_)) {
-                lane.stop(error.clone());
+    /// Finds out where the lanes in doubt stand, once a lane.
+    async fn clear_doubts(&mut self, arrived: &[Request]) {
+        let lanes: BTreeMap<LaneId, &Arc<LaneShared>> = arrived
+            .iter()
+            .filter(|r| matches!(r.lane.state.lock().standing, Standing::Doubt(_)))
+            .map(|r| ((r.lane.shared.tenant, r.lane.lane), &r.lane))
+            .collect();
+        for lane in lanes.into_values() {
+            if let Err(error) = recovery::reopen(&self.engine, lane).await {
+                tracing::warn!(%error, lane = lane.lane.0, "a lane is still in doubt");
             }
         }
-        group
+    }
+
+    async fn wrote(&mut self, outcome: Result<(), CommitError>) {
+        let Some((_, group, writes)) = self.writing.take() else {
+            return;
+        };
+        let error = match outcome {
+            Ok(()) => return self.applied(group),
+            Err(error) => error,
+        };
+        let fates = match &error {
+            CommitError::Unknown(_) if self.engine.failure_is_fatal() => {
+                return self.fatal(error, group);
+            }
+            CommitError::Unknown(_) => {
+                recovery::settle(&self.engine, &self.runtime, &lanes_of(&group)).await
+            }
+            CommitError::Fenced => recovery::fenced(&self.engine, &lanes_of(&group)).await,
+            _ => BTreeMap::new(),
+        };
+        let fate = |id: &LaneId| fates.get(id).copied().unwrap_or(Fate::Lost);
+        let (applied, rest): (Vec<_>, Vec<_>) = group
             .into_iter()
-            .chain(lost)
-            .for_each(|c| drop(c.durable.send(Err(error.clone()))));
+            .partition(|c| fate(&c.lane_id()) == Fate::Applied);
+        let (again, failed): (Vec<_>, Vec<_>) = rest
+            .into_iter()
+            .partition(|c| fate(&c.lane_id()) == Fate::Again);
+        self.applied(applied);
+        self.fail(failed, &error, fate);
+        if !again.is_empty() {
+            let writes = writes
+                .iter()
+                .filter(|w| fate(&(w.fence.tenant, w.fence.lane)) == Fate::Again);
+            let writes = writes.cloned().collect();
+            self.write(again, writes);
+        }
+    }
+
+    fn applied(&mut self, group: Vec<Commit>) {
+        lanes_of(&group)
+            .values()
+            .for_each(|(lane, last)| lane.wrote(*last));
+        self.written.extend(group);
+    }
+
+    /// The commits are lost, and with them all that their lanes appended after.
+    fn fail(&mut self, failed: Vec<Commit>, error: &CommitError, fate: impl Fn(&LaneId) -> Fate) {
+        let lanes = lanes_of(&failed);
+        let is_lost = |commit: &Commit| lanes.contains_key(&commit.lane_id());
+        let staged = std::mem::take(&mut self.staged);
+        let (lost, kept): (Vec<_>, Vec<_>) = staged.into_iter().partition(is_lost);
+        self.staged_bytes = kept.iter().map(|c| c.bytes).sum();
+        self.staged = kept;
+        let why = |id: &LaneId| match fate(id) {
+            Fate::Fenced => CommitError::Fenced,
+            Fate::Unknown => CommitError::Unknown(error.to_string()),
+            _ => CommitError::NotApplied(error.to_string()),
+        };
+        for (id, (lane, _)) in &lanes {
+            lane.drop_appended();
+            if fate(id) == Fate::Fenced {
+                lane.close(CommitError::Fenced);
+            }
+        }
+        // Of a lane in doubt only the group itself may have been written.
+        let sent: BTreeSet<(LaneId, Pos)> = failed.iter().map(|c| (c.lane_id(), c.pos)).collect();
+        for commit in failed.into_iter().chain(lost) {
+            let id = commit.lane_id();
+            let outcome = match why(&id) {
+                CommitError::Unknown(why) if !sent.contains(&(id, commit.pos)) => {
+                    CommitError::NotApplied(why)
+                }
+                why => why,
+            };
+            commit.answer(Err(outcome));
+        }
+    }
+
+    /// What is durable can no longer be said, and readers may already find the rows. In the server
+    /// `on_fatal` does not return.
+    fn fatal(&mut self, error: CommitError, group: Vec<Commit>) {
+        (self.on_fatal)(&error);
+        let syncing = self.syncing.take().map(|(_, group)| group);
+        let writing = self.writing.take().map(|(_, group, _)| group);
+        let waiting = [
+            std::mem::take(&mut self.written),
+            std::mem::take(&mut self.staged),
+        ];
+        self.staged_bytes = 0;
+        let groups = [Some(group), syncing, writing].into_iter().flatten();
+        for commit in groups.chain(waiting).flatten() {
+            commit.lane.close(error.clone());
+            commit.answer(Err(error.clone()));
+        }
+        self.broken = Some(error);
     }
 
     fn synced(&mut self, outcome: Result<(), CommitError>) {
@@ -227,21 +336,10 @@ impl Committer {
             return;
         };
         if let Err(error) = outcome {
-            // What is durable can no longer be said, and readers may already find the rows.
-            (self.on_fatal)(&error);
-            lanes_of(&group)
-                .values()
-                .for_each(|(lane, _)| lane.stop(error.clone()));
-            group
-                .into_iter()
-                .for_each(|c| drop(c.durable.send(Err(error.clone()))));
-            return;
+            return self.fatal(error, group);
         }
+        let lanes = lanes_of(&group);
         let mut answers = Vec::with_capacity(group.len());
-        let mut tenants: Vec<_> = Vec::new();
-        for (lane, last) in lanes_of(&group).into_values() {
-            tenants.push((lane.shared.clone(), lane.lane, last));
-        }
         for commit in group {
             let Commit {
                 lane,
@@ -259,9 +357,14 @@ impl Committer {
             lane.shared.remember(Arc::new(logged));
             answers.push((durable, pos));
         }
-        tenants
-            .into_iter()
-            .for_each(|(shared, lane, last)| shared.publish(lane, last));
+        // A tenant's lanes come together in the map: one publication, one wake-up a tenant.
+        let lanes: Vec<_> = lanes.into_values().collect();
+        for tenant in lanes.chunk_by(|(a, _), (b, _)| Arc::ptr_eq(&a.shared, &b.shared)) {
+            if let Some((lane, _)) = tenant.first() {
+                let heads = tenant.iter().map(|(lane, last)| (lane.lane, *last));
+                lane.shared.publish(heads);
+            }
+        }
         answers
             .into_iter()
             .for_each(|(durable, pos)| drop(durable.send(Ok(pos))));
@@ -269,147 +372,9 @@ impl Committer {
 }
 
 /// The outcome of a stage, never where none is running.
-async fn stage(slot: &mut Option<(Stage, Vec<Commit>)>) -> Result<(), CommitError> {
-    match slot {
-        Some((stage, _)) => stage.await,
+async fn stage(running: Option<&mut Stage>) -> Result<(), CommitError> {
+    match running {
+        Some(stage) => stage.await,
         None => std::future::pending().await,
     }
-}
-
-fn lanes_of(group: &[Commit]) -> BTreeMap<(TenantId, Lane), (Arc<LaneShared>, Pos)> {
-    group
-        .iter()
-        .map(|c| ((c.lane.shared.tenant, c.lane.lane), (c.lane.clone(), c.pos)))
-        .collect()
-}
-
-fn head_row(lane: &LaneShared) -> RowKey {
-    let key = LaneKey(lane.lane);
-    let (bytes, _) = table::key_of::<LaneHeads>(lane.shared.tenant, &key);
-    RowKey {
-        family: LaneHeads::FAMILY,
-        slot: key.home().slot(),
-        key: bytes.into(),
-    }
-}
-
-fn check(request: &Request, stored: &BTreeMap<RowKey, Option<Bytes>>) -> Result<(), CommitError> {
-    if let Some(why) = &request.lane.state.lock().stopped {
-        return Err(why.clone());
-    }
-    for (row, condition, table) in &request.batch.conditions {
-        let appended = request.lane.appended_value(row.family, &row.key);
-        let value = appended.unwrap_or_else(|| stored.get(row).cloned().flatten());
-        if !condition.holds(value.as_deref()) {
-            return Err(CommitError::Conflict(table));
-        }
-    }
-    Ok(())
-}
-
-/// Gives the request its position and lays its rows over the store.
-fn append(request: Request) -> Commit {
-    let Request {
-        lane,
-        mut batch,
-        appended,
-        durable,
-    } = request;
-    let pos = {
-        let mut state = lane.state.lock();
-        state.appended += 1;
-        state.appended
-    };
-    let entry = std::mem::take(&mut batch.entry);
-    batch.put::<LogTable>(
-        &LogKey {
-            lane: lane.lane,
-            pos: At::Is(pos),
-        },
-        &entry,
-    );
-    let ops: Vec<Op> = std::mem::take(&mut batch.ops)
-        .into_iter()
-        .map(|op| op.at(pos))
-        .collect();
-    let conditions = batch
-        .conditions
-        .drain(..)
-        .map(|(row, condition, _)| (row, condition))
-        .collect();
-    let mut overlay = lane.overlay.write();
-    for op in &ops {
-        match op {
-            Op::Put(row, value) => {
-                overlay.insert((row.family, row.key.clone()), (pos, Some(value.clone())));
-            }
-            Op::Delete(row) => {
-                overlay.insert((row.family, row.key.clone()), (pos, None));
-            }
-            Op::DeleteRange(from, to) => overlay
-                .range_mut((from.family, from.key.clone())..(from.family, to.clone()))
-                .for_each(|(_, entry)| *entry = (pos, None)),
-        }
-    }
-    drop(overlay);
-    drop(appended.send(Ok(pos)));
-    Commit {
-        lane,
-        pos,
-        conditions,
-        ops,
-        entry,
-        durable,
-    }
-}
-
-/// One write a lane. A condition on a row that an earlier commit of the write has written was
-/// checked against that when it was appended, and is not the engine's to check.
-fn merge(group: &mut [Commit]) -> Vec<Write> {
-    let mut writes: BTreeMap<(TenantId, Lane), (Write, HashSet<RowKey>, u64)> = BTreeMap::new();
-    for commit in group {
-        let id = (commit.lane.shared.tenant, commit.lane.lane);
-        let (write, touched, _) = writes.entry(id).or_insert_with(|| {
-            let fence = commit.lane.fence.clone();
-            let write = Write {
-                fence,
-                first: commit.pos,
-                last: commit.pos,
-                conditions: Vec::new(),
-                ops: Vec::new(),
-            };
-            (write, HashSet::new(), commit.lane.epoch)
-        });
-        write.last = commit.pos;
-        write.conditions.extend(
-            commit
-                .conditions
-                .drain(..)
-                .filter(|(row, _)| !touched.contains(row)),
-        );
-        for op in commit.ops.drain(..) {
-            if let Op::Put(row, _) | Op::Delete(row) = &op {
-                touched.insert(row.clone());
-            }
-            write.ops.push(op);
-        }
-    }
-    writes
-        .into_iter()
-        .map(|((tenant, lane), (mut write, _, epoch))| {
-            let key = LaneKey(lane);
-            let (bytes, _) = table::key_of::<LaneHeads>(tenant, &key);
-            let row = RowKey {
-                family: LaneHeads::FAMILY,
-                slot: key.home().slot(),
-                key: bytes.into(),
-            };
-            let head = table::write_value::<LaneHeads>(&Head {
-                pos: write.last,
-                epoch,
-            });
-            write.ops.push(Op::Put(row, head.into()));
-            write
-        })
-        .collect()
 }

@@ -22,7 +22,8 @@ pub enum CommitError {
     /// Another owner has the lane. This one must not write or answer any more.
     #[error("the lane has another owner")]
     Fenced,
-    /// Nothing was written; what was chained on it is dropped too.
+    /// Nothing was written; what was chained on it is dropped too. Its position is not given
+    /// again as long as this owner has the lane.
     #[error("the commit was not applied: {0}")]
     NotApplied(String),
     /// It can't be known whether it was written. The client may ask again by its transaction id.
@@ -36,6 +37,12 @@ pub enum CommitError {
         /// The lane of the batch.
         batch: Lane,
     },
+    /// A batch of one tenant given to another's lane: a fault of the program.
+    #[error("a batch of another tenant")]
+    WrongTenant,
+    /// A condition on the position of a row that carries none: a fault of the program.
+    #[error("rows of {0} carry no position to expect")]
+    Unstamped(&'static str),
     /// A key longer than engines take: a fault of the program.
     #[error("a key of {0} bytes")]
     KeyTooLong(usize),

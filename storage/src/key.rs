@@ -245,6 +245,15 @@ impl<'a> KeyReader<'a> {
         Ok(*head)
     }
 
+    /// Nothing is left.
+    pub(crate) fn end(&self) -> Result<(), Damaged> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Damaged("a key has more than its fields"))
+        }
+    }
+
     /// A byte.
     pub fn u8(&mut self) -> Result<u8, Damaged> {
         self.take::<1>().map(|[b]| b)

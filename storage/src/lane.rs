@@ -3,37 +3,51 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     batch::Batch,
+    claim::Claim,
     committer::Request,
-    engine::Fence,
     error::CommitError,
     heads::Pos,
     key::{Home, Lane},
-    read::{Overlay, Reader},
+    overlay::Overlay,
+    read::Reader,
     store::Shared,
+    table::Family,
 };
 
 /// What the owner of a lane holds of it.
 pub(crate) struct LaneShared {
     pub shared: Arc<Shared>,
     pub lane: Lane,
-    pub fence: Fence,
-    pub epoch: u64,
-    pub overlay: Arc<Overlay>,
+    pub overlay: Arc<RwLock<Overlay>>,
     pub state: Mutex<State>,
 }
 
 pub(crate) struct State {
-    /// The last position given out.
+    /// Our claim to it; a new one after an unknown outcome.
+    pub claim: Claim,
+    /// The position of the next commit. What is dropped leaves a gap: were its positions given
+    /// again, a condition on a dropped row could hold of another.
+    pub next: Pos,
+    /// The last commit appended.
     pub appended: Pos,
-    /// The last position the engine has.
+    /// The last commit that the engine has.
     pub written: Pos,
-    /// Why the lane takes no more.
-    pub stopped: Option<CommitError>,
+    pub standing: Standing,
+}
+
+/// Whether a lane takes commits.
+#[derive(Clone)]
+pub(crate) enum Standing {
+    Open,
+    /// What the engine has is not known. To find out, this claim must follow ours first.
+    Doubt(Claim),
+    /// Never again, for this reason.
+    Closed(CommitError),
 }
 
 /// The way to write a lane: make a [`Batch`], read through [`LaneWriter::reader`], commit.
@@ -98,28 +112,8 @@ impl LaneWriter {
     ///
     /// # Errors
     /// [`CommitError::Conflict`] names the table whose row was not as expected.
-    pub async fn append(&self, mut batch: Batch) -> Result<Appended, CommitError> {
-        if let Some(fault) = batch.fault() {
-            return Err(fault);
-        }
-        if batch.lane() != self.lane.lane {
-            return Err(CommitError::WrongLane {
-                row: batch.lane(),
-                batch: self.lane.lane,
-            });
-        }
-        let (appended, answer) = oneshot::channel();
-        let (done, durable) = oneshot::channel();
-        let request = Request {
-            lane: self.lane.clone(),
-            batch,
-            appended,
-            durable: done,
-        };
-        let closed = || CommitError::NotApplied("the store is closed".into());
-        self.requests.send(request).await.map_err(|_| closed())?;
-        let pos = answer.await.map_err(|_| closed())??;
-        Ok(Appended { pos, durable })
+    pub async fn append(&self, batch: Batch) -> Result<Appended, CommitError> {
+        self.submit(batch, false).await
     }
 
     /// Appends and waits until it is durable and published.
@@ -129,6 +123,30 @@ impl LaneWriter {
     pub async fn commit(&self, batch: Batch) -> Result<Pos, CommitError> {
         self.append(batch).await?.durable().await
     }
+
+    /// Commits a batch after which the lane takes no more.
+    pub(crate) async fn finish(&self, batch: Batch) -> Result<Pos, CommitError> {
+        self.submit(batch, true).await?.durable().await
+    }
+
+    async fn submit(&self, mut batch: Batch, last: bool) -> Result<Appended, CommitError> {
+        if let Some(refusal) = batch.refusal(self.lane.shared.tenant, self.lane.lane) {
+            return Err(refusal);
+        }
+        let (appended, answer) = oneshot::channel();
+        let (done, durable) = oneshot::channel();
+        let request = Request {
+            lane: self.lane.clone(),
+            batch,
+            last,
+            appended,
+            durable: done,
+        };
+        let closed = || CommitError::NotApplied("the store is closed".into());
+        self.requests.send(request).await.map_err(|_| closed())?;
+        let pos = answer.await.map_err(|_| closed())??;
+        Ok(Appended { pos, durable })
+    }
 }
 
 impl LaneShared {
@@ -136,29 +154,29 @@ impl LaneShared {
     pub(crate) fn drop_appended(&self) {
         let mut state = self.state.lock();
         state.appended = state.written;
-        let written = state.written;
-        self.overlay.write().retain(|_, (pos, _)| *pos <= written);
+        self.overlay.write().clear();
     }
 
     /// The engine has everything up to here: readers find it there.
     pub(crate) fn wrote(&self, pos: Pos) {
         self.state.lock().written = pos;
-        self.overlay.write().retain(|_, (at, _)| *at > pos);
+        self.overlay.write().forget_up_to(pos);
     }
 
-    pub(crate) fn stop(&self, why: CommitError) {
-        self.state.lock().stopped.get_or_insert(why);
+    /// It takes no more; the first reason stays.
+    pub(crate) fn close(&self, why: CommitError) {
+        let mut state = self.state.lock();
+        if !matches!(state.standing, Standing::Closed(_)) {
+            state.standing = Standing::Closed(why);
+        }
     }
 
     /// The value of an appended row, if there is one: `Some(None)` is a deletion.
-    pub(crate) fn appended_value(
-        &self,
-        family: crate::table::Family,
-        key: &Bytes,
-    ) -> Option<Option<Bytes>> {
-        self.overlay
-            .read()
-            .get(&(family, key.clone()))
-            .map(|(_, value)| value.clone())
+    pub(crate) fn appended_value(&self, family: Family, key: &Bytes) -> Option<Option<Bytes>> {
+        self.overlay.read().value(family, key)
+    }
+
+    pub(crate) fn claim(&self) -> Claim {
+        self.state.lock().claim.clone()
     }
 }

@@ -23,16 +23,20 @@
 )]
 
 pub mod batch;
+mod claim;
 mod committer;
 pub mod engine;
 mod error;
 mod follow;
+mod group;
 pub mod heads;
 pub mod key;
 mod lane;
 mod log;
 mod outbox;
+mod overlay;
 mod read;
+mod recovery;
 mod store;
 pub mod system;
 pub mod table;

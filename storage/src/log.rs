@@ -70,9 +70,23 @@ pub struct Logged {
     pub owed: Vec<Owed>,
 }
 
+impl Logged {
+    /// What it weighs in memory, about.
+    pub(crate) fn weight(&self) -> usize {
+        let records = self.records.iter().map(|r| r.subject.len() + r.body.len());
+        let owed = self.owed.iter().map(|o| o.body.len());
+        size_of::<Self>()
+            + records.map(|n| n + size_of::<Record>()).sum::<usize>()
+            + owed.map(|n| n + size_of::<Owed>()).sum::<usize>()
+    }
+}
+
 /// The stored part of [`Logged`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub(crate) struct Entry {
+    /// The position of the log's commit before this one. Positions given to what was dropped are
+    /// not given again, so they don't tell by themselves that nothing is missing.
+    pub after: Pos,
     pub records: Vec<Record>,
     pub owed: Vec<Owed>,
 }

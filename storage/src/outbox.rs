@@ -9,21 +9,26 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use comity_runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::{
     batch::{Batch, Expect},
     error::CommitError,
+    follow::Follower,
     heads::{Heads, Pos},
     key::Lane,
     lane::LaneWriter,
     log::Owed,
     read::Reader,
-    store::Tenant,
+    store::{Shared, Tenant},
     system::{Applied, Cursors, Route},
 };
 
-/// How long to wait after a failure before the same debt is tried again.
+/// How long to wait after a failure before the same debt is tried again: at first, and at most.
 const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(5);
+/// Positions that a cursor may stay behind what was read, where nothing was owed.
+const STEP: u64 = 4096;
 
 /// Turns a debt into rows of the lane that is owed.
 #[async_trait]
@@ -58,81 +63,144 @@ pub(crate) fn start(tenant: &Tenant, appliers: Arc<Appliers>, runtime: &Runtime)
     if appliers.0.is_empty() {
         return;
     }
+    let lanes = usize::from(tenant.lanes().count());
+    let applied = vec![Heads::zero(tenant.lanes()); lanes];
+    tenant.shared().applied().send_replace(applied);
     for writer in tenant.writers() {
-        drop(runtime.spawn(
-            "outbox",
-            run(tenant.clone(), writer.clone(), appliers.clone()),
-        ));
+        let outbox = Outbox {
+            shared: tenant.shared().clone(),
+            writer: writer.clone(),
+            appliers: appliers.clone(),
+        };
+        drop(runtime.spawn("outbox", outbox.run(tenant.alive())));
     }
 }
 
-async fn run(tenant: Tenant, writer: LaneWriter, appliers: Arc<Appliers>) {
-    loop {
-        match follow(&tenant, &writer, &appliers).await {
-            Err(CommitError::Fenced) => return,
-            Err(error) => {
-                tracing::warn!(%error, lane = writer.lane().0, "what is owed to a lane could not be applied yet")
-            }
-            Ok(()) => {}
-        }
-        tokio::time::sleep(RETRY).await;
-    }
+/// The debts to one lane.
+struct Outbox {
+    shared: Arc<Shared>,
+    writer: LaneWriter,
+    appliers: Arc<Appliers>,
 }
 
-/// Applies from the stored cursors on; ends with the first failure.
-async fn follow(
-    tenant: &Tenant,
-    writer: &LaneWriter,
-    appliers: &Appliers,
-) -> Result<(), CommitError> {
-    let target = writer.lane();
-    let routes: Vec<Route> = tenant
-        .lanes()
-        .all()
-        .map(|source| Route { target, source })
-        .collect();
-    let rows = writer.reader().get_many::<Cursors>(&routes).await?;
-    let mut cursors: Vec<Option<Pos>> = rows
-        .iter()
-        .map(|row| row.as_ref().map(|row| row.pos))
-        .collect();
-    let from: Vec<Pos> = rows
-        .into_iter()
-        .map(|row| row.map_or(0, |row| row.value.pos))
-        .collect();
-    let mut follower = tenant.follow(Heads::new(from));
-    loop {
-        for logged in follower.next().await? {
-            let ours: Vec<&Owed> = logged
-                .owed
-                .iter()
-                .filter(|owed| writer.owns(owed.target.home()))
-                .collect();
-            if ours.is_empty() {
-                continue;
-            }
-            let mut batch = writer.batch();
-            for owed in ours {
-                if let Some(applier) = appliers.0.get(&owed.kind) {
-                    applier.apply(&writer.reader(), owed, &mut batch).await?;
-                }
-            }
-            let route = Route {
-                target,
-                source: logged.lane,
+impl Outbox {
+    /// Runs until the tenant is closed or dropped.
+    async fn run(self, mut alive: watch::Receiver<()>) {
+        let mut pause = RETRY;
+        loop {
+            let began = self.reached();
+            let outcome = tokio::select! {
+                biased;
+                _ = alive.changed() => return,
+                outcome = self.follow() => outcome,
             };
-            let at = cursor(&mut cursors, logged.lane);
-            batch.expect::<Cursors>(&route, at.map_or(Expect::Absent, Expect::At));
-            batch.put::<Cursors>(&route, &Applied { pos: logged.pos });
-            *at = Some(writer.commit(batch).await?);
+            match outcome {
+                Err(CommitError::Fenced) => return,
+                Err(error) => {
+                    let lane = self.writer.lane().0;
+                    tracing::warn!(%error, lane, "what is owed to a lane could not be applied yet");
+                }
+                Ok(()) => {}
+            }
+            pause = if self.reached() == began {
+                (pause * 2).min(RETRY_MOST)
+            } else {
+                RETRY
+            };
+            tokio::select! {
+                biased;
+                _ = alive.changed() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
         }
+    }
+
+    /// Applies from the stored cursors on; ends with the first failure.
+    async fn follow(&self) -> Result<(), CommitError> {
+        let lanes = self.shared.lanes;
+        let routes: Vec<Route> = lanes.all().map(|source| self.route(source)).collect();
+        let rows = self.writer.reader().get_many::<Cursors>(&routes).await?;
+        let mut cursors = BTreeMap::new();
+        let mut from = Heads::zero(lanes);
+        for (source, row) in lanes.all().zip(rows) {
+            let pos = row.as_ref().map_or(0, |row| row.value.pos);
+            cursors.insert(source, row.map(|row| row.pos));
+            from = from.with(source, pos);
+        }
+        let mut follower = Follower::new(self.shared.clone(), from.clone());
+        let mut saved = from;
+        loop {
+            let mut on_the_way = Vec::new();
+            for logged in follower.next().await? {
+                let owed = logged.owed.iter();
+                let ours = owed.filter(|owed| self.writer.owns(owed.target.home()));
+                let ours: Vec<&Owed> = ours.collect();
+                if ours.is_empty() {
+                    continue;
+                }
+                let mut batch = self.writer.batch();
+                for owed in ours {
+                    if let Some(applier) = self.appliers.0.get(&owed.kind) {
+                        let reader = self.writer.reader();
+                        applier.apply(&reader, owed, &mut batch).await?;
+                    }
+                }
+                self.move_cursor(&mut batch, &cursors, logged.lane, logged.pos);
+                // The next one is decided on what is appended, not on what is durable.
+                let appended = self.writer.append(batch).await?;
+                cursors.insert(logged.lane, Some(appended.pos));
+                saved = saved.with(logged.lane, logged.pos);
+                on_the_way.push(appended);
+            }
+            for appended in on_the_way {
+                appended.durable().await?;
+            }
+            if distance(&saved, follower.cursor()) > STEP {
+                // A long stretch that owed this lane nothing is not to be read again.
+                let mut batch = self.writer.batch();
+                for source in lanes.all() {
+                    self.move_cursor(&mut batch, &cursors, source, follower.cursor().get(source));
+                }
+                let at = self.writer.commit(batch).await?;
+                cursors.values_mut().for_each(|cursor| *cursor = Some(at));
+                saved = follower.cursor().clone();
+            }
+            self.shared.applied().send_modify(|applied| {
+                if let Some(heads) = applied.get_mut(usize::from(self.writer.lane().0)) {
+                    *heads = follower.cursor().clone();
+                }
+            });
+        }
+    }
+
+    fn move_cursor(
+        &self,
+        batch: &mut Batch,
+        cursors: &BTreeMap<Lane, Option<Pos>>,
+        source: Lane,
+        pos: Pos,
+    ) {
+        let route = self.route(source);
+        let cursor = cursors.get(&source).copied().flatten();
+        batch.expect::<Cursors>(&route, cursor.map_or(Expect::Absent, Expect::At));
+        batch.put::<Cursors>(&route, &Applied { pos });
+    }
+
+    fn route(&self, source: Lane) -> Route {
+        Route {
+            target: self.writer.lane(),
+            source,
+        }
+    }
+
+    fn reached(&self) -> Option<Heads> {
+        let applied = self.shared.applied().borrow();
+        applied.get(usize::from(self.writer.lane().0)).cloned()
     }
 }
 
-fn cursor(cursors: &mut [Option<Pos>], lane: Lane) -> &mut Option<Pos> {
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "one cursor a lane, made from `Lanes::all`"
-    )]
-    &mut cursors[usize::from(lane.0)]
+/// How many positions `to` is ahead, all lanes together.
+fn distance(from: &Heads, to: &Heads) -> u64 {
+    let ahead = from.positions().iter().zip(to.positions());
+    ahead.map(|(from, to)| to.saturating_sub(*from)).sum()
 }

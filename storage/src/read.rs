@@ -1,6 +1,6 @@
 //! Reading: typed rows, batch-first, each call one round trip to the engine.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -11,12 +11,10 @@ use crate::{
     error::ReadError,
     heads::{Heads, Pos},
     key::{Home, Key, KeyWriter, Slot},
+    overlay::{Laid, Overlay},
     store::Shared,
-    table::{self, Family, Row, Table},
+    table::{self, Row, Table},
 };
-
-/// Rows appended and not yet readable in the engine: `None` is a deletion.
-pub(crate) type Overlay = RwLock<BTreeMap<(Family, Bytes), (Pos, Option<Bytes>)>>;
 
 /// Reads a tenant's rows. One from [`crate::Tenant::reader`] sees what the engine has and knows the
 /// published heads; what it does with a row newer than those is decided by the row's kind. One
@@ -26,7 +24,7 @@ pub(crate) type Overlay = RwLock<BTreeMap<(Family, Bytes), (Pos, Option<Bytes>)>
 #[derive(Clone)]
 pub struct Reader {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) overlay: Option<Arc<Overlay>>,
+    pub(crate) overlay: Option<Arc<RwLock<Overlay>>>,
     pub(crate) bound: Heads,
 }
 
@@ -171,10 +169,12 @@ impl Reader {
             .map(|range| self.scan_of::<T>(range))
             .collect();
         // The overlay first: a row leaves it only once the engine has it.
-        let appended: Vec<_> = scans.iter().map(|scan| self.appended(scan)).collect();
+        let laid: Vec<_> = scans.iter().map(|scan| self.laid(scan)).collect();
         let mut found = self.shared.scan_many(&scans).await?;
-        for ((scan, appended), rows) in scans.iter().zip(appended).zip(&mut found) {
-            self.lay_over(appended, scan, rows).await?;
+        for ((scan, laid), rows) in scans.into_iter().zip(laid).zip(&mut found) {
+            if !laid.is_empty() {
+                *rows = self.lay_over(&laid, scan, std::mem::take(rows)).await?;
+            }
         }
         found
             .into_iter()
@@ -215,9 +215,7 @@ impl Reader {
         if let Some(overlay) = &self.overlay {
             let overlay = overlay.read();
             for (row, value) in rows.iter().zip(&mut values) {
-                *value = overlay
-                    .get(&(row.family, row.key.clone()))
-                    .map(|(_, value)| value.clone());
+                *value = overlay.value(row.family, &row.key);
             }
         }
         let missing: Vec<RowKey> = rows
@@ -239,58 +237,42 @@ impl Reader {
     }
 
     /// What the lane has appended in the range and the engine may not have yet.
-    fn appended(&self, scan: &Scan) -> Vec<(Bytes, Option<Bytes>)> {
-        let Some(overlay) = &self.overlay else {
-            return Vec::new();
-        };
-        if scan.from >= scan.to {
-            return Vec::new();
-        }
-        let from = Bound::Included((scan.family, scan.from.clone()));
-        let to = Bound::Excluded((scan.family, scan.to.clone()));
-        overlay
-            .read()
-            .range((from, to))
-            .map(|((_, key), (_, value))| (key.clone(), value.clone()))
-            .collect()
+    fn laid(&self, scan: &Scan) -> Laid {
+        self.overlay.as_ref().map_or_else(Laid::default, |overlay| {
+            overlay.read().range(scan.family, &scan.from, &scan.to)
+        })
     }
 
-    /// Puts appended rows over the stored ones. A deletion may have eaten into the limit: then the
-    /// rest is read as well.
+    /// Puts appended changes over the stored rows. Deletions may have eaten into the limit: then
+    /// more is read.
     async fn lay_over(
         &self,
-        appended: Vec<(Bytes, Option<Bytes>)>,
-        scan: &Scan,
-        rows: &mut Vec<(Bytes, Bytes)>,
-    ) -> Result<(), ReadError> {
-        if appended.is_empty() {
-            return Ok(());
-        }
-        let deletions = appended.iter().filter(|(_, value)| value.is_none()).count();
-        if deletions > 0 && rows.len() == scan.limit {
-            let wider = Scan {
-                limit: scan.limit.saturating_add(deletions),
-                ..scan.clone()
+        laid: &Laid,
+        mut scan: Scan,
+        mut stored: Vec<(Bytes, Bytes)>,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        let limit = scan.limit;
+        loop {
+            let whole = stored.len() < scan.limit;
+            // Beyond the last stored row there may be others: what was appended there waits.
+            let last = stored.last().map(|(key, _)| key.clone());
+            let merged = laid.over(scan.family, stored).into_iter();
+            let reached = |(key, _): &(Bytes, Bytes)| match &last {
+                Some(last) if !whole && scan.reverse => key >= last,
+                Some(last) if !whole => key <= last,
+                _ => true,
             };
-            *rows = self
-                .shared
-                .scan_many(&[wider])
-                .await?
-                .pop()
-                .unwrap_or_default();
-        }
-        let mut merged: BTreeMap<Bytes, Bytes> = rows.drain(..).collect();
-        for (key, value) in appended {
-            match value {
-                Some(value) => merged.insert(key, value),
-                None => merged.remove(&key),
+            let rows: Vec<_> = if scan.reverse {
+                merged.rev().take_while(reached).take(limit).collect()
+            } else {
+                merged.take_while(reached).take(limit).collect()
             };
+            if whole || rows.len() == limit {
+                return Ok(rows);
+            }
+            scan.limit = scan.limit.saturating_mul(2);
+            let mut found = self.shared.scan_many(std::slice::from_ref(&scan)).await?;
+            stored = found.pop().unwrap_or_default();
         }
-        if scan.reverse {
-            rows.extend(merged.into_iter().rev().take(scan.limit));
-        } else {
-            rows.extend(merged.into_iter().take(scan.limit));
-        }
-        Ok(())
     }
 }

@@ -14,24 +14,23 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    claim::{self, Claim},
     committer::{Committer, QUEUE, Request},
-    engine::{Engine, Fence, RowKey, Scan},
+    engine::{Engine, RowKey, Scan},
     error::{CommitError, OpenError, ReadError},
     follow::Follower,
     heads::{Heads, Pos},
-    key::{Home, Key, Lane, Lanes, TenantId},
-    lane::{LaneShared, LaneWriter, State},
+    key::{Home, Lane, Lanes, TenantId},
+    lane::{LaneShared, LaneWriter, Standing, State},
     log::Logged,
     outbox::{self, Appliers, Apply},
     read::Reader,
-    system::{Birth, Births, Epoch, Epochs, LaneHeads, LaneKey, STORE_FORMAT},
-    table::{self, Table},
+    system::{Birth, Births, INCARNATION_JUMP, LaneKey, STORE_FORMAT},
 };
 
-/// Commits of a lane kept in memory for those who follow its log.
+/// Commits of a lane kept in memory for those who follow its log, and their bytes.
 const REMEMBERED: usize = 1024;
-/// What a new incarnation adds to each head.
-const INCARNATION_JUMP: u64 = 1 << 32;
+const REMEMBERED_BYTES: usize = 2 << 20;
 
 /// Called when what is durable can no longer be said. In the server it ends the process.
 pub type OnFatal = Arc<dyn Fn(&CommitError) + Send + Sync>;
@@ -78,6 +77,8 @@ pub(crate) struct Shared {
     engine: Engine,
     heads: watch::Sender<Heads>,
     rings: Mutex<Vec<Ring>>,
+    /// How far each lane has applied what the others owe it; empty where nothing is applied.
+    applied: watch::Sender<Vec<Heads>>,
     stats: Stats,
 }
 
@@ -85,6 +86,30 @@ pub(crate) struct Shared {
 struct Ring {
     floor: Pos,
     commits: VecDeque<Arc<Logged>>,
+    bytes: usize,
+}
+
+impl Ring {
+    fn after(floor: Pos) -> Self {
+        let (commits, bytes) = (VecDeque::new(), 0);
+        Self {
+            floor,
+            commits,
+            bytes,
+        }
+    }
+
+    fn push(&mut self, logged: Arc<Logged>) {
+        self.bytes += logged.weight();
+        self.commits.push_back(logged);
+        while self.commits.len() > REMEMBERED || self.bytes > REMEMBERED_BYTES {
+            let Some(oldest) = self.commits.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.weight();
+            self.floor = self.floor.max(oldest.pos);
+        }
+    }
 }
 
 /// One hosted server name's rows.
@@ -94,6 +119,8 @@ pub struct Tenant {
     writers: Arc<[LaneWriter]>,
     birth: Arc<Birth>,
     runtime: Runtime,
+    /// Told when the tenant is closed, gone when it is dropped.
+    alive: Arc<watch::Sender<()>>,
 }
 
 impl Store {
@@ -115,7 +142,9 @@ impl Store {
     /// # Errors
     /// [`OpenError`] says what stands in the way.
     pub async fn tenant(&self, tenant: TenantId) -> Result<Tenant, OpenError> {
-        let found = self.birth(tenant).await?;
+        let found = claim::read::<Births>(&self.engine, tenant, &LaneKey(Lane(0)))
+            .await?
+            .map(|row| row.value);
         let lanes = match &found {
             Some(birth) if birth.floor > STORE_FORMAT => {
                 return Err(OpenError::TooNew {
@@ -129,57 +158,42 @@ impl Store {
             })?,
             None => self.options.lanes,
         };
-        let mut heads = Vec::new();
-        let mut epochs = Vec::new();
+        let mut claims = Vec::new();
+        let mut written = Vec::new();
         for lane in lanes.all() {
-            epochs.push(self.claim(tenant, lane).await?);
-            heads.push(self.head(tenant, lane).await?);
+            claims.push(Claim::take(&self.engine, &self.runtime, tenant, lane).await?);
+            let head = claim::head(&self.engine, tenant, lane).await?;
+            written.push(head.map_or(0, |head| head.pos));
         }
-        let lost = found
-            .as_ref()
-            .is_some_and(|birth| !birth.clean && !self.options.sync);
-        let recorded = if lost {
-            heads.clone()
-        } else {
-            found.as_ref().map_or(Vec::new(), |b| b.recorded.clone())
-        };
-        if lost {
-            heads.iter_mut().for_each(|head| *head += INCARNATION_JUMP);
-        }
-        let birth = Birth {
-            floor: found.as_ref().map_or(STORE_FORMAT, |b| b.floor),
-            lanes: lanes.count(),
-            incarnation: found
-                .as_ref()
-                .map_or(1, |b| b.incarnation + u32::from(lost)),
-            recorded,
-            clean: false,
-        };
+        let (birth, heads) = self.born(found, lanes, &written);
         let shared = Arc::new(Shared {
             tenant,
             lanes,
             engine: self.engine.clone(),
             heads: watch::Sender::new(Heads::new(heads.clone())),
-            rings: Mutex::new(
-                heads
-                    .iter()
-                    .map(|&floor| Ring {
-                        floor,
-                        commits: VecDeque::new(),
-                    })
-                    .collect(),
-            ),
+            rings: Mutex::new(heads.iter().copied().map(Ring::after).collect()),
+            applied: watch::Sender::new(Vec::new()),
             stats: Stats::default(),
         });
-        let claims = lanes.all().zip(epochs).zip(heads);
-        let writers: Vec<LaneWriter> = claims
-            .map(|((lane, (fence, epoch)), head)| self.writer(&shared, lane, fence, epoch, head))
+        let states = claims.into_iter().zip(written).zip(heads);
+        let states = states.map(|((claim, written), head)| State {
+            claim,
+            next: head + 1,
+            appended: written,
+            written,
+            standing: Standing::Open,
+        });
+        let writers: Vec<LaneWriter> = lanes
+            .all()
+            .zip(states)
+            .map(|(lane, state)| self.writer(&shared, lane, state))
             .collect();
         let opened = Tenant {
             shared,
             writers: writers.into(),
             birth: Arc::new(birth),
             runtime: self.runtime.clone(),
+            alive: Arc::new(watch::Sender::new(())),
         };
         opened.record_birth().await?;
         outbox::start(
@@ -190,98 +204,63 @@ impl Store {
         Ok(opened)
     }
 
-    fn writer(
-        &self,
-        shared: &Arc<Shared>,
-        lane: Lane,
-        fence: Fence,
-        epoch: u64,
-        head: Pos,
-    ) -> LaneWriter {
+    /// What this run writes of itself, and where its lanes begin.
+    fn born(&self, found: Option<Birth>, lanes: Lanes, written: &[Pos]) -> (Birth, Vec<Pos>) {
+        let last = found.unwrap_or(Birth {
+            floor: STORE_FORMAT,
+            lanes: lanes.count(),
+            incarnation: 1,
+            recorded: Vec::new(),
+            synced: true,
+            clean: true,
+        });
+        // A lane without a commit since the incarnation began has its old head stored.
+        let heads = lanes.all().zip(written);
+        let heads = heads.map(|(lane, head)| last.base(lane).max(*head));
+        let heads: Vec<Pos> = heads.collect();
+        let lost = !last.clean && !last.synced;
+        let mut birth = Birth {
+            clean: false,
+            synced: self.options.sync,
+            ..last
+        };
+        if lost {
+            birth.incarnation += 1;
+            birth.recorded = heads;
+            let heads = birth.recorded.iter().map(|head| head + INCARNATION_JUMP);
+            let heads = heads.collect();
+            return (birth, heads);
+        }
+        (birth, heads)
+    }
+
+    fn writer(&self, shared: &Arc<Shared>, lane: Lane, state: State) -> LaneWriter {
         let requests = self
             .shared_committer
             .clone()
             .unwrap_or_else(|| start(&self.engine, &self.options, &self.runtime));
-        let state = Mutex::new(State {
-            appended: head,
-            written: head,
-            stopped: None,
-        });
         let lane = LaneShared {
             shared: shared.clone(),
             lane,
-            fence,
-            epoch,
             overlay: Arc::default(),
-            state,
+            state: Mutex::new(state),
         };
         LaneWriter {
             lane: Arc::new(lane),
             requests,
         }
     }
-
-    async fn row<T: Table>(
-        &self,
-        tenant: TenantId,
-        key: &T::Key,
-    ) -> Result<(RowKey, Option<Bytes>), ReadError> {
-        let (bytes, _) = table::key_of::<T>(tenant, key);
-        let row = RowKey {
-            family: T::FAMILY,
-            slot: key.home().slot(),
-            key: bytes.into(),
-        };
-        let value = self
-            .engine
-            .get_many(std::slice::from_ref(&row))
-            .await?
-            .pop()
-            .flatten();
-        Ok((row, value))
-    }
-
-    async fn birth(&self, tenant: TenantId) -> Result<Option<Birth>, ReadError> {
-        let (_, value) = self.row::<Births>(tenant, &LaneKey(Lane(0))).await?;
-        Ok(value
-            .map(|v| table::read_value::<Births>(&v))
-            .transpose()?
-            .map(|row| row.value))
-    }
-
-    async fn head(&self, tenant: TenantId, lane: Lane) -> Result<Pos, ReadError> {
-        let (_, value) = self.row::<LaneHeads>(tenant, &LaneKey(lane)).await?;
-        Ok(value
-            .map(|v| table::read_value::<LaneHeads>(&v))
-            .transpose()?
-            .map_or(0, |row| row.value.pos))
-    }
-
-    async fn claim(&self, tenant: TenantId, lane: Lane) -> Result<(Fence, u64), OpenError> {
-        let (row, stored) = self.row::<Epochs>(tenant, &LaneKey(lane)).await?;
-        let last = stored
-            .as_ref()
-            .map(|v| table::read_value::<Epochs>(v))
-            .transpose()
-            .map_err(ReadError::from)?;
-        let epoch = last.map_or(0, |row| row.value.epoch) + 1;
-        let bytes: Bytes = table::write_value::<Epochs>(&Epoch { epoch }).into();
-        self.engine.claim(&row, stored.as_ref(), &bytes).await?;
-        Ok((
-            Fence {
-                tenant,
-                lane,
-                row,
-                epoch: bytes,
-            },
-            epoch,
-        ))
-    }
 }
 
 fn start(engine: &Engine, options: &Options, runtime: &Runtime) -> mpsc::Sender<Request> {
     let (requests, queue) = mpsc::channel(QUEUE);
-    let committer = Committer::new(engine.clone(), queue, options.on_fatal.clone());
+    let committer = Committer::new(
+        engine.clone(),
+        options.sync,
+        runtime.clone(),
+        queue,
+        options.on_fatal.clone(),
+    );
     drop(runtime.spawn("committer", committer.run()));
     requests
 }
@@ -345,6 +324,16 @@ impl Tenant {
         drop(heads.wait_for(|heads| heads.get(lane) >= pos).await);
     }
 
+    /// Waits until every lane has applied what the commit of a home's lane at this position owes.
+    /// Returns at once in a store without appliers.
+    pub async fn paid(&self, home: Home<'_>, pos: Pos) {
+        let lane = self.shared.lanes.of(home.slot());
+        let mut applied = self.shared.applied.subscribe();
+        let paid = |applied: &Vec<Heads>| applied.iter().all(|heads| heads.get(lane) >= pos);
+        // The sender lives as long as `self`, so the wait can't fail.
+        drop(applied.wait_for(paid).await);
+    }
+
     /// What the tenant has asked of its engine so far.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
@@ -355,11 +344,17 @@ impl Tenant {
         &self.runtime
     }
 
-    /// Records that all is in order, so that the next start has nothing to doubt.
+    /// Records that all is in order, so that the next start has nothing to doubt. The lanes take
+    /// no commits any more.
     ///
     /// # Errors
     /// The commit's.
     pub async fn close(&self) -> Result<(), CommitError> {
+        // The outbox ends, then each lane with an empty commit, then the one with the birth row:
+        // what is written after that row could be lost while the row says that all is in order.
+        self.alive.send_replace(());
+        let others = self.writers.iter().skip(1);
+        futures_util::future::try_join_all(others.map(|lane| lane.finish(lane.batch()))).await?;
         let lane = self.writer_of(Lane(0));
         let mut batch = lane.batch();
         batch.put::<Births>(
@@ -369,14 +364,25 @@ impl Tenant {
                 ..(*self.birth).clone()
             },
         );
-        lane.commit(batch).await.map(drop)
+        lane.finish(batch).await?;
+        self.shared.engine.sync().await
     }
 
     async fn record_birth(&self) -> Result<(), CommitError> {
         let lane = self.writer_of(Lane(0));
         let mut batch = lane.batch();
         batch.put::<Births>(&LaneKey(Lane(0)), &self.birth);
-        lane.commit(batch).await.map(drop)
+        lane.commit(batch).await?;
+        // Without fsync too: the next start must know that this run may lose something.
+        self.shared.engine.sync().await
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn alive(&self) -> watch::Receiver<()> {
+        self.alive.subscribe()
     }
 
     fn writer_of(&self, lane: Lane) -> &LaneWriter {
@@ -423,12 +429,14 @@ impl Shared {
     pub(crate) fn remember(&self, logged: Arc<Logged>) {
         self.stats.commits.fetch_add(1, Ordering::Relaxed);
         if let Some(ring) = self.rings.lock().get_mut(usize::from(logged.lane.0)) {
-            if ring.commits.len() == REMEMBERED
-                && let Some(oldest) = ring.commits.pop_front()
-            {
-                ring.floor = oldest.pos;
-            }
-            ring.commits.push_back(logged);
+            ring.push(logged);
+        }
+    }
+
+    /// A lane's followers read what is up to here from the rows.
+    pub(crate) fn forget_before(&self, lane: Lane, pos: Pos) {
+        if let Some(ring) = self.rings.lock().get_mut(usize::from(lane.0)) {
+            *ring = Ring::after(pos);
         }
     }
 
@@ -447,8 +455,17 @@ impl Shared {
         Some(ring.commits.iter().skip(at).take(limit).cloned().collect())
     }
 
-    pub(crate) fn publish(&self, lane: Lane, pos: Pos) {
-        self.heads
-            .send_modify(|heads| *heads = heads.with(lane, pos));
+    /// Lets readers see these lanes up to here. A head never goes back.
+    pub(crate) fn publish(&self, heads: impl IntoIterator<Item = (Lane, Pos)>) {
+        self.heads.send_modify(|published| {
+            for (lane, pos) in heads {
+                *published = published.with(lane, pos.max(published.get(lane)));
+            }
+        });
+    }
+
+    /// Where the outbox says how far each lane has come.
+    pub(crate) fn applied(&self) -> &watch::Sender<Vec<Heads>> {
+        &self.applied
     }
 }

@@ -30,8 +30,10 @@ impl Key for LaneKey {
 /// Who owns a lane: each owner raises the epoch, and every write names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// The number of owners so far.
+    /// The number of claims so far.
     pub epoch: u64,
+    /// Drawn by the claimant, so that it can tell its claim from another's of the same number.
+    pub owner: u64,
 }
 
 /// How far a lane has come, written by each group of commits.
@@ -55,8 +57,23 @@ pub struct Birth {
     pub incarnation: u32,
     /// Where the lanes stood when this incarnation began: tokens beyond are clamped.
     pub recorded: Vec<Pos>,
+    /// Whether this run answers after the fsync: if not and it doesn't close, the next start
+    /// begins a new incarnation.
+    pub synced: bool,
     /// Whether the last run ended by closing the store.
     pub clean: bool,
+}
+
+/// What a new incarnation adds to each head.
+pub(crate) const INCARNATION_JUMP: u64 = 1 << 32;
+
+impl Birth {
+    /// The head that a lane had at least when this incarnation began.
+    pub(crate) fn base(&self, lane: Lane) -> Pos {
+        self.recorded
+            .get(usize::from(lane.0))
+            .map_or(0, |head| head + INCARNATION_JUMP)
+    }
 }
 
 /// How far this lane has applied what another owes it.

@@ -96,7 +96,10 @@ pub(crate) fn key_of<T: Table>(tenant: TenantId, key: &T::Key) -> (Vec<u8>, Opti
 /// A key from stored bytes.
 pub(crate) fn read_key<T: Table>(bytes: &[u8]) -> Result<T::Key, Damaged> {
     let fields = bytes.get(6..).ok_or(Damaged("a key ends early"))?;
-    T::Key::read(&mut KeyReader::new(fields))
+    let mut fields = KeyReader::new(fields);
+    let key = T::Key::read(&mut fields)?;
+    fields.end()?;
+    Ok(key)
 }
 
 /// Where the position stands in a stamped value.
@@ -116,7 +119,7 @@ pub(crate) fn write_value<T: Table>(value: &T::Value) -> Vec<u8> {
 pub(crate) fn read_value<T: Table>(bytes: &[u8]) -> Result<Row<T::Value>, Damaged> {
     let (&format, rest) = bytes.split_first().ok_or(Damaged("a value is empty"))?;
     let newest = T::Value::FORMAT;
-    if format != newest && Some(format) != newest.checked_sub(1) {
+    if format == 0 || (format != newest && Some(format) != newest.checked_sub(1)) {
         return Err(Damaged("a value's format is not known to this build"));
     }
     let (pos, payload) = if T::STAMPED {
@@ -158,7 +161,11 @@ pub fn to_postcard<V: serde::Serialize>(value: &V) -> Result<Vec<u8>, Damaged> {
 
 #[doc(hidden)]
 pub fn from_postcard<V: serde::de::DeserializeOwned>(payload: &[u8]) -> Result<V, Damaged> {
-    postcard::from_bytes(payload).map_err(|_| Damaged("a value's fields don't parse"))
+    match postcard::take_from_bytes(payload) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(Damaged("a value has more than its fields")),
+        Err(_) => Err(Damaged("a value's fields don't parse")),
+    }
 }
 
 impl Value for () {

@@ -12,10 +12,17 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Fence, Op, RowKey, Scan, Write};
 use crate::{
     error::{CommitError, ReadError},
+    key::Slot,
     table::Family,
 };
 
-type Rows = BTreeMap<(Family, Bytes), Bytes>;
+/// With each value its slot: elsewhere a row is found in its slot only, so here too.
+type Held = (Slot, Bytes);
+type Rows = BTreeMap<(Family, Bytes), Held>;
+
+/// Changes that a crash may undo at the most: where nothing is synced, the oldest reach the disk
+/// by themselves, as they do from an operating system's cache.
+const UNSYNCED: usize = 1 << 16;
 
 /// What happens to one apply or sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub struct Memory {
 struct Disk {
     rows: Rows,
     /// What each row touched since the last sync held before, oldest first.
-    undo: Vec<((Family, Bytes), Option<Bytes>)>,
+    undo: Vec<((Family, Bytes), Option<Held>)>,
     faults: Option<Faults>,
     run: u64,
 }
@@ -105,10 +112,7 @@ impl Memory {
 
     pub(super) async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Bytes>>, ReadError> {
         let disk = self.disk.lock();
-        Ok(keys
-            .iter()
-            .map(|k| disk.rows.get(&(k.family, k.key.clone())).cloned())
-            .collect())
+        Ok(keys.iter().map(|row| disk.get(row).cloned()).collect())
     }
 
     pub(super) async fn scan_many(
@@ -127,15 +131,15 @@ impl Memory {
     ) -> Result<(), CommitError> {
         let mut disk = self.running()?;
         let at = (row.family, row.key.clone());
-        if disk.rows.get(&at) != expected {
+        if disk.get(row) != expected {
             return Err(CommitError::Fenced);
         }
         // A claim is durable at once: it must outlive the crash of the owner it ends.
-        disk.rows.insert(at, epoch.clone());
+        disk.rows.insert(at, (row.slot, epoch.clone()));
         Ok(())
     }
 
-    pub(super) async fn apply(&self, writes: Vec<Write>) -> Result<(), CommitError> {
+    pub(super) async fn apply(&self, writes: &[Write]) -> Result<(), CommitError> {
         let fault = self.fault(true);
         match fault {
             Fault::Stall(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,
@@ -173,7 +177,8 @@ impl Disk {
         let rows = self
             .rows
             .range((from, to))
-            .map(|((_, key), value)| (key.clone(), value.clone()));
+            .filter(|(_, (slot, _))| scan.slot.is_none_or(|of| of == *slot))
+            .map(|((_, key), (_, value))| (key.clone(), value.clone()));
         if scan.reverse {
             rows.rev().take(scan.limit).collect()
         } else {
@@ -182,43 +187,58 @@ impl Disk {
     }
 
     fn holds(&self, fence: &Fence) -> bool {
-        self.rows.get(&(fence.row.family, fence.row.key.clone())) == Some(&fence.epoch)
+        self.get(&fence.row) == Some(&fence.epoch)
     }
 
-    fn apply(&mut self, writes: Vec<Write>) -> Result<(), CommitError> {
+    fn get(&self, row: &RowKey) -> Option<&Bytes> {
+        let found = self.rows.get(&(row.family, row.key.clone()));
+        found
+            .filter(|(slot, _)| *slot == row.slot)
+            .map(|(_, value)| value)
+    }
+
+    fn apply(&mut self, writes: &[Write]) -> Result<(), CommitError> {
         if !writes.iter().all(|write| self.holds(&write.fence)) {
             return Err(CommitError::Fenced);
         }
         for (row, condition) in writes.iter().flat_map(|write| &write.conditions) {
-            let stored = self.rows.get(&(row.family, row.key.clone()));
-            if !condition.holds(stored.map(|value| value.as_ref())) {
+            if !condition.holds(self.get(row).map(Bytes::as_ref)) {
                 return Err(CommitError::NotApplied(
                     "a condition does not hold in the engine".into(),
                 ));
             }
         }
-        for op in writes.into_iter().flat_map(|write| write.ops) {
+        for op in writes.iter().flat_map(|write| &write.ops) {
             match op {
-                Op::Put(row, value) => self.set((row.family, row.key), Some(value)),
-                Op::Delete(row) => self.set((row.family, row.key), None),
-                Op::DeleteRange(from, to) => {
+                Op::Put(row, value) => {
+                    let at = (row.family, row.key.clone());
+                    self.set(at, Some((row.slot, value.clone())));
+                }
+                Op::Delete(row) => self.set((row.family, row.key.clone()), None),
+                Op::DeleteRange(from, to) if from.key < *to => {
                     let range = (
-                        Bound::Included((from.family, from.key)),
-                        Bound::Excluded((from.family, to)),
+                        Bound::Included((from.family, from.key.clone())),
+                        Bound::Excluded((from.family, to.clone())),
                     );
-                    let keys: Vec<_> = self.rows.range(range).map(|(at, _)| at.clone()).collect();
+                    let rows = self.rows.range(range);
+                    let rows = rows.filter(|(_, (slot, _))| *slot == from.slot);
+                    let keys: Vec<_> = rows.map(|(at, _)| at.clone()).collect();
                     keys.into_iter().for_each(|at| self.set(at, None));
                 }
+                Op::DeleteRange(..) => {}
             }
         }
         Ok(())
     }
 
-    fn set(&mut self, at: (Family, Bytes), value: Option<Bytes>) {
+    fn set(&mut self, at: (Family, Bytes), value: Option<Held>) {
         let before = match value {
             Some(value) => self.rows.insert(at.clone(), value),
             None => self.rows.remove(&at),
         };
         self.undo.push((at, before));
+        if self.undo.len() > UNSYNCED {
+            self.undo.drain(..UNSYNCED / 2);
+        }
     }
 }

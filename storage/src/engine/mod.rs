@@ -3,11 +3,15 @@
 //! An engine knows bytes: it reads rows, scans ranges both ways, and applies a [`Write`] whole or
 //! not at all. What a row means, who may write it and when it may be seen is decided above.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 pub mod memory;
+pub mod rocks;
 
 pub use memory::Memory;
+pub use rocks::Rocks;
 
 use crate::{
     error::{CommitError, ReadError},
@@ -109,6 +113,8 @@ pub struct Write {
 pub enum Engine {
     /// Ordered maps in memory, with a notion of what a crash would lose.
     Memory(Memory),
+    /// A folder on this machine's disk.
+    Rocks(Rocks),
 }
 
 impl Engine {
@@ -116,6 +122,7 @@ impl Engine {
     pub async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Bytes>>, ReadError> {
         match self {
             Self::Memory(engine) => engine.get_many(keys).await,
+            Self::Rocks(engine) => engine.get_many(keys).await,
         }
     }
 
@@ -123,6 +130,7 @@ impl Engine {
     pub async fn scan_many(&self, scans: &[Scan]) -> Result<Vec<Vec<(Bytes, Bytes)>>, ReadError> {
         match self {
             Self::Memory(engine) => engine.scan_many(scans).await,
+            Self::Rocks(engine) => engine.scan_many(scans).await,
         }
     }
 
@@ -136,15 +144,17 @@ impl Engine {
     ) -> Result<(), CommitError> {
         match self {
             Self::Memory(engine) => engine.claim(row, expected, epoch).await,
+            Self::Rocks(engine) => engine.claim(row, expected, epoch).await,
         }
     }
 
     /// Applies the writes: on `Ok` they can be read, and a crash may still lose them. Writes of
     /// several lanes come together only where [`Engine::groups_lanes`] says so; then all are
     /// applied or none.
-    pub async fn apply(&self, writes: Vec<Write>) -> Result<(), CommitError> {
+    pub async fn apply(&self, writes: Arc<[Write]>) -> Result<(), CommitError> {
         match self {
-            Self::Memory(engine) => engine.apply(writes).await,
+            Self::Memory(engine) => engine.apply(&writes).await,
+            Self::Rocks(engine) => engine.apply(writes).await,
         }
     }
 
@@ -152,13 +162,14 @@ impl Engine {
     pub async fn sync(&self) -> Result<(), CommitError> {
         match self {
             Self::Memory(engine) => engine.sync().await,
+            Self::Rocks(engine) => engine.sync().await,
         }
     }
 
     /// Whether one write-ahead log serves all lanes, so that their commits share a sync.
     pub fn groups_lanes(&self) -> bool {
         match self {
-            Self::Memory(_) => true,
+            Self::Memory(_) | Self::Rocks(_) => true,
         }
     }
 
@@ -167,6 +178,7 @@ impl Engine {
     pub fn failure_is_fatal(&self) -> bool {
         match self {
             Self::Memory(_) => false,
+            Self::Rocks(_) => true,
         }
     }
 }

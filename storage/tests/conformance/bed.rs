@@ -1,0 +1,219 @@
+//! Where a case runs: an engine with a disk that can crash, and tables to write.
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use comity_runtime::Runtime;
+use comity_storage::{
+    Apply, At, Damaged, Engine, Family, Home, Key, KeyReader, KeyWriter, LaneWriter, Lanes,
+    Options, Row, Store, Table, Tenant, TenantId,
+    engine::{Memory, Rocks, rocks},
+    postcard_value,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Memory,
+    Rocks,
+}
+
+/// An engine and what is under it.
+pub struct Bed {
+    pub lanes: u8,
+    pub sync: bool,
+    pub appliers: Vec<Arc<dyn Apply>>,
+    pub engine: Engine,
+    runtime: Runtime,
+    /// RocksDB's folders: each crash goes on in a copy of the last.
+    folders: Option<(tempfile::TempDir, u32)>,
+}
+
+impl Bed {
+    /// `None` where the engine is not at hand, which is said aloud.
+    pub async fn new(kind: Kind, lanes: u8) -> Option<Self> {
+        let runtime = Runtime::system();
+        let (engine, folders) = match kind {
+            Kind::Memory => (Engine::Memory(Memory::new()), None),
+            Kind::Rocks => {
+                let folder = tempfile::tempdir().unwrap();
+                let config = rocks::Config::new(folder.path().join("0"));
+                let engine = Rocks::open(config, &runtime).await.unwrap();
+                (Engine::Rocks(engine), Some((folder, 0)))
+            }
+        };
+        Some(Self {
+            lanes,
+            sync: true,
+            appliers: Vec::new(),
+            engine,
+            runtime,
+            folders,
+        })
+    }
+
+    /// A store as a process opens it: over the same rows as all others of this bed.
+    pub fn store(&self) -> Store {
+        let options = Options {
+            lanes: Lanes::new(self.lanes).unwrap(),
+            sync: self.sync,
+            on_fatal: Arc::new(|_| {}),
+            appliers: self.appliers.clone(),
+        };
+        Store::new(self.engine.clone(), options, self.runtime.clone())
+    }
+
+    pub async fn tenant(&self) -> Tenant {
+        self.store().tenant(TenantId(1)).await.unwrap()
+    }
+
+    /// The process is gone without a word. In memory what was not synced is gone too; RocksDB goes
+    /// on with the files as they lie; PostgreSQL has what it has.
+    pub async fn crash(&mut self) {
+        match &self.engine {
+            Engine::Memory(memory) => self.engine = Engine::Memory(memory.crash()),
+            Engine::Rocks(_) => {
+                let (folder, n) = self.folders.as_mut().unwrap();
+                let from = folder.path().join(n.to_string());
+                *n += 1;
+                let to = folder.path().join(n.to_string());
+                copy(&from, &to);
+                let config = rocks::Config::new(to);
+                self.engine = Engine::Rocks(Rocks::open(config, &self.runtime).await.unwrap());
+            }
+        }
+    }
+
+    /// The folder in use.
+    pub fn folder(&self) -> PathBuf {
+        let (folder, n) = self.folders.as_ref().unwrap();
+        folder.path().join(n.to_string())
+    }
+
+    pub fn memory(&self) -> &Memory {
+        match &self.engine {
+            Engine::Memory(memory) => memory,
+            other => panic!("a case for the memory engine on {other:?}"),
+        }
+    }
+}
+
+/// The files of a folder, in the order in which RocksDB needs them: what the manifest names must
+/// be there, what is there and not named is dropped.
+pub fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let mut names: Vec<_> = std::fs::read_dir(from)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort_by_key(|name| name.to_string_lossy().ends_with(".sst"));
+    for name in names {
+        if name != "LOCK" {
+            std::fs::copy(from.join(&name), to.join(&name)).unwrap();
+        }
+    }
+}
+
+/// Small mutable rows of a user.
+pub struct Notes;
+/// Large rows of a user.
+pub struct Bodies;
+/// Rows that carry no position, keyed by that of their commit.
+pub struct Marks;
+
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub struct NoteKey(pub String, pub u64);
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub struct MarkKey(pub String, pub At);
+#[derive(Debug, PartialEq, Eq, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Note(pub String);
+postcard_value!(Note);
+
+impl Key for NoteKey {
+    fn home(&self) -> Home<'_> {
+        Home::User(&self.0)
+    }
+    fn write(&self, to: &mut KeyWriter) {
+        to.str(&self.0).u64(self.1);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        Ok(Self(from.str()?, from.u64()?))
+    }
+}
+
+impl Key for MarkKey {
+    fn home(&self) -> Home<'_> {
+        Home::User(&self.0)
+    }
+    fn write(&self, to: &mut KeyWriter) {
+        to.str(&self.0).position(self.1);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        Ok(Self(from.str()?, from.position()?))
+    }
+}
+
+impl Table for Notes {
+    const NAME: &'static str = "notes";
+    const FAMILY: Family = Family::Hot;
+    const TAG: [u8; 2] = *b"zn";
+    type Key = NoteKey;
+    type Value = Note;
+}
+
+impl Table for Bodies {
+    const NAME: &'static str = "bodies";
+    const FAMILY: Family = Family::Body;
+    const TAG: [u8; 2] = *b"zb";
+    type Key = NoteKey;
+    type Value = Bytes;
+}
+
+impl Table for Marks {
+    const NAME: &'static str = "marks";
+    const FAMILY: Family = Family::Index;
+    const TAG: [u8; 2] = *b"zm";
+    const STAMPED: bool = false;
+    type Key = MarkKey;
+    type Value = ();
+}
+
+pub const ALICE: &str = "@alice:localhost";
+
+pub fn key(n: u64) -> NoteKey {
+    NoteKey(ALICE.into(), n)
+}
+
+pub fn note(text: impl ToString) -> Note {
+    Note(text.to_string())
+}
+
+/// Alice's lane.
+pub fn lane(tenant: &Tenant) -> &LaneWriter {
+    tenant.lane(Home::User(ALICE))
+}
+
+/// A user of another slot, and with several lanes of another lane.
+pub fn stranger(tenant: &Tenant) -> String {
+    let mine = Home::User(ALICE).slot();
+    let users = (0..).map(|n| format!("@u{n}:localhost"));
+    let lanes = tenant.lanes();
+    users
+        .into_iter()
+        .find(|user| {
+            let slot = Home::User(user).slot();
+            slot != mine && (lanes.count() == 1 || lanes.of(slot) != lanes.of(mine))
+        })
+        .unwrap()
+}
+
+pub async fn read(tenant: &Tenant, n: u64) -> Option<Row<Note>> {
+    tenant.reader().get::<Notes>(&key(n)).await.unwrap()
+}
+
+/// Writes a note, answered.
+pub async fn put(tenant: &Tenant, n: u64, text: &str) -> u64 {
+    let lane = lane(tenant);
+    let mut batch = lane.batch();
+    batch.put::<Notes>(&key(n), &note(text));
+    lane.commit(batch).await.unwrap()
+}
