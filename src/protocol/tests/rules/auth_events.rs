@@ -214,6 +214,15 @@ fn d2_the_room_needs_an_accepted_create_event() {
     assert_eq!(verdict(&world, &event), Err(Rejection::NoCreate));
 }
 
+/// Type, state key, sender, content; the keys by their first letter, members by their user.
+type Selected = (
+    &'static str,
+    Option<&'static str>,
+    &'static str,
+    Value,
+    &'static [&'static str],
+);
+
 /// [Auth events selection](https://spec.matrix.org/v1.19/server-server-api/#auth-events-selection):
 /// the keys, event by event.
 #[test]
@@ -222,7 +231,7 @@ fn auth_events_selection() {
         json!({ "membership": "invite", "third_party_invite": { "signed": { "token": "token" } } });
     let join = json!({ "membership": "join", "join_authorised_via_users_server": "@eve:three" });
     let odd = json!({ "membership": "join", "join_authorised_via_users_server": 1 });
-    let table: [(&str, Option<&str>, &str, Value, &[&str]); 9] = [
+    let table: [Selected; 9] = [
         ("m.room.create", Some(""), ADA, json!({}), &[]),
         ("m.room.message", None, ADA, json!({}), &["C", "P", ADA]),
         ("m.room.topic", Some(""), ADA, json!({}), &["C", "P", ADA]),

@@ -323,6 +323,172 @@ fn d4_the_first_join() {
     }
 }
 
+/// Third-party invites: a signature of the right key, for this user, by this sender, of this room.
+#[test]
+fn d4_third_party_invites() {
+    use comity_protocol::{canonical, unpadded};
+    use ed25519_dalek::{Signer, SigningKey};
+
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let public = unpadded::encode(key.verifying_key().as_bytes());
+    let url_safe = unpadded::encode_url_safe(key.verifying_key().as_bytes());
+    let other = unpadded::encode(SigningKey::from_bytes(&[8; 32]).verifying_key().as_bytes());
+    let signed = |mxid: &str, token: &str| {
+        let mut signed = json!({ "mxid": mxid, "token": token });
+        let text = canonical::to_canonical(&signed).unwrap();
+        let signature = unpadded::encode(&key.sign(text.as_bytes()).to_bytes());
+        signed["signatures"] = json!({ "identity.example": { "ed25519:0": signature } });
+        signed
+    };
+    let good = signed(TARGET, "token");
+    let mut forged = good.clone();
+    forged["mxid"] = json!(HELPER);
+    let mut unsigned = good.clone();
+    unsigned["signatures"] = json!({});
+    let mut misnamed = good.clone();
+    misnamed["signatures"]["identity.example"] =
+        json!({ "rsa:0": "AA", "ed25519:1": "AA", "x": 1 });
+    let keys = json!({ "public_key": public });
+    // What is signed, the room's keys, who invites, whom, what they are; and the verdict.
+    let table = [
+        (json!({ "signed": good }), &keys, SENDER, TARGET, None, true),
+        (
+            json!({ "signed": good }),
+            &json!({ "public_key": url_safe }),
+            SENDER,
+            TARGET,
+            None,
+            true,
+        ),
+        (
+            json!({ "signed": good }),
+            &json!({ "public_keys": [{ "public_key": other }, { "public_key": public }] }),
+            SENDER,
+            TARGET,
+            None,
+            true,
+        ),
+        (
+            json!({ "signed": good }),
+            &keys,
+            SENDER,
+            TARGET,
+            Some("leave"),
+            true,
+        ),
+        (
+            json!({ "signed": good }),
+            &keys,
+            SENDER,
+            TARGET,
+            Some("ban"),
+            false,
+        ),
+        (
+            json!({ "signed": good }),
+            &json!({ "public_key": other }),
+            SENDER,
+            TARGET,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": good }),
+            &json!({}),
+            SENDER,
+            TARGET,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": good }),
+            &keys,
+            CREATOR,
+            TARGET,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": good }),
+            &keys,
+            SENDER,
+            HELPER,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": forged }),
+            &keys,
+            SENDER,
+            HELPER,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": unsigned }),
+            &keys,
+            SENDER,
+            TARGET,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": misnamed }),
+            &keys,
+            SENDER,
+            TARGET,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": signed(TARGET, "another") }),
+            &keys,
+            SENDER,
+            TARGET,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": { "mxid": TARGET } }),
+            &keys,
+            SENDER,
+            TARGET,
+            None,
+            false,
+        ),
+        (
+            json!({ "signed": { "token": "token" } }),
+            &keys,
+            SENDER,
+            TARGET,
+            None,
+            false,
+        ),
+        (json!({}), &keys, SENDER, TARGET, None, false),
+    ];
+    for version in RoomVersion::ALL {
+        for (invite, keys, sender, target, membership, expected) in &table {
+            let mut table = Table::new(version);
+            // Whoever holds the promise need not be in the room any more.
+            table.member(SENDER, Some("leave"));
+            table.member(target, *membership);
+            table.put(
+                "m.room.third_party_invite",
+                "token",
+                SENDER,
+                (*keys).clone(),
+            );
+            let content = json!({ "membership": "invite", "third_party_invite": invite });
+            let event = table.event("m.room.member", Some(target), sender, content);
+            assert_eq!(
+                table.verdict(&event),
+                *expected,
+                "{version} {invite} {keys}"
+            );
+        }
+    }
+}
+
 /// What it takes to send: membership, level, state keys, servers, aliases, redactions.
 #[test]
 fn d4_sending() {

@@ -19,7 +19,10 @@
 
 mod auth_events;
 mod auth_table;
+mod drawn;
 mod event;
+mod hostile;
+mod msc4297;
 mod naive_v1;
 mod oracle;
 mod stories;
