@@ -10,7 +10,8 @@ if [ ! -x target/quick/comity ]; then
 fi
 cargo build --profile quick --locked --bin comity
 
-export COMITY_SERVER_NAME=${COMITY_SERVER_NAME:-localhost} COMITY_DATA_DIR=${COMITY_DATA_DIR:-./data}
+export COMITY_SERVER_NAME=${COMITY_SERVER_NAME:-localhost}
+export COMITY_PUBLIC_BASEURL=${COMITY_PUBLIC_BASEURL:-http://127.0.0.1:8008} COMITY_DATA_DIR=${COMITY_DATA_DIR:-./data}
 cat <<END
 
   Comity serves $COMITY_SERVER_NAME on http://127.0.0.1:8008 with its data in $COMITY_DATA_DIR.

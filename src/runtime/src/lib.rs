@@ -93,7 +93,7 @@ impl Runtime {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tokio::spawn(future.instrument(tracing::error_span!(parent: None, "task", name)))
+        tokio::spawn(future.instrument(tracing::error_span!(parent: None, "task", task = name)))
     }
 
     /// Starts an operating system thread, for a loop that blocks for good (a log's sync thread).

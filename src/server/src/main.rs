@@ -1,3 +1,7 @@
-//! The comity binary: command line, configuration, composition.
+//! The `comity` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    comity_server::cli::main()
+}

@@ -1,0 +1,174 @@
+//! `comity doctor`: what would keep the server from running well, before its users notice.
+
+use std::{fs, io::Write, net::SocketAddr, path::Path, time::Duration};
+
+use comity_runtime::Runtime;
+
+use super::{Failure, print, serve};
+use crate::{config::Config, http::Listener};
+
+/// What a check found.
+enum Finding {
+    Good(String),
+    /// The server runs, but not as it could.
+    Doubtful(String),
+    /// The server does not run.
+    Bad(String),
+}
+
+use Finding::{Bad, Doubtful, Good};
+
+/// Runs every check and prints each finding; fails when one of them is bad.
+pub(super) fn doctor(config: Result<Config, Failure>) -> Result<(), Failure> {
+    let config = match config {
+        Ok(config) => config,
+        Err(Failure(lines)) => {
+            let findings: Vec<_> = lines
+                .into_iter()
+                .map(|line| ("configuration", Bad(line)))
+                .collect();
+            return report(&findings);
+        }
+    };
+    let runtime = Runtime::system();
+    let name = config.server_name.to_string();
+    let mut findings = vec![
+        ("configuration", Good(format!("for {name}"))),
+        ("certificate", certificate(&config)),
+        ("port", port(config.listen.client)),
+    ];
+    findings.extend(
+        config
+            .listen
+            .federation
+            .map(|address| ("port", port(address))),
+    );
+    findings.push(("open files", open_files()));
+    findings.push(("clock", clock(runtime.clock().now_ms())));
+    findings.extend(
+        disk(&config.data_dir, &runtime)
+            .into_iter()
+            .map(|finding| ("disk", finding)),
+    );
+    report(&findings)
+}
+
+fn report(findings: &[(&str, Finding)]) -> Result<(), Failure> {
+    for (what, finding) in findings {
+        let (mark, text) = match finding {
+            Good(text) => ("ok   ", text),
+            Doubtful(text) => ("doubt", text),
+            Bad(text) => ("BAD  ", text),
+        };
+        print(&format!("{mark} {what}: {text}\n"))?;
+    }
+    match findings
+        .iter()
+        .filter(|(_, finding)| matches!(finding, Bad(_)))
+        .count()
+    {
+        0 => Ok(()),
+        bad => Err(Failure::new(format!(
+            "the server would not run ({bad} of the checks are bad)"
+        ))),
+    }
+}
+
+fn certificate(config: &Config) -> Finding {
+    match serve::tls(config) {
+        Ok(Some(_)) => Good("certificate and key go together".to_owned()),
+        Ok(None) => Good("none: connections are plain, TLS is a reverse proxy's".to_owned()),
+        Err(Failure(lines)) => Bad(lines.join("; ")),
+    }
+}
+
+fn port(address: SocketAddr) -> Finding {
+    // tokio's sockets want a reactor around them.
+    let bound = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .and_then(|reactor| {
+            let _inside = reactor.enter();
+            Listener::bind(address, None).map(drop)
+        });
+    match bound {
+        Ok(()) => Good(format!("{address} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Doubtful(format!("{address} is taken: by a running server?"))
+        }
+        Err(error) => Bad(format!("{address}: {error}")),
+    }
+}
+
+fn open_files() -> Finding {
+    match serve::open_files() {
+        files if files < 4_096 => Doubtful(format!(
+            "{files}, so {} connections at once: raise the limit (LimitNOFILE= in systemd)",
+            files / 4 * 3
+        )),
+        files => Good(format!("{files}")),
+    }
+}
+
+/// Matrix's signatures and tokens are dated.
+fn clock(now_ms: u64) -> Finding {
+    const START_OF_2026: u64 = 1_767_225_600_000;
+    const START_OF_2100: u64 = 4_102_444_800_000;
+    match now_ms {
+        START_OF_2026..START_OF_2100 => Good("says a year that can be".to_owned()),
+        _ => Bad("is years off: other servers would refuse what we sign".to_owned()),
+    }
+}
+
+fn disk(folder: &Path, runtime: &Runtime) -> Vec<Finding> {
+    let shown = folder.display();
+    if let Err(error) = fs::create_dir_all(folder) {
+        return vec![Bad(format!("cannot make {shown}: {error}"))];
+    }
+    let mut findings = Vec::new();
+    findings.push(match rustix::fs::statvfs(folder) {
+        Ok(space) => {
+            let free = space.f_bavail.saturating_mul(space.f_frsize) >> 20;
+            let text = format!("{free} MiB free for {shown}");
+            if free < 1_024 {
+                Doubtful(text)
+            } else {
+                Good(text)
+            }
+        }
+        Err(error) => Doubtful(format!("free space of {shown} is unknown: {error}")),
+    });
+    findings.push(match fsync(folder, runtime) {
+        Ok(slowest) => {
+            let text = format!(
+                "a write is safe after {:.1} ms at most",
+                slowest.as_secs_f64() * 1e3
+            );
+            if slowest > Duration::from_millis(50) {
+                Doubtful(text)
+            } else {
+                Good(text)
+            }
+        }
+        Err(error) => Bad(format!("cannot write in {shown}: {error}")),
+    });
+    findings
+}
+
+/// The slowest of a few small fsynced writes, what a message waits for.
+fn fsync(folder: &Path, runtime: &Runtime) -> std::io::Result<Duration> {
+    let path = folder.join(".doctor");
+    let slowest = (|| {
+        let mut file = fs::File::create(&path)?;
+        let mut slowest = Duration::ZERO;
+        for _ in 0..10 {
+            let began = runtime.clock().monotonic();
+            file.write_all(&[0; 4_096])?;
+            file.sync_data()?;
+            slowest = slowest.max(runtime.clock().monotonic().saturating_sub(began));
+        }
+        Ok(slowest)
+    })();
+    let _ = fs::remove_file(&path);
+    slowest
+}

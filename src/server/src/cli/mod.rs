@@ -1,0 +1,108 @@
+//! The command line.
+
+mod doctor;
+mod serve;
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+/// A Matrix homeserver.
+#[derive(Debug, Parser)]
+#[command(name = "comity", version, arg_required_else_help = true)]
+struct Arguments {
+    /// The configuration file. Without one, environment variables and defaults apply.
+    #[arg(long, short, global = true, env = "COMITY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server until SIGTERM or SIGINT.
+    Serve,
+    /// Check or explain the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look for what would keep the server from running well: configuration, ports, clock, disk, store.
+    Doctor,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether the configuration can be used.
+    Check,
+    /// Print a configuration file with every key, its default and its meaning.
+    Reference,
+}
+
+/// Why a command failed: what to print, a line each.
+#[derive(Debug)]
+pub(crate) struct Failure(Vec<String>);
+
+impl Failure {
+    fn new(cause: impl Display) -> Self {
+        Self(vec![cause.to_string()])
+    }
+
+    /// With what was being done.
+    fn doing(what: impl Display) -> impl FnOnce(io::Error) -> Self {
+        move |cause| Self(vec![format!("{what}: {cause}")])
+    }
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Config(ConfigCommand::Reference) => print(&config::reference()),
+        Command::Config(ConfigCommand::Check) => check(&arguments),
+        Command::Serve => load(&arguments).and_then(serve::serve),
+        Command::Doctor => doctor::doctor(load(&arguments)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(lines)) => {
+            for line in lines {
+                let _ = writeln!(io::stderr(), "error: {line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(arguments: &Arguments) -> Result<Config, Failure> {
+    // A variable that is no text can't be one of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name != "COMITY_CONFIG");
+    Config::load(arguments.config.as_deref(), environment)
+        .map_err(|problems| Failure(problems.iter().map(ToString::to_string).collect()))
+}
+
+fn check(arguments: &Arguments) -> Result<(), Failure> {
+    let config = load(arguments)?;
+    print(&format!(
+        "The configuration can be used: {} at {}, data in {}.\n",
+        config.server_name,
+        config.public_baseurl,
+        config.data_dir.display()
+    ))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever read it has read enough (`| head`).
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(Failure::doing("cannot print")),
+    }
+}

@@ -1,0 +1,291 @@
+//! Every key of the configuration, once: its type, its default, what it means.
+
+use std::{fmt, net::SocketAddr, path::PathBuf};
+
+use comity_protocol::id::OwnedServerName;
+use figment::value::Value;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// One key as the reference and the environment see it.
+pub(super) struct Entry {
+    /// The section, empty at the top.
+    pub section: &'static str,
+    pub key: &'static str,
+    pub doc: Vec<&'static str>,
+    pub default: serde_json::Value,
+    /// Reads an environment variable's text.
+    pub parse: fn(&str) -> Result<Value, &'static str>,
+}
+
+impl Entry {
+    /// `section.key`
+    pub fn path(&self) -> String {
+        match self.section {
+            "" => self.key.to_owned(),
+            section => format!("{section}.{}", self.key),
+        }
+    }
+}
+
+/// Declares a section: its struct, its defaults, its entries.
+macro_rules! section {
+    ($(#[doc = $about:literal])* $name:ident {
+        $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:expr,)*
+    }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        pub struct $name {
+            $($(#[doc = $doc])+ pub $key: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+
+        impl $name {
+            fn entries(section: &'static str) -> Vec<Entry> {
+                let defaults = Self::default();
+                vec![$(Entry {
+                    section,
+                    key: stringify!($key),
+                    doc: vec![$($doc.trim_ascii_start()),+],
+                    default: serde_json::to_value(&defaults.$key).unwrap_or_default(),
+                    parse: <$type as Setting>::parse,
+                }),*]
+            }
+        }
+    };
+}
+
+section! {
+    /// The keys at the top, before any section.
+    General {
+        /// The name in every user and room id (`@alice:example.org`). Must be set, and never changes.
+        server_name: Option<OwnedServerName> = None,
+        /// Where clients reach this server. Unset: `https://` and the server name.
+        public_baseurl: Option<String> = None,
+        /// The folder of everything that is kept on this machine; relative to where the server is started.
+        data_dir: PathBuf = PathBuf::from("./data"),
+    }
+}
+
+section! {
+    /// `[listen]`: where connections come in.
+    Listen {
+        /// IP address and port for clients. Plain HTTP unless `client_tls` says otherwise.
+        client: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8008)),
+        /// IP address and port for other servers, usually `0.0.0.0:8448`. Unset: not opened. TLS when there is a
+        /// certificate. Both listeners serve the same paths.
+        federation: Option<SocketAddr> = None,
+        /// PEM file with the certificate and those of its issuers.
+        tls_cert: Option<PathBuf> = None,
+        /// PEM file with the certificate's private key.
+        tls_key: Option<PathBuf> = None,
+        /// Whether the listener for clients speaks TLS too (without it, put a reverse proxy in front).
+        client_tls: bool = false,
+        /// Connections held at once; more wait in the operating system's queue. Unset: as many as the process may
+        /// open files, less a quarter.
+        max_connections: Option<usize> = None,
+    }
+}
+
+section! {
+    /// `[outbound]`: requests to other servers.
+    Outbound {
+        /// PEM files with certificate authorities to trust besides the system's.
+        extra_ca_files: Vec<PathBuf> = Vec::new(),
+        /// Whether requests may go to private, loopback and link-local addresses. For test networks only.
+        allow_private_addresses: bool = false,
+    }
+}
+
+section! {
+    /// `[registration]`: who may sign up.
+    Registration {
+        /// Whether anyone may. Otherwise accounts are made by `comity user add`, by token or by shared secret.
+        open: bool = false,
+        /// Whether guests may look around without an account.
+        guests: bool = false,
+        /// The secret of `/_synapse/admin/v1/register`, by which scripts make accounts. Unset: closed.
+        shared_secret: Option<Secret> = None,
+    }
+}
+
+section! {
+    /// `[limits]`: rate limits.
+    Limits {
+        /// Whether rate limits apply. Switch them off for tests and benchmarks only.
+        enabled: bool = true,
+    }
+}
+
+section! {
+    /// `[rooms]`: what new rooms are like.
+    Rooms {
+        /// The room version of a room whose creator names none.
+        default_version: String = "12".to_owned(),
+    }
+}
+
+section! {
+    /// `[log]`: what is written to standard error.
+    Log {
+        /// `text` for people, `json` for machines.
+        format: LogFormat = LogFormat::Text,
+        /// `error`, `warn`, `info`, `debug` or `trace`; also by module: `info,comity_rooms=debug`.
+        level: String = "info".to_owned(),
+    }
+}
+
+section! {
+    /// `[storage]`: where the data is kept.
+    Storage {
+        /// `rocksdb` (below `data_dir`), `postgres` (at `url`), or `memory` (gone at the end; for tests).
+        engine: StorageEngine = StorageEngine::Rocksdb,
+        /// The PostgreSQL database: `postgresql://user:password@host/database`.
+        url: Option<Secret> = None,
+        /// Whether an answer waits until what it promises is on the disk. Without, a power cut loses seconds.
+        sync: bool = true,
+        /// How many lanes a new store is divided into, a power of two up to 64; fixed when the store is made.
+        lanes: u32 = 1,
+    }
+}
+
+/// What is written, by section.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Settings {
+    #[serde(flatten, skip_deserializing)]
+    pub general: General,
+    pub listen: Listen,
+    pub outbound: Outbound,
+    pub registration: Registration,
+    pub limits: Limits,
+    pub rooms: Rooms,
+    pub log: Log,
+    pub storage: Storage,
+}
+
+/// Every key, in the reference's order.
+pub(super) fn entries() -> Vec<Entry> {
+    [
+        General::entries(""),
+        Listen::entries("listen"),
+        Outbound::entries("outbound"),
+        Registration::entries("registration"),
+        Limits::entries("limits"),
+        Rooms::entries("rooms"),
+        Log::entries("log"),
+        Storage::entries("storage"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What keeps the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageEngine {
+    /// Embedded, in `data_dir`.
+    Rocksdb,
+    /// A PostgreSQL server.
+    Postgres,
+    /// Nothing is kept beyond the process.
+    Memory,
+}
+
+/// A text that is neither printed nor logged.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("(secret)")
+    }
+}
+
+/// How an environment variable's text becomes a value of this type. Which type a key has decides, never what the
+/// text looks like: a secret of digits stays a secret.
+trait Setting {
+    fn parse(text: &str) -> Result<Value, &'static str>;
+}
+
+macro_rules! texts {
+    ($($type:ty)*) => {$(
+        impl Setting for $type {
+            fn parse(text: &str) -> Result<Value, &'static str> {
+                Ok(Value::from(text))
+            }
+        }
+    )*};
+}
+
+texts!(String PathBuf SocketAddr OwnedServerName Secret LogFormat StorageEngine);
+
+macro_rules! numbers {
+    ($($type:ty)*) => {$(
+        impl Setting for $type {
+            fn parse(text: &str) -> Result<Value, &'static str> {
+                text.parse::<$type>().map(Value::from).map_err(|_| "is a number")
+            }
+        }
+    )*};
+}
+
+numbers!(u32 usize);
+
+impl Setting for bool {
+    fn parse(text: &str) -> Result<Value, &'static str> {
+        match text {
+            "true" | "1" | "yes" => Ok(Value::from(true)),
+            "false" | "0" | "no" => Ok(Value::from(false)),
+            _ => Err("is true or false"),
+        }
+    }
+}
+
+impl<T: Setting> Setting for Option<T> {
+    fn parse(text: &str) -> Result<Value, &'static str> {
+        T::parse(text)
+    }
+}
+
+/// Separated by commas.
+impl<T: Setting> Setting for Vec<T> {
+    fn parse(text: &str) -> Result<Value, &'static str> {
+        let parts = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
+        Ok(Value::from(
+            parts.map(T::parse).collect::<Result<Vec<_>, _>>()?,
+        ))
+    }
+}
