@@ -1,0 +1,200 @@
+//! Signing in: a device, a session, a pair of tokens.
+
+use comity_storage::{Expect, Home};
+
+use crate::{
+    AccountError, Accounts, Change,
+    attempts::Attempts,
+    limits::Limit,
+    tables::{Device, Devices, Session, Sessions, UserKey, UserPart, Users},
+    token::Grant,
+};
+
+/// Longest device id and device name, in bytes.
+const MAX_DEVICE_BYTES: usize = 255;
+
+/// The device that signs in.
+#[derive(Clone, Debug, Default)]
+pub struct NewDevice {
+    /// Its id, or `None` for a new one. Signing in on a device that is there ends its tokens of before.
+    pub device_id: Option<String>,
+    /// Its name, if it is new.
+    pub display_name: Option<String>,
+    /// Whether its client can refresh. If not, its token doesn't expire.
+    pub refresh: bool,
+}
+
+/// What a login or refresh hands out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The user's id.
+    pub user_id: String,
+    /// The device's id.
+    pub device_id: String,
+    /// The access token.
+    pub access_token: String,
+    /// The refresh token, for clients that can refresh.
+    pub refresh_token: Option<String>,
+    /// How long the access token is good; `None`: until it is revoked.
+    pub expires_in_ms: Option<u64>,
+}
+
+impl Accounts {
+    /// Signs in with a password, by localpart or user id. `address` is where the request came from.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login>
+    ///
+    /// # Errors
+    /// [`AccountError::WrongCredentials`] alike for a wrong password and an unknown user (R1.4);
+    /// [`AccountError::Deactivated`] and [`AccountError::LimitExceeded`] (G9).
+    pub async fn password_login(
+        &self,
+        name: &str,
+        password: &str,
+        address: &str,
+        device: NewDevice,
+    ) -> Result<Issued, AccountError> {
+        self.0.limits.take(Limit::LoginByAddress, address)?;
+        let user_id = self.checked_password(name, password).await?;
+        self.login(&user_id, device).await
+    }
+
+    /// The id of the user with this name and password; failures count against the account.
+    pub(crate) async fn checked_password(
+        &self,
+        name: &str,
+        password: &str,
+    ) -> Result<String, AccountError> {
+        let user_id = self.local_user_id(name);
+        let key = user_id.as_deref().unwrap_or_default();
+        self.0.limits.check(Limit::FailedLoginByAccount, key)?;
+        // One hash is computed for every attempt, also for names that can't be (G10).
+        let right = self.verify_password(key, password).await?;
+        match user_id {
+            Some(user_id) if right => Ok(user_id),
+            _ => {
+                self.0.limits.take(Limit::FailedLoginByAccount, key)?;
+                Err(AccountError::WrongCredentials)
+            }
+        }
+    }
+
+    /// Signs a user in who has proved who they are.
+    ///
+    /// # Errors
+    /// [`AccountError::Deactivated`], [`AccountError::InvalidParam`] for a device that can't be; the store's.
+    pub async fn login(&self, user_id: &str, device: NewDevice) -> Result<Issued, AccountError> {
+        check_device(&device)?;
+        let device_id = match &device.device_id {
+            Some(id) if !id.is_empty() => id.clone(),
+            _ => self
+                .0
+                .runtime
+                .random()
+                .alphanumeric(10)
+                .to_ascii_uppercase(),
+        };
+        let session = self.new_session(device.refresh);
+        let lane = self.0.tenant.lane(Home::User(user_id));
+        let (user_key, key) = (
+            UserKey(user_id.to_owned()),
+            UserPart::new(user_id, &device_id),
+        );
+        let mut attempts = Attempts::default();
+        loop {
+            let reader = lane.reader();
+            let (user, old_device, old_session) = futures_util::try_join!(
+                self.existing(&reader, user_id),
+                async { Ok(reader.get::<Devices>(&key).await?) },
+                async { Ok(reader.get::<Sessions>(&key).await?) },
+            )?;
+            let mut batch = lane.batch();
+            // An account that is deactivated meanwhile must not gain a session.
+            batch.expect::<Users>(&user_key, Expect::At(user.pos));
+            let was = old_session
+                .as_ref()
+                .map_or(Expect::Absent, |row| Expect::At(row.pos));
+            batch.expect::<Sessions>(&key, was);
+            if old_device.is_none() {
+                let row = Device {
+                    display_name: device.display_name.clone(),
+                    created_ts: self.now_ms(),
+                };
+                batch.put::<Devices>(&key, &row);
+                batch.log(
+                    Change::Device {
+                        device: device_id.clone(),
+                    }
+                    .record(user_id),
+                );
+            }
+            let ended = old_session.map(|row| Change::TokensEnded {
+                session: row.value.id,
+                from_generation: None,
+            });
+            if let Some(ended) = &ended {
+                batch.log(ended.record(user_id));
+            }
+            batch.put::<Sessions>(&key, &session);
+            if attempts.commit(lane, batch).await?.is_some() {
+                if let Some(ended) = &ended {
+                    self.0.live.apply(user_id, ended);
+                }
+                return self.issue(user_id, &device_id, &session);
+            }
+        }
+    }
+
+    pub(crate) fn new_session(&self, refreshed: bool) -> Session {
+        Session {
+            id: self.0.runtime.random().bytes(),
+            refreshed,
+            generation: 0,
+            used: true,
+        }
+    }
+
+    /// The tokens of a session's newest generation.
+    pub(crate) fn issue(
+        &self,
+        user_id: &str,
+        device_id: &str,
+        session: &Session,
+    ) -> Result<Issued, AccountError> {
+        let grant = Grant {
+            user: user_id.to_owned(),
+            device: device_id.to_owned(),
+            session: session.id,
+            generation: session.generation,
+        };
+        let now = self.now_ms();
+        let lifetime = u64::try_from(self.0.config.access_token_lifetime.as_millis());
+        let lifetime = session.refreshed.then(|| lifetime.unwrap_or(u64::MAX));
+        let refresh = session.refreshed.then(|| self.0.tokens.refresh(&grant));
+        Ok(Issued {
+            access_token: self.0.tokens.access(
+                &grant,
+                now,
+                lifetime.map(|l| now.saturating_add(l)),
+            )?,
+            refresh_token: refresh.transpose()?,
+            expires_in_ms: lifetime,
+            user_id: grant.user,
+            device_id: grant.device,
+        })
+    }
+}
+
+pub(crate) fn check_device(device: &NewDevice) -> Result<(), AccountError> {
+    let texts = [&device.device_id, &device.display_name];
+    if texts
+        .into_iter()
+        .flatten()
+        .any(|text| text.len() > MAX_DEVICE_BYTES)
+    {
+        return Err(AccountError::InvalidParam(
+            "The device's id or name is too long.",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Passwords: argon2id hashes as PHC strings, a bounded number computed at once.
+
+use argon2::{
+    Argon2, Params,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use comity_runtime::{Pool, Runtime};
+
+use crate::error::AccountError;
+
+/// Longest password, in bytes: what one hash may be made to read.
+pub const MAX_PASSWORD_BYTES: usize = 512;
+/// Callers that may wait for a hash; more are told to come back.
+const WAITING: usize = 256;
+
+/// What one password hash costs.
+#[derive(Clone, Copy, Debug)]
+pub struct PasswordCost {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// How many are computed at once.
+    pub parallel: usize,
+}
+
+impl Default for PasswordCost {
+    /// OWASP's recommendation for argon2id; two at once.
+    fn default() -> Self {
+        Self {
+            memory_kib: 19_456,
+            passes: 2,
+            parallel: 2,
+        }
+    }
+}
+
+/// Hashes and verifies passwords.
+#[derive(Debug)]
+pub(crate) struct Passwords {
+    pool: Pool,
+    runtime: Runtime,
+    params: Params,
+    /// The hash that an unknown user's password is compared with, so that it takes as long.
+    nobody: String,
+}
+
+impl Passwords {
+    pub(crate) fn new(cost: PasswordCost, runtime: &Runtime) -> Result<Self, AccountError> {
+        let params = Params::new(cost.memory_kib, cost.passes, 1, None)
+            .map_err(|_| AccountError::Internal("the cost of a password hash is out of range"))?;
+        let nobody = hash(
+            &params,
+            &runtime.random().bytes::<16>(),
+            &runtime.random().bytes::<16>(),
+        )?;
+        Ok(Self {
+            pool: runtime.pool("password", cost.parallel, WAITING),
+            runtime: runtime.clone(),
+            params,
+            nobody,
+        })
+    }
+
+    /// The hash to store.
+    pub(crate) async fn hash(&self, password: &str) -> Result<String, AccountError> {
+        check(password)?;
+        let (params, salt) = (self.params.clone(), self.runtime.random().bytes::<16>());
+        let password = password.to_owned();
+        self.pool
+            .run(move || hash(&params, password.as_bytes(), &salt))
+            .await?
+    }
+
+    /// Whether the password is the one that was hashed. Takes one hash's time also if there is none to compare with (G10).
+    pub(crate) async fn verify(
+        &self,
+        stored: Option<&str>,
+        password: &str,
+    ) -> Result<bool, AccountError> {
+        let known = stored.is_some();
+        let stored = stored.unwrap_or(&self.nobody).to_owned();
+        let fits = password.len() <= MAX_PASSWORD_BYTES;
+        let password = if fits {
+            password.to_owned()
+        } else {
+            String::new()
+        };
+        let params = self.params.clone();
+        let verified = self.pool.run(move || {
+            let hasher = Argon2::from(params);
+            PasswordHash::new(&stored)
+                .is_ok_and(|hash| hasher.verify_password(password.as_bytes(), &hash).is_ok())
+        });
+        Ok(verified.await? && known && fits)
+    }
+}
+
+fn check(password: &str) -> Result<(), AccountError> {
+    if password.is_empty() {
+        return Err(AccountError::InvalidParam("The password is empty."));
+    }
+    if password.len() > MAX_PASSWORD_BYTES {
+        return Err(AccountError::InvalidParam("The password is too long."));
+    }
+    Ok(())
+}
+
+fn hash(params: &Params, password: &[u8], salt: &[u8]) -> Result<String, AccountError> {
+    let hash = Argon2::from(params.clone()).hash_password_with_salt(password, salt);
+    hash.map(|hash| hash.to_string())
+        .map_err(|_| AccountError::Internal("a password could not be hashed"))
+}
