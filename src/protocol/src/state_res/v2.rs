@@ -1,7 +1,7 @@
 //! State resolution v2 and v2.1 ([algorithm](https://spec.matrix.org/v1.19/rooms/v12/#algorithm)).
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::checks::{Room, State, is_power_event};
 use super::order::{by_mainline, by_power};
@@ -63,18 +63,15 @@ pub(super) fn resolve<S: Events>(
     // 4.
     room.admit(&mut state, background, order)?;
 
-    // 5. What nobody disputed stands.
-    let mut resolved: BTreeMap<_, _> = conflict
-        .disputed
-        .keys()
-        .map(|key| (key.clone(), None))
-        .collect();
-    for (key, id) in state {
-        if unconflicted(&key).is_none() {
-            resolved.insert(key, Some(id));
-        }
-    }
-    resolved.extend(conflict.agreed);
+    // 5. What nobody disputed stands. An entry that no fork has may still come out: an event of the
+    // auth difference can have a key of its own.
+    let decided = state
+        .into_iter()
+        .filter(|(key, _)| unconflicted(key).is_none());
+    let decided: Vec<_> = decided.map(|(key, id)| (key, Some(id))).collect();
+    let mut resolved = conflict.agreed;
+    resolved.extend(conflict.disputed.into_keys().map(|key| (key, None)));
+    resolved.extend(decided);
     Ok(resolved)
 }
 

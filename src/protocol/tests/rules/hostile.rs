@@ -243,3 +243,53 @@ fn nothing_to_resolve() {
     );
     assert_eq!(resolved, Ok(fork));
 }
+
+/// An event that only the auth difference brings in may decide an entry no fork has; so it does
+/// also when the base has that entry already.
+#[test]
+fn an_entry_of_no_fork_does_not_hang_on_the_base() {
+    let join = json!({ "membership": "join" });
+    let member = |name, user, auth: &[&'static str]| -> Line {
+        (
+            name,
+            "m.room.member",
+            user,
+            user,
+            join.clone(),
+            auth.to_vec(),
+        )
+    };
+    for version in [RoomVersion::V11, RoomVersion::V12] {
+        let mut lines = beginning();
+        let open = json!({ "join_rule": "public" });
+        lines.extend([
+            (
+                "public",
+                "m.room.join_rules",
+                "",
+                ALICE,
+                open,
+                vec!["create", "alice", "levels"],
+            ),
+            member("eve", "@eve:x", &["create", "levels", "public"]),
+            member("bob", "@bob:x", &["create", "levels", "public"]),
+            member(
+                "bob by eve",
+                "@bob:x",
+                &["create", "levels", "public", "eve"],
+            ),
+        ]);
+        let drawn = Drawn::new(version, &lines, &mut ChaCha8Rng::seed_from_u64(0));
+        let common = ["create", "alice", "levels", "public"];
+        let state = |more: &[&str]| drawn.state(&[&common, more].concat());
+        let forks = [state(&["bob"]), state(&["bob by eve"])];
+        let expected = state(&["bob by eve", "eve"]);
+        for base in [state(&[]), state(&["eve"]), state(&["bob"])] {
+            assert_eq!(
+                drawn.world.resolve(&base, &forks.each_ref()),
+                expected,
+                "{version}"
+            );
+        }
+    }
+}
