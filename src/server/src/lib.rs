@@ -15,3 +15,4 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod log;
+pub mod store;

@@ -5,7 +5,10 @@ use std::{fs, io::Write, net::SocketAddr, path::Path, time::Duration};
 use comity_runtime::Runtime;
 
 use super::{Failure, print, serve};
-use crate::{config::Config, http::Listener};
+use crate::{
+    config::{Config, StorageEngine},
+    http::Listener,
+};
 
 /// What a check found.
 enum Finding {
@@ -50,6 +53,7 @@ pub(super) fn doctor(config: Result<Config, Failure>) -> Result<(), Failure> {
             .into_iter()
             .map(|finding| ("disk", finding)),
     );
+    findings.push(("store", store(&config, &runtime)));
     report(&findings)
 }
 
@@ -107,6 +111,32 @@ fn open_files() -> Finding {
             files / 4 * 3
         )),
         files => Good(format!("{files}")),
+    }
+}
+
+/// Opens what is there, and closes it again; takes no lane from a running server.
+fn store(config: &Config, runtime: &Runtime) -> Finding {
+    let folder = crate::store::folder(config);
+    if config.storage.engine == StorageEngine::Rocksdb && !folder.exists() {
+        return Good(format!(
+            "none yet: the first start makes {}",
+            folder.display()
+        ));
+    }
+    let reactor = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(reactor) => reactor,
+        Err(error) => return Bad(error.to_string()),
+    };
+    match reactor.block_on(crate::store::open(config, runtime)) {
+        Ok(_) => Good("opens".to_owned()),
+        // A server that runs has it, as it should.
+        Err(error) if matches!(port(config.listen.client), Doubtful(_)) => {
+            Doubtful(error.to_string())
+        }
+        Err(error) => Bad(error.to_string()),
     }
 }
 

@@ -10,7 +10,7 @@ use super::Failure;
 use crate::{
     config::Config,
     http::{self, Lifecycle, Limits, Listener, Phase, Tls},
-    log,
+    log, store,
 };
 
 /// Runs the server until it is asked to stop.
@@ -36,6 +36,8 @@ async fn run(config: Config) -> Result<(), Failure> {
     let lifecycle = Lifecycle::default();
     // Ports first: they fail soonest, and nothing has to be undone.
     let listeners = listeners(&config)?;
+    let store = store::open(&config, &runtime).await.map_err(Failure::new)?;
+    let tenant = store.tenant(store::TENANT).await.map_err(Failure::new)?;
     let router = composition();
     stop_on_signal(&runtime, &lifecycle)?;
 
@@ -48,6 +50,8 @@ async fn run(config: Config) -> Result<(), Failure> {
         "serving"
     );
     http::serve(listeners, router, limits, lifecycle, runtime).await;
+    // Without this the next start takes it for a crash.
+    tenant.close().await.map_err(Failure::new)?;
     tracing::info!("stopped");
     Ok(())
 }
