@@ -8,9 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub mod memory;
+pub mod postgres;
 pub mod rocks;
 
 pub use memory::Memory;
+pub use postgres::Postgres;
 pub use rocks::Rocks;
 
 use crate::{
@@ -115,6 +117,8 @@ pub enum Engine {
     Memory(Memory),
     /// A folder on this machine's disk.
     Rocks(Rocks),
+    /// A PostgreSQL database.
+    Postgres(Postgres),
 }
 
 impl Engine {
@@ -123,6 +127,7 @@ impl Engine {
         match self {
             Self::Memory(engine) => engine.get_many(keys).await,
             Self::Rocks(engine) => engine.get_many(keys).await,
+            Self::Postgres(engine) => engine.get_many(keys).await,
         }
     }
 
@@ -131,6 +136,7 @@ impl Engine {
         match self {
             Self::Memory(engine) => engine.scan_many(scans).await,
             Self::Rocks(engine) => engine.scan_many(scans).await,
+            Self::Postgres(engine) => engine.scan_many(scans).await,
         }
     }
 
@@ -145,6 +151,7 @@ impl Engine {
         match self {
             Self::Memory(engine) => engine.claim(row, expected, epoch).await,
             Self::Rocks(engine) => engine.claim(row, expected, epoch).await,
+            Self::Postgres(engine) => engine.claim(row, expected, epoch).await,
         }
     }
 
@@ -155,6 +162,7 @@ impl Engine {
         match self {
             Self::Memory(engine) => engine.apply(&writes).await,
             Self::Rocks(engine) => engine.apply(writes).await,
+            Self::Postgres(engine) => engine.apply(&writes).await,
         }
     }
 
@@ -163,6 +171,7 @@ impl Engine {
         match self {
             Self::Memory(engine) => engine.sync().await,
             Self::Rocks(engine) => engine.sync().await,
+            Self::Postgres(engine) => engine.sync().await,
         }
     }
 
@@ -170,6 +179,7 @@ impl Engine {
     pub fn groups_lanes(&self) -> bool {
         match self {
             Self::Memory(_) | Self::Rocks(_) => true,
+            Self::Postgres(_) => false,
         }
     }
 
@@ -177,7 +187,7 @@ impl Engine {
     /// it must end at once (law 4).
     pub fn failure_is_fatal(&self) -> bool {
         match self {
-            Self::Memory(_) => false,
+            Self::Memory(_) | Self::Postgres(_) => false,
             Self::Rocks(_) => true,
         }
     }

@@ -7,7 +7,7 @@ use comity_runtime::Runtime;
 use comity_storage::{
     Apply, At, Damaged, Engine, Family, Home, Key, KeyReader, KeyWriter, LaneWriter, Lanes,
     Options, Row, Store, Table, Tenant, TenantId,
-    engine::{Memory, Rocks, rocks},
+    engine::{Memory, Postgres, Rocks, postgres, rocks},
     postcard_value,
 };
 
@@ -15,6 +15,7 @@ use comity_storage::{
 pub enum Kind {
     Memory,
     Rocks,
+    Postgres,
 }
 
 /// An engine and what is under it.
@@ -40,6 +41,7 @@ impl Bed {
                 let engine = Rocks::open(config, &runtime).await.unwrap();
                 (Engine::Rocks(engine), Some((folder, 0)))
             }
+            Kind::Postgres => (database(&runtime).await?, None),
         };
         Some(Self {
             lanes,
@@ -80,6 +82,7 @@ impl Bed {
                 let config = rocks::Config::new(to);
                 self.engine = Engine::Rocks(Rocks::open(config, &self.runtime).await.unwrap());
             }
+            Engine::Postgres(_) => {}
         }
     }
 
@@ -95,6 +98,30 @@ impl Bed {
             other => panic!("a case for the memory engine on {other:?}"),
         }
     }
+}
+
+/// A schema of its own in the database that the environment names.
+async fn database(runtime: &Runtime) -> Option<Engine> {
+    let Ok(url) = std::env::var("COMITY_TEST_POSTGRES_URL") else {
+        let said = "SKIPPED: COMITY_TEST_POSTGRES_URL names no PostgreSQL to test on";
+        assert!(std::env::var("CI").is_err(), "{said}");
+        eprintln!("{said}");
+        return None;
+    };
+    let schema = format!("comity_test_{:016x}", runtime.random().u64());
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    let driver = tokio::spawn(connection);
+    let sql = format!("create schema {schema}");
+    client.batch_execute(&sql).await.unwrap();
+    driver.abort();
+    let joint = if url.contains('?') { '&' } else { '?' };
+    let url = format!("{url}{joint}options=-c%20search_path%3D{schema}");
+    let config = postgres::Config::new(url);
+    Some(Engine::Postgres(
+        Postgres::open(config, runtime).await.unwrap(),
+    ))
 }
 
 /// The files of a folder, in the order in which RocksDB needs them: what the manifest names must

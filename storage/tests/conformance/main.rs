@@ -21,6 +21,7 @@ macro_rules! conformance {
             conformance!(@ $case memory_1 Memory 1);
             conformance!(@ $case memory_4 Memory 4);
             conformance!(@ $case rocks_4 Rocks 4);
+            conformance!(@ $case postgres_4 Postgres 4);
         }
     )+};
     (@ $case:ident $test:ident $kind:ident $lanes:literal) => {
