@@ -178,6 +178,27 @@ impl Accounts {
         rows.into_iter().map(event).collect()
     }
 
+    /// Removes a user's account data of all rooms, a room at a time.
+    pub(crate) async fn forget_room_account_data(&self, user_id: &str) -> Result<(), AccountError> {
+        let range = Range::everywhere(of_user(user_id));
+        let rows = self
+            .0
+            .tenant
+            .reader()
+            .scan::<RoomAccountData>(range)
+            .await?;
+        let rooms: BTreeSet<_> = rows.iter().map(|(key, _)| key.room).collect();
+        for room in rooms {
+            let lane = self.0.tenant.lane(Home::Room(room));
+            let mut batch = lane.batch();
+            batch.delete_all::<RoomAccountData>(Home::Room(room), |key| {
+                key.str(user_id).room(room);
+            });
+            lane.commit(batch).await?;
+        }
+        Ok(())
+    }
+
     /// Sets a type of a room's account data.
     ///
     /// # Errors

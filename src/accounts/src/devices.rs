@@ -292,6 +292,7 @@ impl Accounts {
         for (UserKey(user_id), row) in jobs {
             let Deactivation { erase, .. } = row.value;
             rooms.leave_all(&user_id, erase).await?;
+            self.forget_room_account_data(&user_id).await?;
             let lane = self.0.tenant.lane(Home::User(&user_id));
             let mut batch = lane.batch();
             batch.delete::<Deactivations>(&UserKey(user_id));

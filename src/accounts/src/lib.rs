@@ -34,7 +34,7 @@ pub mod tables;
 mod token;
 mod users;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use comity_runtime::Runtime;
 use comity_storage::{Home, Key, ReadError, Row, Table, Tenant};
@@ -53,7 +53,7 @@ pub use registration::{Registered, Registration, SharedSecretRegistration};
 pub use users::Standing;
 
 /// How a tenant keeps accounts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The server name in user ids.
     pub server_name: String,
@@ -73,6 +73,18 @@ pub struct Config {
     pub password_cost: PasswordCost,
     /// Whether rates are limited.
     pub limits: bool,
+}
+
+/// Without the secrets.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("server_name", &self.server_name)
+            .field("public_baseurl", &self.public_baseurl)
+            .field("registration_open", &self.registration_open)
+            .field("guests", &self.guests)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One tenant's accounts. Cloning is one reference count.
@@ -100,6 +112,8 @@ impl Accounts {
     /// [`AccountError::Internal`] if the keys or the password cost can't be used.
     pub fn open(tenant: Tenant, config: Config) -> Result<Self, AccountError> {
         let runtime = tenant.runtime().clone();
+        // From here on, before the first session is in use: nothing revoked is missed.
+        let follower = tenant.follow(tenant.heads());
         let accounts = Self(Arc::new(Inner {
             tokens: token::Tokens::new(&config.token_key, &config.public_baseurl)?,
             passwords: password::Passwords::new(config.password_cost, &runtime)?,
@@ -114,9 +128,11 @@ impl Accounts {
             config,
         }));
         let inner = Arc::downgrade(&accounts.0);
-        drop(runtime.spawn("sessions' revocations", sessions::listen(inner)));
+        drop(runtime.spawn("sessions' revocations", sessions::listen(inner, follower)));
         let inner = Arc::downgrade(&accounts.0);
         drop(runtime.spawn("devices last seen", devices::write_seen(inner)));
+        let inner = Arc::downgrade(&accounts.0);
+        drop(runtime.spawn("presence", presence::keep(inner)));
         Ok(accounts)
     }
 
@@ -128,6 +144,11 @@ impl Accounts {
     /// The presence of the tenant's users.
     pub fn presence(&self) -> &presence::Presence {
         &self.0.presence
+    }
+
+    /// How many password hashes were computed so far, for metrics.
+    pub fn password_hashes(&self) -> u64 {
+        self.0.passwords.computed()
     }
 
     /// The tenant whose accounts these are.

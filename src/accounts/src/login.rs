@@ -1,5 +1,7 @@
 //! Signing in: a device, a session, a pair of tokens.
 
+use std::fmt;
+
 use comity_storage::{Expect, Home};
 
 use crate::{
@@ -25,7 +27,7 @@ pub struct NewDevice {
 }
 
 /// What a login or refresh hands out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Issued {
     /// The user's id.
     pub user_id: String,
@@ -37,6 +39,16 @@ pub struct Issued {
     pub refresh_token: Option<String>,
     /// How long the access token is good; `None`: until it is revoked.
     pub expires_in_ms: Option<u64>,
+}
+
+/// Without the tokens.
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued")
+            .field("user_id", &self.user_id)
+            .field("device_id", &self.device_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Accounts {

@@ -1,5 +1,10 @@
 //! Passwords: argon2id hashes as PHC strings, a bounded number computed at once.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use argon2::{
     Argon2, Params,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
@@ -43,6 +48,7 @@ pub(crate) struct Passwords {
     params: Params,
     /// The hash that an unknown user's password is compared with, so that it takes as long.
     nobody: String,
+    computed: Arc<AtomicU64>,
 }
 
 impl Passwords {
@@ -59,7 +65,13 @@ impl Passwords {
             runtime: runtime.clone(),
             params,
             nobody,
+            computed: Arc::default(),
         })
+    }
+
+    /// How many hashes were computed so far.
+    pub(crate) fn computed(&self) -> u64 {
+        self.computed.load(Ordering::Relaxed)
     }
 
     /// The hash to store.
@@ -67,9 +79,12 @@ impl Passwords {
         check(password)?;
         let (params, salt) = (self.params.clone(), self.runtime.random().bytes::<16>());
         let password = password.to_owned();
-        self.pool
-            .run(move || hash(&params, password.as_bytes(), &salt))
-            .await?
+        let computed = Arc::clone(&self.computed);
+        let work = move || {
+            computed.fetch_add(1, Ordering::Relaxed);
+            hash(&params, password.as_bytes(), &salt)
+        };
+        self.pool.run(work).await?
     }
 
     /// Whether the password is the one that was hashed. Takes one hash's time also if there is none to compare with (G10).
@@ -87,7 +102,9 @@ impl Passwords {
             String::new()
         };
         let params = self.params.clone();
+        let computed = Arc::clone(&self.computed);
         let verified = self.pool.run(move || {
+            computed.fetch_add(1, Ordering::Relaxed);
             let hasher = Argon2::from(params);
             PasswordHash::new(&stored)
                 .is_ok_and(|hash| hasher.verify_password(password.as_bytes(), &hash).is_ok())

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Weak,
     time::Duration,
 };
 
@@ -20,6 +21,8 @@ const MOST: usize = 100_000;
 const IDLE: Duration = Duration::from_secs(5 * 60);
 /// Without a request for so long, a user is offline.
 const GONE: Duration = Duration::from_secs(35);
+/// How often those whose state changes by itself are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
 /// Activity more recent than this counts as current.
 const CURRENT: Duration = Duration::from_secs(60);
 
@@ -169,7 +172,7 @@ impl Presence {
         (changed.filter_map(seen).collect(), users.serial)
     }
 
-    /// Tells of those whose state has changed by the passing of time. To be called every few seconds.
+    /// Tells of those whose state has changed by the passing of time.
     pub fn sweep(&self) {
         let now = self.now();
         let mut users = self.users.lock();
@@ -227,6 +230,15 @@ impl Presence {
 
     fn now(&self) -> Duration {
         self.runtime.clock().monotonic()
+    }
+}
+
+/// Sweeps every [`SWEEP`], until the accounts are closed.
+pub(crate) async fn keep(inner: Weak<crate::Inner>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.presence.sweep();
     }
 }
 

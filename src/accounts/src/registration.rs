@@ -1,6 +1,6 @@
 //! Registration: open, by token, by shared secret, and for guests.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use comity_storage::{Expect, Home, Range};
 use hmac::{Hmac, KeyInit, Mac};
@@ -24,7 +24,7 @@ const MOST_NONCES: usize = 1_000;
 const MAX_TOKEN_BYTES: usize = 64;
 
 /// A new account.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Registration {
     /// The localpart asked for, or `None` for a generated one.
     pub username: Option<String>,
@@ -50,7 +50,7 @@ pub struct Registered {
 }
 
 /// A request of Synapse's `/_synapse/admin/v1/register`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SharedSecretRegistration<'a> {
     /// The nonce we gave.
     pub nonce: &'a str,
@@ -64,6 +64,27 @@ pub struct SharedSecretRegistration<'a> {
     pub user_type: Option<&'a str>,
     /// HMAC-SHA1 of the above by the shared secret, in hexadecimal.
     pub mac: &'a str,
+}
+
+/// Without the password and the token.
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("username", &self.username)
+            .field("guest", &self.guest)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the password and its proof.
+impl fmt::Debug for SharedSecretRegistration<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedSecretRegistration")
+            .field("username", &self.username)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Nonces given and not yet used, with when they end on the monotonic clock.

@@ -2,7 +2,7 @@
 
 use std::{sync::Weak, time::Duration};
 
-use comity_storage::{Expect, Home, Row};
+use comity_storage::{Expect, Follower, Home, Row};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -27,6 +27,23 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::UnknownToken`], [`AccountError::Locked`]; the store's.
     pub async fn authenticate(&self, token: &str) -> Result<Authenticated, AccountError> {
+        self.admit(token, false).await
+    }
+
+    /// As [`Accounts::authenticate`], for those who only want to sign out: a locked account may.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#account-locking>
+    ///
+    /// # Errors
+    /// [`AccountError::UnknownToken`]; the store's.
+    pub async fn authenticate_to_sign_out(
+        &self,
+        token: &str,
+    ) -> Result<Authenticated, AccountError> {
+        self.admit(token, true).await
+    }
+
+    async fn admit(&self, token: &str, locked_too: bool) -> Result<Authenticated, AccountError> {
         let hash: TokenHash = Sha256::digest(token).into();
         if let Some(known) = self.0.live.get(&hash) {
             return self.unexpired(known.requester.expires_ts).map(|()| known);
@@ -35,7 +52,10 @@ impl Accounts {
         self.unexpired(access.expires_ts)?;
         let mut attempts = Attempts::default();
         loop {
-            if let Some(verified) = self.first_request(&hash, &access, &mut attempts).await? {
+            if let Some(verified) = self
+                .first_request(&hash, &access, locked_too, &mut attempts)
+                .await?
+            {
                 return Ok(verified);
             }
         }
@@ -53,6 +73,7 @@ impl Accounts {
         &self,
         hash: &TokenHash,
         access: &Access,
+        locked_too: bool,
         attempts: &mut Attempts,
     ) -> Result<Option<Authenticated>, AccountError> {
         let grant = &access.grant;
@@ -63,7 +84,7 @@ impl Accounts {
         if user.deactivated {
             return Err(UNKNOWN);
         }
-        if user.locked {
+        if user.locked && !locked_too {
             return Err(AccountError::Locked);
         }
         let row = session
@@ -96,7 +117,9 @@ impl Accounts {
             requester: requester.into(),
             handle,
         };
-        self.0.live.insert(*hash, verified.clone(), version);
+        if !user.locked {
+            self.0.live.insert(*hash, verified.clone(), version);
+        }
         Ok(Some(verified))
     }
 
@@ -231,11 +254,7 @@ impl Accounts {
 }
 
 /// Takes in what is revoked, here and on other nodes, until the accounts are closed.
-pub(crate) async fn listen(inner: Weak<Inner>) {
-    let Some(tenant) = inner.upgrade().map(|inner| inner.tenant.clone()) else {
-        return;
-    };
-    let mut follower = tenant.follow(tenant.heads());
+pub(crate) async fn listen(inner: Weak<Inner>, mut follower: Follower) {
     loop {
         let read = follower.next().await;
         let Some(inner) = inner.upgrade() else { return };

@@ -158,6 +158,57 @@ async fn r1_4_g9_g10_wrong_credentials_all_look_alike() {
     }
 }
 
+/// G10: one hash an attempt, whether the user is known, unknown, without a password, or can't be.
+#[tokio::test(start_paused = true)]
+async fn g10_every_attempt_costs_one_hash() {
+    let (accounts, _) = signed_in(1).await;
+    let new = comity_accounts::Registration {
+        username: Some("sso".into()),
+        ..Default::default()
+    };
+    accounts.register(new).await.unwrap();
+    let long = "x".repeat(100_000);
+    for (name, password) in [
+        ("alice", "wrong"),
+        ("nobody", "wrong"),
+        ("sso", "wrong"),
+        ("@a:b", "wrong"),
+        ("alice", ""),
+        ("alice", &long),
+    ] {
+        let before = accounts.password_hashes();
+        let answer = accounts
+            .password_login(name, password, "::1", refreshing("X"))
+            .await;
+        assert!(
+            matches!(answer, Err(AccountError::WrongCredentials)),
+            "{name}"
+        );
+        assert_eq!(accounts.password_hashes(), before + 1, "{name}");
+    }
+}
+
+/// E10, R11.2: what may end in a log shows neither password nor token nor key.
+#[tokio::test(start_paused = true)]
+async fn e10_secrets_are_not_printed() {
+    let (accounts, issued) = signed_in(1).await;
+    let new = comity_accounts::Registration {
+        password: Some("canary".into()),
+        token: Some("canary".into()),
+        ..Default::default()
+    };
+    let config = comity_accounts::Config {
+        shared_secret: Some("canary".into()),
+        ..config()
+    };
+    let known = accounts.authenticate(&issued.access_token).await.unwrap();
+    let printed = format!("{new:?} {config:?} {issued:?} {known:?}");
+    let refresh = issued.refresh_token.unwrap();
+    for secret in ["canary", &issued.access_token, &refresh, "[7, 7, 7"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+}
+
 /// R1.5: signing out ends the tokens and what waits on their behalf; the other device stays.
 #[tokio::test(start_paused = true)]
 async fn r1_5_logout_ends_tokens_and_open_polls() {
@@ -192,8 +243,6 @@ async fn r1_5_another_node_hears_of_it_by_the_log() {
         let tenant = tenant(&Memory::default(), lanes).await;
         let here = Accounts::open(tenant.clone(), config()).unwrap();
         let there = Accounts::open(tenant, config()).unwrap();
-        // Both listen before anything happens.
-        tokio::task::yield_now().await;
         let issued = register(&here, "alice").await.issued.unwrap();
         let poll = there.authenticate(&issued.access_token).await.unwrap();
         let who = here.authenticate(&issued.access_token).await.unwrap();
@@ -218,6 +267,12 @@ async fn g11_locked_and_deactivated_accounts() {
         .await
         .unwrap();
     poll.ended().await;
+    let answer = accounts.authenticate(&issued.access_token).await;
+    assert!(matches!(answer, Err(AccountError::Locked)));
+    accounts
+        .authenticate_to_sign_out(&issued.access_token)
+        .await
+        .unwrap();
     let answer = accounts.authenticate(&issued.access_token).await;
     assert!(matches!(answer, Err(AccountError::Locked)));
     accounts
@@ -263,12 +318,22 @@ async fn a_deactivation_is_finished_after_a_restart() {
     let disk = Memory::default();
     let accounts = Accounts::open(tenant(&disk, 4).await, config()).unwrap();
     register(&accounts, "alice").await;
+    let favourite = serde_json::Map::new();
+    accounts
+        .set_tag(ALICE, "!a:x", "m.favourite", &favourite)
+        .await
+        .unwrap();
+    accounts
+        .set_tag(ALICE, "!b:x", "m.favourite", &favourite)
+        .await
+        .unwrap();
     accounts.deactivate(ALICE, true).await.unwrap();
     let accounts = Accounts::open(tenant(&disk, 4).await, config()).unwrap();
     let leaving = Leaving(std::sync::Mutex::default());
     accounts.finish_deactivations(&leaving).await.unwrap();
     accounts.finish_deactivations(&leaving).await.unwrap();
     assert_eq!(*leaving.0.lock().unwrap(), [(ALICE.to_owned(), true)]);
+    assert_eq!(accounts.all_room_account_data(ALICE).await.unwrap(), []);
 }
 
 /// Signing in again on a device ends its tokens of before; its name stays.
