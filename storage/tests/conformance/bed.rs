@@ -27,12 +27,15 @@ pub struct Bed {
     runtime: Runtime,
     /// RocksDB's folders: each crash goes on in a copy of the last.
     folders: Option<(tempfile::TempDir, u32)>,
+    /// PostgreSQL's schema, and the name that its sessions go by.
+    pub schema: String,
 }
 
 impl Bed {
     /// `None` where the engine is not at hand, which is said aloud.
     pub async fn new(kind: Kind, lanes: u8) -> Option<Self> {
         let runtime = Runtime::system();
+        let schema = format!("comity_test_{:016x}", runtime.random().u64());
         let (engine, folders) = match kind {
             Kind::Memory => (Engine::Memory(Memory::new()), None),
             Kind::Rocks => {
@@ -41,7 +44,7 @@ impl Bed {
                 let engine = Rocks::open(config, &runtime).await.unwrap();
                 (Engine::Rocks(engine), Some((folder, 0)))
             }
-            Kind::Postgres => (database(&runtime).await?, None),
+            Kind::Postgres => (database(&runtime, &schema).await?, None),
         };
         Some(Self {
             lanes,
@@ -50,6 +53,7 @@ impl Bed {
             engine,
             runtime,
             folders,
+            schema,
         })
     }
 
@@ -72,7 +76,11 @@ impl Bed {
     /// on with the files as they lie; PostgreSQL has what it has.
     pub async fn crash(&mut self) {
         match &self.engine {
-            Engine::Memory(memory) => self.engine = Engine::Memory(memory.crash()),
+            Engine::Memory(memory) => {
+                let memory = memory.crash();
+                memory.set_faults(None);
+                self.engine = Engine::Memory(memory);
+            }
             Engine::Rocks(_) => {
                 let (folder, n) = self.folders.as_mut().unwrap();
                 let from = folder.path().join(n.to_string());
@@ -101,27 +109,33 @@ impl Bed {
 }
 
 /// A schema of its own in the database that the environment names.
-async fn database(runtime: &Runtime) -> Option<Engine> {
-    let Ok(url) = std::env::var("COMITY_TEST_POSTGRES_URL") else {
-        let said = "SKIPPED: COMITY_TEST_POSTGRES_URL names no PostgreSQL to test on";
+async fn database(runtime: &Runtime, schema: &str) -> Option<Engine> {
+    let Ok(url) = std::env::var(POSTGRES_URL) else {
+        let said = format!("SKIPPED: {POSTGRES_URL} names no PostgreSQL to test on");
         assert!(std::env::var("CI").is_err(), "{said}");
         eprintln!("{said}");
         return None;
     };
-    let schema = format!("comity_test_{:016x}", runtime.random().u64());
-    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
-        .await
-        .unwrap();
-    let driver = tokio::spawn(connection);
-    let sql = format!("create schema {schema}");
-    client.batch_execute(&sql).await.unwrap();
-    driver.abort();
+    sql(&format!("create schema {schema}")).await;
     let joint = if url.contains('?') { '&' } else { '?' };
-    let url = format!("{url}{joint}options=-c%20search_path%3D{schema}");
+    let url = format!("{url}{joint}application_name={schema}&options=-c%20search_path%3D{schema}");
     let config = postgres::Config::new(url);
     Some(Engine::Postgres(
         Postgres::open(config, runtime).await.unwrap(),
     ))
+}
+
+const POSTGRES_URL: &str = "COMITY_TEST_POSTGRES_URL";
+
+/// Runs a statement on a connection of its own.
+pub async fn sql(statement: &str) {
+    let url = std::env::var(POSTGRES_URL).unwrap();
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    let driver = tokio::spawn(connection);
+    client.batch_execute(statement).await.unwrap();
+    driver.abort();
 }
 
 /// The files of a folder, in the order in which RocksDB needs them: what the manifest names must

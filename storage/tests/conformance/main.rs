@@ -35,4 +35,10 @@ macro_rules! conformance {
 }
 
 mod commits;
+mod faults;
+mod incarnations;
+mod logs;
+mod lost_connections;
+mod model;
+mod reads;
 mod wal;

@@ -1,0 +1,214 @@
+//! What the memory engine can do that no real one does on demand: refuse, lose the answer, fail.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
+};
+
+use comity_runtime::Runtime;
+use comity_storage::{
+    CommitError, Expect, Home, Lanes, Options, Store, TenantId, engine::memory::Fault,
+};
+
+use crate::bed::{ALICE, Bed, Kind, NoteKey, Notes, key, lane, note, put, read, stranger};
+
+/// The next apply meets the fault, and no other.
+fn once(bed: &Bed, fault: Fault) {
+    let mut next = Some(fault);
+    bed.memory()
+        .set_faults(Some(Box::new(move |apply| match apply {
+            true => next.take().unwrap_or(Fault::None),
+            false => Fault::None,
+        })));
+}
+
+/// data-model.md, Commits: after `Unknown` the lane claims anew, rereads its head and compares.
+#[tokio::test]
+async fn after_an_unknown_outcome_the_lane_finds_out() {
+    for lanes in [1, 4] {
+        for (fault, there) in [(Fault::UnknownApplied, true), (Fault::UnknownLost, false)] {
+            let mut bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+            let tenant = bed.tenant().await;
+            let other = NoteKey(stranger(&tenant), 1);
+            once(&bed, fault);
+            let mut batch = lane(&tenant).batch();
+            batch.put::<Notes>(&key(1), &note("which?"));
+            let outcome = lane(&tenant).commit(batch).await;
+            match outcome {
+                Ok(_) => assert!(there),
+                Err(CommitError::NotApplied(_)) => assert!(!there),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(read(&tenant, 1).await.is_some(), there);
+            // The lane goes on, and so do the others.
+            let writer = tenant.lane(Home::User(&other.0));
+            let mut batch = writer.batch();
+            batch.put::<Notes>(&other, &note("other"));
+            writer.commit(batch).await.unwrap();
+            put(&tenant, 2, "next").await;
+            bed.crash().await;
+            let tenant = bed.tenant().await;
+            assert_eq!(read(&tenant, 1).await.is_some(), there);
+            assert!(read(&tenant, 2).await.is_some());
+        }
+    }
+}
+
+/// data-model.md, Commits: what was chained on a lost commit is dropped with it, its position is
+/// not given again, and a condition on it never holds of another row.
+#[tokio::test(start_paused = true)]
+async fn what_was_chained_on_a_lost_commit_is_lost() {
+    for lanes in [1, 4] {
+        let bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+        let tenant = bed.tenant().await;
+        let writer = lane(&tenant);
+        // The disk is busy with one commit while two others are chained behind it, and refuses those.
+        let mut applies = 0;
+        bed.memory().set_faults(Some(Box::new(move |apply| {
+            applies += u32::from(apply);
+            match applies {
+                1 if apply => Fault::Stall(1000),
+                2 if apply => Fault::NotApplied,
+                _ => Fault::None,
+            }
+        })));
+        let holds = writer.append(writer.batch()).await.unwrap();
+        let mut first = writer.batch();
+        first
+            .expect::<Notes>(&key(1), Expect::Absent)
+            .put::<Notes>(&key(1), &note("a"));
+        let first = writer.append(first).await.unwrap();
+        let mut second = writer.batch();
+        second
+            .expect::<Notes>(&key(1), Expect::At(first.pos))
+            .put::<Notes>(&key(1), &note("b"));
+        let second = writer.append(second).await.unwrap();
+        let (lost, positions) = (first.pos, [first.pos, second.pos]);
+        holds.durable().await.unwrap();
+        for appended in [first, second] {
+            assert!(matches!(
+                appended.durable().await,
+                Err(CommitError::NotApplied(_))
+            ));
+        }
+        bed.memory().set_faults(None);
+        assert!(
+            writer
+                .reader()
+                .get::<Notes>(&key(1))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        let mut again = writer.batch();
+        again.put::<Notes>(&key(1), &note("another"));
+        let pos = writer.commit(again).await.unwrap();
+        assert!(!positions.contains(&pos));
+        let mut stale = writer.batch();
+        stale
+            .expect::<Notes>(&key(1), Expect::At(lost))
+            .put::<Notes>(&key(1), &note("stale"));
+        assert!(matches!(
+            writer.commit(stale).await,
+            Err(CommitError::Conflict("notes"))
+        ));
+        assert_eq!(tenant.heads().get(writer.lane()), pos);
+    }
+}
+
+/// data-model.md, Commits: a sync that fails ends it: nothing is answered or shown afterwards.
+#[tokio::test]
+async fn a_failed_sync_is_the_end() {
+    for lanes in [1, 4] {
+        let bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+        let told = Arc::new(AtomicU32::new(0));
+        let tell = told.clone();
+        let options = Options {
+            lanes: Lanes::new(lanes).unwrap(),
+            sync: true,
+            on_fatal: Arc::new(move |_| {
+                tell.fetch_add(1, Ordering::Relaxed);
+            }),
+            appliers: Vec::new(),
+        };
+        let store = Store::new(bed.engine.clone(), options, Runtime::system());
+        let tenant = store.tenant(TenantId(1)).await.unwrap();
+        let before = tenant.heads();
+        let mut failed = false;
+        bed.memory().set_faults(Some(Box::new(move |apply| {
+            if apply || std::mem::replace(&mut failed, true) {
+                Fault::None
+            } else {
+                Fault::UnknownLost
+            }
+        })));
+        let append = async |n| {
+            let mut batch = lane(&tenant).batch();
+            batch.put::<Notes>(&key(n), &note("never"));
+            lane(&tenant).append(batch).await
+        };
+        let (one, two) = (append(1).await.unwrap(), append(2).await);
+        assert!(matches!(one.durable().await, Err(CommitError::Unknown(_))));
+        if let Ok(two) = two {
+            assert!(two.durable().await.is_err());
+        }
+        assert!(append(3).await.is_err());
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert_eq!(tenant.heads(), before);
+    }
+}
+
+/// Under a storm of faults the answers stay true: what was answered is there, what was refused is
+/// not, positions rise, other writers of the lane see no ghost.
+#[tokio::test]
+async fn answers_stay_true_under_a_storm_of_faults() {
+    for lanes in [1, 4] {
+        for seed in 0..20 {
+            let mut bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+            let random = Runtime::simulated(seed);
+            let random = random.random().clone();
+            let tenant = bed.tenant().await;
+            let dice = random.clone();
+            bed.memory()
+                .set_faults(Some(Box::new(move |apply| match dice.below(5) {
+                    0 if apply => Fault::NotApplied,
+                    1 if apply => Fault::UnknownApplied,
+                    2 if apply => Fault::UnknownLost,
+                    _ => Fault::None,
+                })));
+            let answered = Mutex::new(std::collections::BTreeMap::new());
+            let writer = async |user: &str| {
+                for n in 0..30 {
+                    let writer = tenant.lane(Home::User(user));
+                    let mut batch = writer.batch();
+                    let key = NoteKey(user.into(), n);
+                    batch
+                        .expect::<Notes>(&key, Expect::Absent)
+                        .put::<Notes>(&key, &note(n));
+                    let outcome = writer.commit(batch).await;
+                    answered
+                        .lock()
+                        .unwrap()
+                        .insert((user.to_owned(), n), outcome);
+                }
+            };
+            let other = stranger(&tenant);
+            tokio::join!(writer(ALICE), writer(&other));
+            bed.memory().set_faults(None);
+            bed.crash().await;
+            let tenant = bed.tenant().await;
+            for ((user, n), outcome) in answered.into_inner().unwrap() {
+                let row = tenant
+                    .reader()
+                    .get::<Notes>(&NoteKey(user, n))
+                    .await
+                    .unwrap();
+                match outcome {
+                    Ok(pos) => assert_eq!(row.unwrap().pos, pos, "seed {seed}"),
+                    Err(CommitError::NotApplied(_)) => assert!(row.is_none(), "seed {seed}"),
+                    Err(error) => panic!("seed {seed}: {error}"),
+                }
+            }
+        }
+    }
+}

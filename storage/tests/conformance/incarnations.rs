@@ -1,0 +1,81 @@
+//! Starts after which something may be missing: law 12.
+
+use comity_storage::Home;
+
+use crate::bed::{ALICE, Bed, lane, put, read};
+
+conformance! {
+    with_fsync_an_unclean_start_loses_nothing
+    without_fsync_an_unclean_start_begins_an_incarnation
+}
+
+const JUMP: u64 = 1 << 32;
+
+async fn with_fsync_an_unclean_start_loses_nothing(mut bed: Bed) {
+    let tenant = bed.tenant().await;
+    put(&tenant, 1, "kept").await;
+    bed.crash().await;
+    let tenant = bed.tenant().await;
+    assert_eq!(tenant.birth().incarnation, 1);
+    assert!(read(&tenant, 1).await.is_some());
+}
+
+/// Heads jump by 2^32 and never repeat, whether lanes were written in between or not; the old
+/// heads are recorded.
+async fn without_fsync_an_unclean_start_begins_an_incarnation(mut bed: Bed) {
+    bed.sync = false;
+    let tenant = bed.tenant().await;
+    let pos = put(&tenant, 1, "perhaps").await;
+    assert!(pos < JUMP);
+    bed.crash().await;
+
+    let tenant = bed.tenant().await;
+    assert_eq!(tenant.birth().incarnation, 2);
+    let recorded = tenant.birth().recorded.clone();
+    let mut heads = tenant.heads();
+    for (lane, recorded) in tenant.lanes().all().zip(&recorded) {
+        assert!(*recorded < JUMP && heads.get(lane) >= recorded + JUMP);
+    }
+    bed.crash().await;
+
+    // Nothing was written in most lanes: they must not stand where they stood.
+    let tenant = bed.tenant().await;
+    assert_eq!(tenant.birth().incarnation, 3);
+    for lane in tenant.lanes().all() {
+        assert!(tenant.heads().get(lane) >= heads.get(lane) + JUMP);
+    }
+    heads = tenant.heads();
+    tenant.close().await.unwrap();
+    drop(tenant);
+
+    // A start after a close doubts nothing, and goes on where the lanes stood.
+    bed.crash().await;
+    let tenant = bed.tenant().await;
+    assert_eq!(tenant.birth().incarnation, 3);
+    assert!(tenant.heads().reached(&heads));
+    let pos = put(&tenant, 2, "on").await;
+    assert!(pos > heads.get(lane(&tenant).lane()));
+    let before = heads;
+    bed.crash().await;
+
+    // What counts is how the last run wrote, not how this one will.
+    bed.sync = true;
+    let tenant = bed.tenant().await;
+    assert_eq!(tenant.birth().incarnation, 4);
+    let me = tenant.lanes().of(Home::User(ALICE).slot());
+    assert!(tenant.heads().get(me) >= before.get(me) + JUMP);
+    // The log says so too: what comes next is found from the old head on.
+    let pos = put(&tenant, 3, "next").await;
+    let mut follower = tenant.follow(before);
+    let mut seen = 0;
+    while seen < pos {
+        let found = follower.next().await.unwrap();
+        seen = found
+            .iter()
+            .filter(|l| l.lane == me)
+            .map(|l| l.pos)
+            .max()
+            .unwrap_or(seen);
+    }
+    assert_eq!(seen, pos);
+}
