@@ -122,7 +122,7 @@ impl Tokens {
         }
         let decoded =
             jsonwebtoken::decode::<Claims>(token, &self.verifying, &self.validation).ok()?;
-        if decoded.header.typ != self.header.typ || decoded.header.kid != self.header.kid {
+        if decoded.header.typ != self.header.typ {
             return None;
         }
         let claims = decoded.claims;
@@ -250,6 +250,30 @@ mod tests {
             "x".repeat(10_000),
         ] {
             assert!(tokens.read_access(&forged).is_none());
+        }
+    }
+
+    /// RFC 9068: another kind of JWT by the same key, an ID token say, is no access token.
+    #[test]
+    fn r1_1_only_access_tokens_are_access_tokens() {
+        let tokens = Tokens::new(&[1; 32], "https://example.org").unwrap();
+        let claims = Claims {
+            iss: "https://example.org".into(),
+            aud: "https://example.org".into(),
+            sub: "@alice:example.org".into(),
+            client_id: "x".into(),
+            device_id: "DEVICE".into(),
+            iat: 0,
+            exp: None,
+            jti: format!("{}.0", URL_SAFE_NO_PAD.encode([7; 16])),
+        };
+        let mut header = tokens.header.clone();
+        let signed =
+            |header: &Header| jsonwebtoken::encode(header, &claims, &tokens.signing).unwrap();
+        assert!(tokens.read_access(&signed(&header)).is_some());
+        for typ in [Some("JWT".to_owned()), None] {
+            header.typ = typ;
+            assert!(tokens.read_access(&signed(&header)).is_none());
         }
     }
 

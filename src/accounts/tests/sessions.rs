@@ -303,6 +303,28 @@ async fn g11_locked_and_deactivated_accounts() {
     assert!(matches!(taken, Err(AccountError::UserInUse)));
 }
 
+/// G11: what runs at the same time as a deactivation leaves nothing behind.
+#[tokio::test(start_paused = true)]
+async fn g11_nothing_outlives_a_deactivation() {
+    for lanes in LANES {
+        let (accounts, _) = signed_in(lanes).await;
+        let name = Some(serde_json::json!("Alice"));
+        let (deactivated, login, named) = futures_util::join!(
+            accounts.deactivate(ALICE, false),
+            accounts.login(ALICE, refreshing("LATE")),
+            accounts.set_profile_field(ALICE, "displayname", name),
+        );
+        deactivated.unwrap();
+        assert!(matches!(login, Err(AccountError::Deactivated)));
+        assert!(matches!(named, Err(AccountError::Deactivated)));
+        assert_eq!(accounts.devices(ALICE).await.unwrap(), []);
+        assert!(matches!(
+            accounts.profile(ALICE).await,
+            Err(AccountError::NotFound(_))
+        ));
+    }
+}
+
 /// The job to leave rooms survives a crash between the deactivation and its end.
 #[tokio::test(start_paused = true)]
 async fn a_deactivation_is_finished_after_a_restart() {
