@@ -9,6 +9,7 @@ mod keys;
 mod place;
 mod redaction;
 mod relation;
+mod state;
 
 use comity_protocol::{
     auth::{LevelField, Membership, check_auth},

@@ -26,10 +26,42 @@ pub enum RoomError {
     /// What was asked for is malformed; the text is for the client.
     #[error("{0}")]
     Invalid(&'static str),
+    /// A required part is missing or of the wrong shape (`M_BAD_JSON`); the text is for the client.
+    #[error("{0}")]
+    BadJson(&'static str),
+    /// The version isn't known here (`M_UNSUPPORTED_ROOM_VERSION`).
+    #[error("the room version is not supported")]
+    UnsupportedVersion,
+    /// The state a new room is to begin with is not allowed by its own rules
+    /// (`M_INVALID_ROOM_STATE`).
+    #[error("the room's state would not be valid: {0}")]
+    InvalidState(Rejection),
+    /// Something only another server can do, and other servers aren't asked.
+    #[error("{0}")]
+    OtherServer(&'static str),
+    /// The room isn't open to guests (`M_GUEST_ACCESS_FORBIDDEN`).
+    #[error("guests may not join this room")]
+    GuestAccess,
+    /// Whether the user fulfils the room's conditions can't be told here
+    /// (`M_UNABLE_TO_AUTHORISE_JOIN`).
+    #[error("this server can't tell whether the user may join")]
+    UnableToAuthoriseJoin,
+    /// The user may join, and nobody of this server can let them in (`M_UNABLE_TO_GRANT_JOIN`).
+    #[error("no user of this server may invite to the room")]
+    UnableToGrantJoin,
+    /// A room one is still in can't be forgotten (`M_UNKNOWN`).
+    #[error("the user has not left the room")]
+    NotLeft,
+    /// There is no such alias (`M_NOT_FOUND`).
+    #[error("the alias is not known here")]
+    UnknownAlias,
+    /// An alias leads nowhere, or to another room (`M_BAD_ALIAS`).
+    #[error("the alias does not lead to this room")]
+    BadAlias,
     /// What was asked for is no event of the room's version.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The name is taken.
+    /// The name is taken (`M_ROOM_IN_USE`).
     #[error("{0}")]
     Taken(&'static str),
     /// A stored row can't be read.

@@ -10,20 +10,31 @@
     )
 )]
 
+mod aliases;
 pub mod chains;
 mod change;
+mod create;
+mod directory;
 mod error;
 mod event;
 mod live;
 pub mod log;
+mod membership;
 pub mod num;
+mod profile;
 mod rooms;
 pub mod state;
+mod summary;
 pub mod tables;
 mod varint;
 mod view;
 
+pub use aliases::Resolved;
 pub use change::{Change, Intent, Placed, Transaction};
+pub use create::{CreateRoom, Invitee, Preset, StateEvent, Visibility};
+pub use directory::{DirectoryFilter, DirectoryPage};
 pub use error::RoomError;
+pub use membership::Join;
+pub use profile::Profile;
 pub use rooms::{Config, Rooms};
 pub use view::{Found, RoomView, Span, Standing, Viewer};

@@ -21,7 +21,10 @@ use crate::{
     error::RoomError,
     num::{EventNum, StateKeyNum},
     state::{NodeHash, NodeSource, Root},
-    tables::{Entry, Head, Heads, InRoom, Info, Infos, Mode, RoomHash, Timeline, Totals},
+    tables::{
+        Entry, Head, Heads, InRoom, Info, Infos, Mode, RoomHash, Summaries, Summary, Timeline,
+        Totals,
+    },
 };
 
 /// State keys remembered by name at the most.
@@ -40,6 +43,7 @@ pub(crate) struct Live {
     /// The change in progress has changed the state.
     pub root_changed: bool,
     pub totals: Totals,
+    pub summary: Summary,
     pub keys: BTreeMap<(String, String), StateKeyNum>,
     pub facts: BTreeMap<StateKeyNum, Fact>,
     pub tips: Vec<Tip>,
@@ -73,10 +77,11 @@ impl Live {
         .reverse()
         .limit(2);
         let last = heads.clone().limit(1);
-        let (info, heads, last) = futures_util::try_join!(
+        let (info, heads, last, summary) = futures_util::try_join!(
             reader.get::<Infos>(&info_key),
             reader.scan::<Heads>(heads),
             reader.scan::<Timeline>(last),
+            reader.get::<Summaries>(&info_key),
         )?;
         let (Some(info), Some((_, head))) = (info, heads.first()) else {
             return Ok(None);
@@ -92,6 +97,7 @@ impl Live {
         let totals = last
             .first()
             .map_or_else(Totals::default, |(_, row)| totals_after(&row.value));
+        let summary = summary.map_or_else(|| Summary::new(&info), |row| row.value);
         Ok(Some(Self::new(
             room,
             parse_room_id(&info.room_id)?,
@@ -100,6 +106,7 @@ impl Live {
             root,
             rows,
             totals,
+            summary,
             writer,
         )))
     }
@@ -117,6 +124,7 @@ impl Live {
             next_other: 0,
         };
         let room = RoomKey::of(room_id.as_str());
+        let summary = Summary::new(&info);
         Self::new(
             room,
             room_id,
@@ -125,6 +133,7 @@ impl Live {
             Root::EMPTY,
             VecDeque::new(),
             Totals::default(),
+            summary,
             writer,
         )
     }
@@ -138,6 +147,7 @@ impl Live {
         root: Root,
         rows: VecDeque<(Pos, bool)>,
         totals: Totals,
+        summary: Summary,
         writer: LaneWriter,
     ) -> Self {
         let (keys, facts, tips) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
@@ -152,6 +162,7 @@ impl Live {
             rows,
             root_changed,
             totals,
+            summary,
             keys,
             facts,
             tips,

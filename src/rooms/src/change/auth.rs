@@ -82,7 +82,7 @@ impl Change {
     }
 
     /// The events that the current state has under these keys.
-    async fn lookup(
+    pub(super) async fn lookup(
         &self,
         keys: &[Option<StateKeyNum>],
     ) -> Result<Vec<Option<EventNum>>, RoomError> {

@@ -1,8 +1,9 @@
 //! Giving an accepted event its place: its rows, the state after it, the room's new head.
 
 use comity_protocol::{
-    auth::MemberContent,
+    auth::{MemberContent, Membership},
     event::{Event, Reference, Signed},
+    id::UserId,
 };
 use comity_storage::{At, RoomKey};
 
@@ -34,6 +35,14 @@ impl Change {
         let relation = self.relation_of(&event).await?;
         let thread = relation.as_ref().and_then(|relation| relation.thread);
         let root_before = self.live()?.root.encode();
+        let member = member_of(&event);
+        let before = match member
+            .as_ref()
+            .map(|(user, _)| <&UserId>::try_from(user.as_str()))
+        {
+            Some(Ok(user)) => self.membership(user).await?,
+            _ => Membership::default(),
+        };
         if let Some(state_key) = event.state_key() {
             let key = self.intern(event.event_type(), state_key).await?;
             self.set_state(key, num, &event).await?;
@@ -88,9 +97,15 @@ impl Change {
                 },
             )
             .put::<tables::IdRooms>(&IdRoom { event_id, room }, &());
-        let member = member_of(&event);
         if let Some((user, membership)) = &member {
             self.put_member(room, user, membership, num, seq)?;
+        }
+        if let Some(state_key) = event.state_key() {
+            let after = member
+                .as_ref()
+                .and_then(|(_, name)| Membership::from_name(name))
+                .unwrap_or_default();
+            self.summarise(state_key, &event, before, after)?;
         }
         if let Some(relation) = relation {
             self.put_relation(num, &event, relation).await?;
@@ -168,6 +183,27 @@ impl Change {
             },
             &member,
         );
+        Ok(())
+    }
+
+    /// Keeps the room's summary: its row is written where a state event altered it.
+    fn summarise(
+        &mut self,
+        state_key: &str,
+        event: &Event,
+        before: Membership,
+        after: Membership,
+    ) -> Result<(), RoomError> {
+        let live = self.live_mut()?;
+        let mut summary = live.summary.clone();
+        summary.set(event.event_type(), state_key, Some(event));
+        summary.member(before, after);
+        if summary != live.summary {
+            live.summary = summary.clone();
+            let room = live.room;
+            self.batch
+                .put::<tables::Summaries>(&tables::InRoom { room }, &summary);
+        }
         Ok(())
     }
 

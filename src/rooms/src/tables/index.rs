@@ -4,7 +4,7 @@ use comity_protocol::auth::Membership;
 use comity_storage::postcard_value;
 use serde::{Deserialize, Serialize};
 
-use super::{Listed, Named, RoomNum, RoomRelation, UserRoom, table};
+use super::{Listed, Named, RoomNum, RoomRelation, RoomText, UserName, UserRoom, table};
 
 /// A user's place in a room: a cache of the room's state, found from the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct Alias {
     pub room_id: String,
     /// Who made it, and may take it away.
     pub creator: String,
+    /// When, in milliseconds since 1970: for a while it holds its name for a room in the making.
+    pub since: u64,
 }
 
 /// A relation to an event.
@@ -71,14 +73,30 @@ pub struct Thread {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published;
 
+/// A profile still to be shown in the user's rooms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewProfile {
+    /// `displayname`
+    pub displayname: Option<String>,
+    /// `avatar_url`
+    pub avatar_url: Option<String>,
+}
+
+postcard_value!(NewProfile);
 postcard_value!(Member, Alias, Relation, Thread, Published);
 
 table!(
     /// `user, room` → [`Member`].
     Members, "membership", b"Um", Hot, true, UserRoom => Member);
 table!(
+    /// `user` → [`NewProfile`].
+    NewProfiles, "new profile", b"Rw", Hot, true, UserName => NewProfile);
+table!(
     /// `alias` → [`Alias`].
     Aliases, "alias", b"Na", Hot, true, Named => Alias);
+table!(
+    /// `room, alias` → nothing: the alias leads, or was to lead, to the room.
+    RoomAliases, "room alias", b"Rl", Hot, true, RoomText => ());
 table!(
     /// `room` → nothing: the room is in the directory.
     Directory, "directory", b"Nd", Hot, true, Listed => Published);

@@ -96,6 +96,11 @@ key! {
         room: RoomKey = room } home key => Home::Room(key.room)
 }
 key! {
+    /// A user of ours, in their own lane.
+    UserName { /// The user.
+        user: String = text } home key => Home::User(&key.user)
+}
+key! {
     /// A bare event id.
     IdRoom { /// The event.
         event_id: String = text, /// A room that has it.

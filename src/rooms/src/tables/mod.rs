@@ -8,11 +8,13 @@ mod event;
 mod index;
 mod keys;
 mod room;
+mod summary;
 
 pub use event::*;
 pub use index::*;
 pub use keys::*;
 pub use room::*;
+pub use summary::*;
 
 /// Declares a table of this crate.
 macro_rules! table {

@@ -1,0 +1,346 @@
+//! Coming and going: joins, invites, knocks, leaving, kicks, bans, forgetting.
+//!
+//! Each is one change of one room, judged by the room's rules; what stands here is what the rules
+//! leave to the server. Who may ask at all (ignored users, invite blocking, server notices) is the
+//! caller's question. Doing what is already so makes no event.
+
+use comity_protocol::{
+    auth::{JoinRule, JoinRulesContent, Membership},
+    id::{OwnedRoomId, RoomId, UserId},
+};
+use comity_storage::{Home, Range, RoomKey};
+use serde_json::{Map, Value};
+
+use crate::{
+    change::{Change, Intent, Placed},
+    error::RoomError,
+    log,
+    profile::{Profile, member_content},
+    rooms::Rooms,
+    tables::{Heads, Members, Mode, UserRoom},
+};
+
+const MEMBER: &str = "m.room.member";
+
+/// A request to join.
+#[derive(Debug, Clone, Default)]
+pub struct Join {
+    /// The user's profile.
+    pub profile: Profile,
+    /// `reason`
+    pub reason: Option<String>,
+    /// What else the client wants in the member event; what the server says there is left out.
+    pub extra: Map<String, Value>,
+    /// The user is a guest.
+    pub guest: bool,
+}
+
+/// A member event without a profile.
+fn plain(membership: &str, reason: Option<&str>) -> Map<String, Value> {
+    let mut content = Map::new();
+    member_content(&mut content, membership, None, reason);
+    content
+}
+
+impl Rooms {
+    /// Joins a room; who is in it already stays as they are.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#joining-rooms>
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], [`RoomError::Rejected`], [`RoomError::GuestAccess`]; of a
+    /// restricted room [`RoomError::Forbidden`], [`RoomError::UnableToAuthoriseJoin`],
+    /// [`RoomError::UnableToGrantJoin`].
+    pub async fn join(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        request: Join,
+    ) -> Result<Placed, RoomError> {
+        let mut change = self.change(room_id).await?;
+        let before = change.membership(user).await?;
+        if before == Membership::Join
+            && let Some(standing) = change.standing(MEMBER, user.as_str()).await?
+        {
+            // It may have been appended only; it is durable when this is.
+            change.commit().await?;
+            return Ok(standing);
+        }
+        if request.guest && !change.live()?.summary.guest_can_join {
+            return Err(RoomError::GuestAccess);
+        }
+        let mut content = request.extra;
+        content.remove("is_direct");
+        let (profile, reason) = (&request.profile, request.reason.as_deref());
+        member_content(&mut content, "join", Some(profile), reason);
+        if before != Membership::Invite
+            && let Some(authoriser) = self.authoriser(&mut change, user).await?
+        {
+            content.insert("join_authorised_via_users_server".into(), authoriser.into());
+        }
+        change.set_member(user, user, &content).await
+    }
+
+    /// Who lets a user into a room with a restricted join rule; `None` where no one needs to, or
+    /// the user is banned and the rules will say so.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms>
+    async fn authoriser(
+        &self,
+        change: &mut Change,
+        user: &UserId,
+    ) -> Result<Option<String>, RoomError> {
+        let rules = change.version()?.rules();
+        let Some(event) = change.state_event("m.room.join_rules", "").await? else {
+            return Ok(None);
+        };
+        let content = JoinRulesContent::read(event.content().get());
+        let restricted = match content.join_rule {
+            JoinRule::Restricted => rules.restricted,
+            JoinRule::KnockRestricted => rules.knock_restricted,
+            _ => false,
+        };
+        if !restricted || change.membership(user).await? == Membership::Ban {
+            return Ok(None);
+        }
+        self.check_allowed(user, &content.allow).await?;
+        let inviter = change.local_inviter().await?;
+        inviter
+            .map(|inviter| Some(inviter.to_string()))
+            .ok_or(RoomError::UnableToGrantJoin)
+    }
+
+    /// Whether a user is in one of these rooms, as far as this server can tell.
+    async fn check_allowed(&self, user: &UserId, allowed: &[String]) -> Result<(), RoomError> {
+        let reader = self.tenant().reader();
+        let keys: Vec<UserRoom> = allowed
+            .iter()
+            .map(|room_id| user_room(user, RoomKey::of(room_id)))
+            .collect();
+        let rows = reader.get_many::<Members>(&keys).await?;
+        let joined = rows
+            .into_iter()
+            .flatten()
+            .any(|row| row.value.membership() == Membership::Join);
+        if joined {
+            return Ok(());
+        }
+        for room_id in allowed {
+            if !self.takes_part(RoomKey::of(room_id)).await? {
+                return Err(RoomError::UnableToAuthoriseJoin);
+            }
+        }
+        Err(RoomError::Forbidden(
+            "the user is in none of the rooms whose members may join",
+        ))
+    }
+
+    /// Whether this server is in a room, and so knows its members.
+    pub(crate) async fn takes_part(&self, room: RoomKey) -> Result<bool, RoomError> {
+        let last = Range::of(Home::Room(room), |key| {
+            key.room(room);
+        })
+        .reverse()
+        .limit(1);
+        let heads = self.tenant().reader().scan::<Heads>(last).await?;
+        Ok(heads
+            .first()
+            .is_some_and(|(_, row)| row.value.mode == Mode::Joined))
+    }
+
+    /// Invites a user.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite>
+    ///
+    /// # Errors
+    /// [`RoomError::Rejected`], [`RoomError::OtherServer`].
+    pub async fn invite(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        target: &UserId,
+        profile: &Profile,
+        reason: Option<&str>,
+    ) -> Result<Placed, RoomError> {
+        if !self.is_local(target) {
+            return Err(RoomError::OtherServer(
+                "users of other servers can't be invited",
+            ));
+        }
+        let change = self.change(room_id).await?;
+        let mut content = Map::new();
+        member_content(&mut content, "invite", Some(profile), reason);
+        change.set_member(user, target, &content).await
+    }
+
+    /// Leaves a room, declines an invite, or takes a knock back.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave>
+    ///
+    /// # Errors
+    /// [`RoomError::Rejected`] for someone who isn't in, invited or knocking.
+    pub async fn leave(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        reason: Option<&str>,
+    ) -> Result<Placed, RoomError> {
+        let change = self.change(room_id).await?;
+        change.set_member(user, user, &plain("leave", reason)).await
+    }
+
+    /// Sends a user away: a member, an invited one or one who knocks.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidkick>
+    ///
+    /// # Errors
+    /// [`RoomError::Forbidden`] where the user isn't there; [`RoomError::Rejected`].
+    pub async fn kick(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        target: &UserId,
+        reason: Option<&str>,
+    ) -> Result<Placed, RoomError> {
+        let mut change = self.change(room_id).await?;
+        let before = change.membership(target).await?;
+        if matches!(before, Membership::Leave | Membership::Ban) {
+            return Err(RoomError::Forbidden("the user is not in the room"));
+        }
+        change
+            .set_member(user, target, &plain("leave", reason))
+            .await
+    }
+
+    /// Bans a user, in the room or not.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidban>
+    ///
+    /// # Errors
+    /// [`RoomError::Rejected`].
+    pub async fn ban(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        target: &UserId,
+        reason: Option<&str>,
+    ) -> Result<Placed, RoomError> {
+        let change = self.change(room_id).await?;
+        change.set_member(user, target, &plain("ban", reason)).await
+    }
+
+    /// Lifts a ban.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidunban>
+    ///
+    /// # Errors
+    /// [`RoomError::Forbidden`] where there is none; [`RoomError::Rejected`].
+    pub async fn unban(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        target: &UserId,
+        reason: Option<&str>,
+    ) -> Result<Placed, RoomError> {
+        let mut change = self.change(room_id).await?;
+        if change.membership(target).await? != Membership::Ban {
+            return Err(RoomError::Forbidden("the user is not banned"));
+        }
+        change
+            .set_member(user, target, &plain("leave", reason))
+            .await
+    }
+
+    /// Knocks on a room.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3knockroomidoralias>
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], [`RoomError::Rejected`].
+    pub async fn knock(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        profile: &Profile,
+        reason: Option<&str>,
+    ) -> Result<Placed, RoomError> {
+        let change = self.change(room_id).await?;
+        let mut content = Map::new();
+        member_content(&mut content, "knock", Some(profile), reason);
+        change.set_member(user, user, &content).await
+    }
+
+    /// Forgets a room that the user has left: its history is no longer theirs to see, until they
+    /// are invited or join again.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget>
+    ///
+    /// # Errors
+    /// [`RoomError::NotLeft`]; [`RoomError::UnknownRoom`] for someone who never was there.
+    pub async fn forget(&self, user: &UserId, room_id: &RoomId) -> Result<(), RoomError> {
+        let mut change = self.change(room_id).await?;
+        let live = change.live()?;
+        let key = user_room(user, live.room);
+        let row = live.reader().get::<Members>(&key).await?;
+        let mut member = row.ok_or(RoomError::UnknownRoom)?.value;
+        if !matches!(member.membership(), Membership::Leave | Membership::Ban) {
+            return Err(RoomError::NotLeft);
+        }
+        if member.forgotten {
+            return Ok(());
+        }
+        member.forgotten = true;
+        let forgot = log::Forgot {
+            user: user.to_string(),
+        };
+        let record = log::record(log::kind::FORGOT, room_id.as_str(), &forgot)?;
+        change.batch().put::<Members>(&key, &member).log(record);
+        change.commit().await.map(drop)
+    }
+
+    /// The rooms that two users of this server share, by their ids' order.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mutual_rooms>
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn mutual_rooms(
+        &self,
+        user: &UserId,
+        other: &UserId,
+    ) -> Result<Vec<OwnedRoomId>, RoomError> {
+        let mine = self.rooms_with(user, Membership::Join).await?;
+        let keys: Vec<UserRoom> = mine
+            .iter()
+            .map(|room_id| user_room(other, RoomKey::of(room_id.as_str())))
+            .collect();
+        let theirs = self.tenant().reader().get_many::<Members>(&keys).await?;
+        let shared = mine.into_iter().zip(theirs).filter(|(_, row)| {
+            row.as_ref()
+                .is_some_and(|row| row.value.membership() == Membership::Join)
+        });
+        let mut shared: Vec<OwnedRoomId> = shared.map(|(room_id, _)| room_id).collect();
+        shared.sort();
+        Ok(shared)
+    }
+}
+
+impl Change {
+    /// Sets a membership, and no more.
+    pub(crate) async fn set_member(
+        mut self,
+        sender: &UserId,
+        target: &UserId,
+        content: &Map<String, Value>,
+    ) -> Result<Placed, RoomError> {
+        let intent = Intent::state(sender, MEMBER, target.as_str(), content);
+        let placed = self.add(intent, None).await?;
+        self.commit().await?;
+        Ok(placed)
+    }
+}
+
+fn user_room(user: &UserId, room: RoomKey) -> UserRoom {
+    let user = user.to_string();
+    UserRoom { user, room }
+}
