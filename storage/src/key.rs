@@ -45,6 +45,9 @@ pub struct Lane(pub u8);
 pub struct Lanes(u8);
 
 impl Lanes {
+    /// A single lane.
+    pub const ONE: Self = Self(1);
+
     /// `None` unless `n` is a power of two from 1 to 64.
     pub const fn new(n: u8) -> Option<Self> {
         if n.is_power_of_two() && n <= SLOTS {

@@ -23,6 +23,7 @@
 )]
 
 pub mod batch;
+pub mod check;
 mod claim;
 mod committer;
 pub mod engine;
@@ -52,4 +53,4 @@ pub use log::{Logged, Owed, Record, Target};
 pub use outbox::Apply;
 pub use read::{Range, Reader};
 pub use store::{Options, Store, Tenant};
-pub use table::{Damaged, Family, Row, Table, Value};
+pub use table::{Damaged, Family, Registered, Row, Table, Value};

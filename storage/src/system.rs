@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     heads::Pos,
     key::{Home, Key, KeyReader, KeyWriter, Lane, Slot},
-    table::{Damaged, Family, Table},
+    log::LogTable,
+    table::{Damaged, Family, Registered, Table},
 };
 
 /// The newest format of the whole store that this build knows.
@@ -122,6 +123,17 @@ macro_rules! system_table {
             type Value = $value;
         }
     )+};
+}
+
+/// This crate's own tables.
+pub fn tables() -> [Registered; 5] {
+    [
+        Registered::of::<Epochs>(),
+        Registered::of::<LaneHeads>(),
+        Registered::of::<Births>(),
+        Registered::of::<Cursors>(),
+        Registered::of::<LogTable>(),
+    ]
 }
 
 system_table! {

@@ -3,7 +3,7 @@
 //! A stored value is `format (1 byte) · position (8 bytes, where the table is stamped) · payload`.
 //! A node reads the newest format and the one before it.
 
-use crate::key::{Key, KeyReader, KeyWriter, TenantId};
+use crate::key::{Key, KeyReader, KeyWriter, Slot, TenantId};
 
 /// Rows with like habits live together: one column family, one PostgreSQL table each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -75,6 +75,61 @@ pub trait Table {
     type Key: Key;
     /// Its value.
     type Value: Value;
+}
+
+/// A table as a value, for those who go through all of them: [`crate::check`], and the test that no
+/// two have one tag.
+#[derive(Debug, Clone, Copy)]
+pub struct Registered {
+    /// Its name.
+    pub name: &'static str,
+    /// Its family.
+    pub family: Family,
+    /// Its tag.
+    pub tag: [u8; 2],
+    /// Parses a stored key and tells its home's slot.
+    pub(crate) slot: fn(&[u8]) -> Result<Slot, Damaged>,
+    /// Parses a stored value and tells its position, if it carries one.
+    pub(crate) pos: fn(&[u8]) -> Result<Option<u64>, Damaged>,
+}
+
+impl Registered {
+    /// The table.
+    pub fn of<T: Table>() -> Self {
+        Self {
+            name: T::NAME,
+            family: T::FAMILY,
+            tag: T::TAG,
+            slot: |bytes| {
+                let key = read_key::<T>(bytes)?;
+                let mut again = KeyWriter::default();
+                key.write(&mut again);
+                if Some(again.finish().0.as_slice()) == bytes.get(6..) {
+                    Ok(key.home().slot())
+                } else {
+                    Err(Damaged("a key is not as its table writes it"))
+                }
+            },
+            pos: |bytes| read_value::<T>(bytes).map(|row| T::STAMPED.then_some(row.pos)),
+        }
+    }
+}
+
+/// Pairs of tables that share a tag or a name; this crate's own count. There must be none.
+pub fn collisions(tables: &[Registered]) -> Vec<(&'static str, &'static str)> {
+    let mut all = crate::system::tables().to_vec();
+    all.extend_from_slice(tables);
+    let mut pairs = Vec::new();
+    for (n, one) in all.iter().enumerate() {
+        let others = all.iter().skip(n + 1);
+        let same = others.filter(|other| other.tag == one.tag || other.name == one.name);
+        pairs.extend(same.map(|other| (one.name, other.name)));
+    }
+    pairs
+}
+
+pub(crate) fn tag_of<T: Table>() -> [u8; 2] {
+    T::TAG
 }
 
 /// A row as read.

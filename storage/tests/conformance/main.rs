@@ -34,6 +34,7 @@ macro_rules! conformance {
     };
 }
 
+mod checked;
 mod commits;
 mod faults;
 mod incarnations;

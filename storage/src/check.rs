@@ -1,0 +1,335 @@
+//! Walks a tenant's rows and says what is not as this crate writes it: what `comity check` stands on.
+//!
+//! It claims nothing and writes nothing. On a store that is being written meanwhile, rows may be
+//! newer than the heads it read first; run it when nothing writes.
+
+use std::{collections::BTreeMap, fmt};
+
+use bytes::Bytes;
+
+use crate::{
+    batch::after_prefix,
+    claim,
+    engine::{Engine, RowKey, Scan},
+    error::ReadError,
+    heads::{Heads, Pos},
+    key::{At, Lane, Lanes, Slot, TenantId},
+    log::LogTable,
+    system::{self, Births, Cursors, Epochs, LaneKey},
+    table::{self, Family, Registered},
+};
+
+/// Rows read at a time.
+const PAGE: usize = 1000;
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The table's name, where the row has one.
+    pub table: Option<&'static str>,
+    /// The row's family and key; none where it is about a lane.
+    pub row: Option<(Family, Bytes)>,
+    /// What is wrong. It holds no content of the row.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.table.unwrap_or("store"), self.what)?;
+        if let Some((family, key)) = &self.row {
+            write!(f, " [{} ", family.name())?;
+            key.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            write!(f, "]")?;
+        }
+        Ok(())
+    }
+}
+
+/// What was walked.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Rows.
+    pub rows: u64,
+    /// The lanes' heads.
+    pub heads: Heads,
+}
+
+/// Walks all rows of a tenant. `tables` are those of the other crates; this one's own are added.
+/// Each finding goes to `found` as it is met.
+///
+/// # Errors
+/// The store can't be read.
+pub async fn tenant(
+    engine: &Engine,
+    tenant: TenantId,
+    tables: &[Registered],
+    found: &mut (dyn FnMut(Finding) + Send),
+) -> Result<Checked, ReadError> {
+    let mut walk = Walk {
+        engine,
+        tenant,
+        tables: BTreeMap::new(),
+        lanes: Lanes::ONE,
+        heads: Vec::new(),
+        logs: BTreeMap::new(),
+        rows: 0,
+        found,
+    };
+    for table in system::tables().iter().chain(tables) {
+        if let Some(other) = walk.tables.insert(table.tag, *table) {
+            walk.say(
+                None,
+                format!("{} and {} have one tag", other.name, table.name),
+            );
+        }
+    }
+    walk.lanes().await?;
+    for family in Family::ALL {
+        walk.family(family).await?;
+    }
+    walk.logs_end_at_heads();
+    Ok(Checked {
+        rows: walk.rows,
+        heads: Heads::new(walk.heads),
+    })
+}
+
+/// Rows that belong to none of these tenants.
+///
+/// # Errors
+/// The store can't be read.
+pub async fn strays(
+    engine: &Engine,
+    tenants: &[TenantId],
+    found: &mut (dyn FnMut(Finding) + Send),
+) -> Result<(), ReadError> {
+    let mut tenants = tenants.to_vec();
+    tenants.sort();
+    for family in Family::ALL {
+        let mut from = Bytes::new();
+        let ends = tenants
+            .iter()
+            .map(|t| Bytes::copy_from_slice(&t.0.to_be_bytes()));
+        let last = Bytes::from_static(&[255; 64]);
+        for to in ends.chain([last]) {
+            let scan = Scan {
+                family,
+                slot: None,
+                from: from.clone(),
+                to: to.clone(),
+                reverse: false,
+                limit: PAGE,
+            };
+            for (key, _) in page(engine, scan).await? {
+                found(Finding {
+                    table: None,
+                    row: Some((family, key)),
+                    what: "the row belongs to no tenant".into(),
+                });
+            }
+            from = after_prefix(&to);
+        }
+    }
+    Ok(())
+}
+
+async fn page(engine: &Engine, scan: Scan) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    let mut pages = engine.scan_many(&[scan]).await?;
+    Ok(pages.pop().unwrap_or_default())
+}
+
+struct Walk<'a> {
+    engine: &'a Engine,
+    tenant: TenantId,
+    tables: BTreeMap<[u8; 2], Registered>,
+    lanes: Lanes,
+    heads: Vec<Pos>,
+    /// Where each lane's log has been followed to.
+    logs: BTreeMap<Lane, Pos>,
+    rows: u64,
+    found: &'a mut (dyn FnMut(Finding) + Send),
+}
+
+impl Walk<'_> {
+    fn say(&mut self, table: Option<&'static str>, what: impl Into<String>) {
+        (self.found)(Finding {
+            table,
+            row: None,
+            what: what.into(),
+        });
+    }
+
+    fn say_of(
+        &mut self,
+        table: Option<&'static str>,
+        row: (Family, &Bytes),
+        what: impl Into<String>,
+    ) {
+        (self.found)(Finding {
+            table,
+            row: Some((row.0, row.1.clone())),
+            what: what.into(),
+        });
+    }
+
+    /// Every lane has a claim and a head, and neither contradicts the other.
+    async fn lanes(&mut self) -> Result<(), ReadError> {
+        let zero = LaneKey(Lane(0));
+        match claim::read::<Births>(self.engine, self.tenant, &zero).await? {
+            None => self.say(None, "the tenant has no birth row"),
+            Some(birth) => match Lanes::new(birth.value.lanes) {
+                Some(lanes) => self.lanes = lanes,
+                None => self.say(None, format!("{} lanes can't be", birth.value.lanes)),
+            },
+        }
+        for lane in self.lanes.all() {
+            let epoch = claim::read::<Epochs>(self.engine, self.tenant, &LaneKey(lane)).await?;
+            let head = claim::head(self.engine, self.tenant, lane).await?;
+            let n = lane.0;
+            match (&epoch, &head) {
+                (None, _) => self.say(None, format!("lane {n} has never had an owner")),
+                (Some(epoch), Some(head)) if head.epoch > epoch.value.epoch => {
+                    self.say(None, format!("lane {n} was written by an owner to come"));
+                }
+                _ => {}
+            }
+            self.heads.push(head.map_or(0, |head| head.pos));
+        }
+        Ok(())
+    }
+
+    async fn family(&mut self, family: Family) -> Result<(), ReadError> {
+        let mut from = Bytes::copy_from_slice(&self.tenant.0.to_be_bytes());
+        let to = after_prefix(&from);
+        loop {
+            let scan = Scan {
+                family,
+                slot: None,
+                from: from.clone(),
+                to: to.clone(),
+                reverse: false,
+                limit: PAGE,
+            };
+            let rows = page(self.engine, scan).await?;
+            let mut addresses = Vec::with_capacity(rows.len());
+            for (key, value) in &rows {
+                self.rows += 1;
+                if let Some(slot) = self.row(family, key, value) {
+                    let key = key.clone();
+                    addresses.push(RowKey { family, slot, key });
+                }
+            }
+            self.found_at(&addresses).await?;
+            match rows.last() {
+                Some((last, _)) if rows.len() == PAGE => {
+                    from = [last.as_ref(), &[0]].concat().into();
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The row parses, and its position has been given out. Returns the slot that its key names.
+    fn row(&mut self, family: Family, key: &Bytes, value: &Bytes) -> Option<Slot> {
+        let tag = key.get(4..6).and_then(|tag| <[u8; 2]>::try_from(tag).ok());
+        let Some(table) = tag.and_then(|tag| self.tables.get(&tag)).copied() else {
+            self.say_of(None, (family, key), "no table has this tag");
+            return None;
+        };
+        let name = Some(table.name);
+        if table.family != family {
+            let what = format!("the row belongs to family {}", table.family.name());
+            self.say_of(name, (family, key), what);
+        }
+        let slot = match (table.slot)(key) {
+            Ok(slot) => slot,
+            Err(damaged) => {
+                self.say_of(name, (family, key), damaged.to_string());
+                return None;
+            }
+        };
+        let head = self.heads.get(usize::from(self.lanes.of(slot).0)).copied();
+        match (table.pos)(value) {
+            Err(damaged) => self.say_of(name, (family, key), damaged.to_string()),
+            Ok(Some(pos)) if Some(pos) > head && table.tag != table::tag_of::<Epochs>() => {
+                let what = format!("position {pos} is beyond the lane's head");
+                self.say_of(name, (family, key), what);
+            }
+            Ok(_) => {}
+        }
+        if table.tag == table::tag_of::<LogTable>() {
+            self.log(family, key, value);
+        }
+        if table.tag == table::tag_of::<Cursors>() {
+            self.cursor(family, key, value);
+        }
+        Some(slot)
+    }
+
+    /// Each log row names the one before it.
+    fn log(&mut self, family: Family, key: &Bytes, value: &Bytes) {
+        let (Ok(at), Ok(row)) = (
+            table::read_key::<LogTable>(key),
+            table::read_value::<LogTable>(value),
+        ) else {
+            return;
+        };
+        let (At::Is(pos), after) = (at.pos, row.value.after) else {
+            return;
+        };
+        // The first one there may follow what was pruned.
+        if let Some(before) = self.logs.insert(at.lane, pos)
+            && before != after
+        {
+            let what =
+                format!("commits are missing between {before} and {pos}: it follows {after}");
+            self.say_of(Some("log"), (family, key), what);
+        }
+        if at.lane.0 >= self.lanes.count() {
+            self.say_of(Some("log"), (family, key), "there is no such lane");
+        }
+    }
+
+    fn cursor(&mut self, family: Family, key: &Bytes, value: &Bytes) {
+        let (Ok(route), Ok(row)) = (
+            table::read_key::<Cursors>(key),
+            table::read_value::<Cursors>(value),
+        ) else {
+            return;
+        };
+        let head = self.heads.get(usize::from(route.source.0)).copied();
+        // After a lossy start a cursor may stand in the empty stretch before the new positions.
+        if Some(row.value.pos) > head.map(|head| head + system::INCARNATION_JUMP) {
+            self.say_of(
+                Some("outbox cursor"),
+                (family, key),
+                "it is beyond its source's head",
+            );
+        }
+    }
+
+    fn logs_end_at_heads(&mut self) {
+        for (lane, head) in self.lanes.all().zip(self.heads.clone()) {
+            let last = self.logs.get(&lane).copied().unwrap_or(0);
+            if last != head {
+                let n = lane.0;
+                self.say(
+                    Some("lane head"),
+                    format!("lane {n} stands at {head}, its log ends at {last}"),
+                );
+            }
+        }
+    }
+
+    /// Rows are where their homes say, for an engine that keeps slots apart.
+    async fn found_at(&mut self, addresses: &[RowKey]) -> Result<(), ReadError> {
+        let values = self.engine.get_many(addresses).await?;
+        for (row, value) in addresses.iter().zip(values) {
+            if value.is_none() {
+                let what = format!("the row is not in its slot {}", row.slot.number());
+                self.say_of(None, (row.family, &row.key), what);
+            }
+        }
+        Ok(())
+    }
+}
