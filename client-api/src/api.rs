@@ -1,0 +1,57 @@
+//! What every handler works with: the capabilities below, and what the operator decided.
+
+use std::{ops::Deref, sync::Arc};
+
+use comity_accounts::{Accounts, Limit};
+use comity_rooms::Rooms;
+
+use crate::ApiError;
+
+/// What the operator decided about the API alone.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients reach this server, without a slash at the end.
+    pub public_baseurl: String,
+}
+
+/// The capabilities the API gives access to.
+pub struct Capabilities {
+    /// Users, devices, sessions, profiles, account data.
+    pub accounts: Accounts,
+    /// The room engine.
+    pub rooms: Rooms,
+    /// What the operator decided.
+    pub settings: Settings,
+}
+
+/// The state of all handlers. Cloning is one reference count.
+#[derive(Clone)]
+pub struct Api(Arc<Capabilities>);
+
+impl Api {
+    /// The API of one tenant.
+    pub fn new(capabilities: Capabilities) -> Self {
+        Self(Arc::new(capabilities))
+    }
+
+    /// Takes one from the bucket of `key`.
+    ///
+    /// # Errors
+    /// 429 `M_LIMIT_EXCEEDED` if it is empty.
+    pub(crate) fn limit(&self, limit: Limit, key: impl AsRef<str>) -> Result<(), ApiError> {
+        Ok(self.accounts.limits().take(limit, key.as_ref())?)
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.accounts.tenant().runtime().clock().now_ms()
+    }
+}
+
+impl Deref for Api {
+    type Target = Capabilities;
+
+    fn deref(&self) -> &Capabilities {
+        &self.0
+    }
+}

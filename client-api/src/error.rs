@@ -1,0 +1,205 @@
+//! What a client is told when something doesn't work, and what the operator is.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#standard-error-response>
+
+use std::{borrow::Cow, fmt};
+
+use axum::response::{IntoResponse, Response};
+use comity_accounts::AccountError;
+use comity_protocol::event::{BuildError, FormatError};
+use comity_rooms::RoomError;
+use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+use serde_json::{Map, Value};
+
+use crate::Json;
+
+/// An answer other than success. Made small, since every handler's result has room for one.
+#[derive(Debug)]
+pub struct ApiError(Box<Refusal>);
+
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    body: Map<String, Value>,
+}
+
+impl ApiError {
+    /// The standard error.
+    pub(crate) fn new(
+        status: StatusCode,
+        errcode: &'static str,
+        error: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::plain(status)
+            .with("errcode", errcode)
+            .with("error", error.into())
+    }
+
+    /// An error without the standard keys, such as the challenge of user-interactive authentication.
+    pub(crate) fn plain(status: StatusCode) -> Self {
+        Self(Box::new(Refusal {
+            status,
+            body: Map::new(),
+        }))
+    }
+
+    /// With another key in its body.
+    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.0.body.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// 403 `M_FORBIDDEN`.
+    pub(crate) fn forbidden(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "M_FORBIDDEN", error)
+    }
+
+    /// 404 `M_NOT_FOUND`.
+    pub(crate) fn not_found(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "M_NOT_FOUND", error)
+    }
+
+    /// 400 with a code of its own.
+    pub(crate) fn bad(errcode: &'static str, error: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, errcode, error)
+    }
+
+    /// 400 `M_INVALID_PARAM`.
+    pub(crate) fn invalid_param(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::bad("M_INVALID_PARAM", error)
+    }
+
+    /// 400 `M_MISSING_PARAM`.
+    pub(crate) fn missing_param(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::bad("M_MISSING_PARAM", error)
+    }
+
+    /// 400 `M_BAD_JSON`: JSON, but not what is asked for.
+    pub(crate) fn bad_json(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::bad("M_BAD_JSON", error)
+    }
+
+    /// `M_UNRECOGNIZED`: 404 for paths we don't have, 405 for methods.
+    pub(crate) fn unrecognized(status: StatusCode) -> Self {
+        Self::new(status, "M_UNRECOGNIZED", "Unrecognized request")
+    }
+
+    /// 413 `M_TOO_LARGE`.
+    pub(crate) fn too_large(error: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error)
+    }
+
+    /// 500: a fault of ours. The operator finds the cause in the log, under the request's id; the client learns nothing of it.
+    pub(crate) fn internal(cause: impl fmt::Display) -> Self {
+        tracing::error!(%cause, "a request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "M_UNKNOWN",
+            "Internal server error",
+        )
+    }
+
+    /// 503: nothing is wrong with the request, it can be tried again.
+    fn unavailable(cause: impl fmt::Display) -> Self {
+        tracing::warn!(%cause, "a request could not be served");
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "M_UNKNOWN",
+            "The server is too busy, try again later",
+        )
+        .with("retry_after_ms", 1_000)
+    }
+
+    /// With another status: where an endpoint documents its own for what is elsewhere told by the common one.
+    pub(crate) fn status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Refusal { status, body } = *self.0;
+        let wait_ms = body.get("retry_after_ms").and_then(Value::as_u64);
+        let mut response = (status, Json(body)).into_response();
+        if let Some(wait_ms) = wait_ms {
+            let seconds = HeaderValue::from(wait_ms.div_ceil(1_000));
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        use AccountError as E;
+        let text = error.to_string();
+        match error {
+            E::InvalidUsername(_) => Self::bad("M_INVALID_USERNAME", text),
+            E::UserInUse => Self::bad("M_USER_IN_USE", text),
+            E::RegistrationRefused(_)
+            | E::WrongCredentials
+            | E::Forbidden(_)
+            | E::InteractiveAuth(_) => Self::forbidden(text),
+            E::InvalidParam(_) => Self::invalid_param(text),
+            E::TooLarge(_) => Self::too_large(text),
+            E::KeyTooLarge => Self::bad("M_KEY_TOO_LARGE", text),
+            E::ProfileTooLarge => Self::bad("M_PROFILE_TOO_LARGE", text),
+            E::NotFound(_) => Self::not_found(text),
+            E::UnknownToken { soft_logout } => {
+                Self::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", text)
+                    .with("soft_logout", soft_logout)
+            }
+            E::Locked => {
+                Self::new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED", text).with("soft_logout", true)
+            }
+            E::Deactivated => Self::new(StatusCode::FORBIDDEN, "M_USER_DEACTIVATED", text),
+            E::LimitExceeded { retry_after_ms } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", text)
+                    .with("retry_after_ms", retry_after_ms)
+            }
+            E::Busy(cause) => Self::unavailable(cause),
+            E::Read(cause) => Self::internal(cause),
+            E::Commit(cause) => Self::internal(cause),
+            E::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<RoomError> for ApiError {
+    fn from(error: RoomError) -> Self {
+        let text = error.to_string();
+        match error {
+            // The same as for a room one isn't in: whether it exists is not told (threat E5).
+            RoomError::UnknownRoom => {
+                Self::forbidden("You are not in this room, or there is no such room")
+            }
+            RoomError::UnknownEvent => {
+                Self::not_found("There is no such event, or you can't see it")
+            }
+            RoomError::Rejected(_) | RoomError::Forbidden(_) => Self::forbidden(text),
+            RoomError::GuestAccess => {
+                Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", text)
+            }
+            RoomError::Invalid(_) => Self::invalid_param(text),
+            RoomError::BadJson(_) => Self::bad_json(text),
+            RoomError::UnsupportedVersion => Self::bad("M_UNSUPPORTED_ROOM_VERSION", text),
+            RoomError::InvalidState(_) => Self::bad("M_INVALID_ROOM_STATE", text),
+            RoomError::OtherServer(_) => Self::not_found(text),
+            RoomError::UnableToAuthoriseJoin => Self::bad("M_UNABLE_TO_AUTHORISE_JOIN", text),
+            RoomError::UnableToGrantJoin => Self::bad("M_UNABLE_TO_GRANT_JOIN", text),
+            RoomError::NotLeft => Self::bad("M_UNKNOWN", text),
+            RoomError::UnknownAlias => Self::not_found(text),
+            RoomError::BadAlias => Self::bad("M_BAD_ALIAS", text),
+            RoomError::Build(BuildError::Format(
+                FormatError::TooLarge | FormatError::TooLong(_),
+            )) => Self::too_large(text),
+            RoomError::Build(BuildError::Format(_)) => Self::bad_json(text),
+            RoomError::Build(cause) => Self::internal(cause),
+            RoomError::Taken(_) => Self::bad("M_ROOM_IN_USE", text),
+            RoomError::Damaged(cause) => Self::internal(cause),
+            RoomError::Read(cause) => Self::internal(cause),
+            RoomError::Commit(cause) => Self::internal(cause),
+        }
+    }
+}

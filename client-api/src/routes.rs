@@ -1,0 +1,51 @@
+//! Which path leads where: the groups' tables, put together.
+
+use axum::{Router, routing::MethodRouter};
+use http::StatusCode;
+
+use crate::{Api, ApiError, account, discovery};
+
+/// Everything clients may ask for. Paths nobody has are `M_UNRECOGNIZED`, as are methods a path doesn't have
+/// (<https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>).
+pub fn router(api: Api) -> Router {
+    let routes = Routes::new()
+        .and(account::routes())
+        .and(discovery::routes());
+    routes
+        .0
+        .fallback(async || ApiError::unrecognized(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(async || {
+            ApiError::unrecognized(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .with_state(api)
+}
+
+/// A group's table: a line a path.
+pub(crate) struct Routes(Router<Api>);
+
+impl Routes {
+    pub(crate) fn new() -> Self {
+        Self(Router::new())
+    }
+
+    /// `/_matrix/client/v3…`, and the same below `r0`, by which older clients ask.
+    pub(crate) fn v3(self, path: &str, methods: MethodRouter<Api>) -> Self {
+        self.at(&format!("/_matrix/client/r0{path}"), methods.clone())
+            .at(&format!("/_matrix/client/v3{path}"), methods)
+    }
+
+    /// `/_matrix/client/v1…`
+    pub(crate) fn v1(self, path: &str, methods: MethodRouter<Api>) -> Self {
+        self.at(&format!("/_matrix/client/v1{path}"), methods)
+    }
+
+    /// The whole path.
+    pub(crate) fn at(self, path: &str, methods: MethodRouter<Api>) -> Self {
+        Self(self.0.route(path, methods))
+    }
+
+    /// Another group's lines after these.
+    pub(crate) fn and(self, others: Self) -> Self {
+        Self(self.0.merge(others.0))
+    }
+}
