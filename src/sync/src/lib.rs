@@ -1,1 +1,158 @@
 //! Delivery: what changed for a user since a token.
+//!
+//! One engine: `(reads up to the heads, cursor, request) → (answer, cursor)`. A request registers to
+//! be woken, reads the published heads, finds the rooms that changed by comparing positions held in
+//! memory ([`index`]) with its token, and builds the answer from rows up to those heads. Where there
+//! is nothing to say it sleeps until something happens to one of its rooms or its user. A quiet room
+//! costs a comparison and no read.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#syncing>
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod answer;
+mod build;
+pub mod filter;
+mod index;
+mod members;
+mod room;
+pub mod token;
+
+use std::{sync::Arc, time::Duration};
+
+use comity_accounts::{AccountError, Accounts};
+use comity_protocol::id::OwnedUserId;
+use comity_rooms::{RoomError, Rooms};
+use comity_storage::ReadError;
+
+pub use self::answer::Answer;
+use self::{filter::Filter, index::Index, members::SentMembers, token::SyncToken};
+
+/// The longest that a request sleeps (threat G8).
+const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What a client asks of `/sync`.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who.
+    pub user: OwnedUserId,
+    /// With which device.
+    pub device: String,
+    /// What is wanted.
+    pub filter: Filter,
+    /// Where the last answer ended; everything where there is none.
+    pub since: Option<SyncToken>,
+    /// All state, not only what changed.
+    pub full_state: bool,
+    /// The state after the timeline rather than before it.
+    pub use_state_after: bool,
+    /// How long to wait for something to say.
+    pub timeout: Duration,
+}
+
+/// A sync can't be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The store can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A room can't be read.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// The account can't be read.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+}
+
+/// The delivery of one tenant. Cheap to clone.
+#[derive(Clone)]
+pub struct Sync(Arc<Inner>);
+
+struct Inner {
+    rooms: Rooms,
+    accounts: Accounts,
+    index: Arc<Index>,
+    sent: SentMembers,
+}
+
+impl Sync {
+    /// Starts to follow the tenant's logs.
+    pub fn new(rooms: Rooms, accounts: Accounts) -> Self {
+        let index = Index::start(&rooms);
+        Self(Arc::new(Inner {
+            rooms,
+            accounts,
+            index,
+            sent: SentMembers::default(),
+        }))
+    }
+
+    /// The tenant's rooms.
+    pub fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+
+    /// Where everything stands now, as a token.
+    pub fn now(&self) -> SyncToken {
+        self.token(self.0.rooms.tenant().heads(), 0)
+    }
+
+    /// Answers as soon as there is something to say, or when the time is up.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn sync(&self, request: &Request) -> Result<Answer, SyncError> {
+        let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
+        let since = request.since.as_ref().map(|since| self.clamp(since));
+        let mut wake = self.0.index.user(&self.0.rooms, &request.user).await?;
+        loop {
+            let serial = *wake.borrow_and_update();
+            let heads = self.0.rooms.tenant().heads();
+            self.0.index.reached(&heads).await;
+            let answer = self
+                .build(request, since.as_ref(), self.token(heads, serial))
+                .await?;
+            if since.is_none() || request.full_state || !answer.is_empty() {
+                return Ok(answer);
+            }
+            tokio::select! {
+                biased;
+                changed = wake.changed() => if changed.is_err() { return Ok(answer) },
+                () = tokio::time::sleep_until(deadline) => return Ok(answer),
+            }
+        }
+    }
+
+    /// A token of an older incarnation counts up to where that one ended; one from the future,
+    /// which nobody was given, up to now.
+    fn clamp(&self, since: &SyncToken) -> SyncToken {
+        let tenant = self.0.rooms.tenant();
+        let mut heads = since.heads.min(&tenant.heads());
+        if since.incarnation != tenant.birth().incarnation {
+            let recorded: Vec<u64> = tenant.birth().recorded.clone();
+            heads = heads.min(&comity_storage::Heads::new(recorded));
+        }
+        SyncToken {
+            heads,
+            ..since.clone()
+        }
+    }
+
+    fn token(&self, heads: comity_storage::Heads, serial: u64) -> SyncToken {
+        let node = self.0.index.node();
+        let incarnation = self.0.rooms.tenant().birth().incarnation;
+        SyncToken {
+            incarnation,
+            heads,
+            ephemeral: token::Ephemeral { node, serial },
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Building an answer from the rows up to its heads.
+
+use comity_accounts::DataEvent;
+use comity_protocol::auth::Membership;
+use comity_storage::{Heads, Home, Reader, RoomKey};
+use serde_json::{json, value::RawValue};
+
+use crate::{
+    Request, Sync, SyncError,
+    answer::{Answer, Events},
+    index::Membership as Place,
+    room::{RoomSync, Stood},
+    token::SyncToken,
+};
+
+/// What one answer is built from.
+pub(crate) struct Build<'a> {
+    pub request: &'a Request,
+    /// Reads up to the answer's heads.
+    pub reader: Reader,
+    /// Where the last answer ended.
+    pub since: Option<&'a Heads>,
+    /// Senders whose messages the user does not want to see.
+    pub ignored: std::collections::BTreeSet<String>,
+}
+
+impl Sync {
+    pub(crate) async fn build(
+        &self,
+        request: &Request,
+        since: Option<&SyncToken>,
+        next: SyncToken,
+    ) -> Result<Answer, SyncError> {
+        let tenant = self.0.rooms.tenant();
+        let reader = tenant.reader().at(next.heads.clone());
+        let since_heads = since.map(|token| &token.heads);
+        let mut answer = Answer {
+            next_batch: next.to_string(),
+            ..Answer::default()
+        };
+        let places = self.0.index.rooms_of(&request.user);
+        let changed: Vec<&(RoomKey, Place)> = places
+            .iter()
+            .filter(|(_, place)| request.filter.room.wants(&place.room_id))
+            .filter(|(room, place)| {
+                request.full_state || self.may_have_changed(*room, place, since_heads)
+            })
+            .collect();
+        if !changed.is_empty() {
+            let ignored = self.0.accounts.ignored_users(request.user.as_str()).await?;
+            let build = Build {
+                request,
+                reader: reader.clone(),
+                since: since_heads,
+                ignored,
+            };
+            for (room, place) in changed {
+                self.add_room(&build, *room, place, &mut answer).await?;
+            }
+        }
+        answer.account_data = self.account_data(request, &reader, since_heads).await?;
+        Ok(answer)
+    }
+
+    /// Whether a room could have anything to say: a comparison, no read.
+    fn may_have_changed(&self, room: RoomKey, place: &Place, since: Option<&Heads>) -> bool {
+        let Some(since) = since else { return true };
+        let lane = self.0.rooms.tenant().lanes().of(Home::Room(room).slot());
+        let since = since.get(lane);
+        let in_room = place.membership == "join";
+        place.pos > since
+            || place.data > since
+            || (in_room && self.0.index.changed(room, lane, since))
+    }
+
+    async fn add_room(
+        &self,
+        build: &Build<'_>,
+        room: RoomKey,
+        place: &Place,
+        answer: &mut Answer,
+    ) -> Result<(), SyncError> {
+        let Some(stood) = self.stood(build, room, place).await? else {
+            return Ok(());
+        };
+        let sync = RoomSync {
+            sync: self,
+            build,
+            room,
+            stood,
+        };
+        let room_id = place.room_id.clone();
+        match stood.now {
+            Membership::Join => {
+                let joined = sync.joined().await?;
+                if build.since.is_none() || stood.then != Membership::Join || !joined.is_empty() {
+                    answer.rooms.join.insert(room_id, joined);
+                }
+            }
+            Membership::Invite if stood.is_news => {
+                answer.rooms.invite.insert(room_id, sync.invited().await?);
+            }
+            Membership::Knock if stood.is_news => {
+                answer.rooms.knock.insert(room_id, sync.knocked().await?);
+            }
+            Membership::Leave | Membership::Ban => {
+                let wanted = build.request.filter.room.include_leave || build.since.is_some();
+                if stood.is_news && wanted && !place.forgotten {
+                    answer.rooms.leave.insert(room_id, sync.left().await?);
+                }
+            }
+            Membership::Invite | Membership::Knock => {}
+        }
+        Ok(())
+    }
+
+    /// How the user stood to the room when the last answer ended, and how they stand at this one's
+    /// heads; `None` where the room is not theirs to see at either.
+    async fn stood(
+        &self,
+        build: &Build<'_>,
+        room: RoomKey,
+        place: &Place,
+    ) -> Result<Option<Stood>, SyncError> {
+        let bound = build.reader.bound(Home::Room(room));
+        let known = Membership::from_name(&place.membership).unwrap_or_default();
+        let now = if place.pos <= bound {
+            known
+        } else {
+            match self.membership_at(build, &build.reader, place).await? {
+                Some(now) => now,
+                None => return Ok(None),
+            }
+        };
+        let lane = self.0.rooms.tenant().lanes().of(Home::Room(room).slot());
+        let (then, is_news) = match build.since {
+            None => (Membership::Leave, true),
+            Some(since) if place.pos <= since.get(lane) => (known, build.request.full_state),
+            Some(since) => {
+                let then = self
+                    .membership_at(build, &build.reader.at(since.clone()), place)
+                    .await?;
+                (then.unwrap_or_default(), true)
+            }
+        };
+        Ok(Some(Stood { now, then, is_news }))
+    }
+
+    async fn membership_at(
+        &self,
+        build: &Build<'_>,
+        reader: &Reader,
+        place: &Place,
+    ) -> Result<Option<Membership>, SyncError> {
+        let Ok(room_id) = <&comity_protocol::id::RoomId>::try_from(place.room_id.as_str()) else {
+            return Ok(None);
+        };
+        match self.0.rooms.view_at(reader, room_id).await {
+            Ok(view) => Ok(Some(view.membership(&build.request.user).await?)),
+            Err(comity_rooms::RoomError::UnknownRoom) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn account_data(
+        &self,
+        request: &Request,
+        reader: &Reader,
+        since: Option<&Heads>,
+    ) -> Result<Events, SyncError> {
+        let user = request.user.as_str();
+        let lane = self.0.rooms.tenant().lanes().of(Home::User(user).slot());
+        if since.is_some_and(|since| {
+            !self
+                .0
+                .index
+                .own_changed(&request.user, lane, since.get(lane))
+        }) {
+            return Ok(Events::default());
+        }
+        let after = since.map(|since| since.get(lane));
+        let data = self.0.accounts.all_account_data(user).await?;
+        let filter = &request.filter.account_data;
+        let wanted = data
+            .into_iter()
+            .filter(|data| filter.wants_type(&data.kind));
+        Ok(Events {
+            events: between(wanted, after, reader.bound(Home::User(user))),
+        })
+    }
+}
+
+/// The account data written after one position and up to another, as events.
+pub(crate) fn between(
+    data: impl Iterator<Item = DataEvent>,
+    after: Option<u64>,
+    bound: u64,
+) -> Vec<Box<RawValue>> {
+    data.filter(|data| after.is_none_or(|after| data.pos > after) && data.pos <= bound)
+        .filter_map(|data| raw(&json!({ "type": data.kind, "content": data.content })))
+        .collect()
+}
+
+/// A value as JSON text; a value always has one.
+pub(crate) fn raw(value: &serde_json::Value) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(value).ok()
+}

@@ -1,0 +1,322 @@
+//! What changed last, in memory: for each room a position, for each user who syncs a wake-up.
+//!
+//! One task follows the lanes' logs and keeps this up to date; it decides nothing, it only says
+//! where to look. What happened before the server started is not here: a token older than that
+//! makes its user's rooms count as changed once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use comity_accounts::Change;
+use comity_protocol::id::UserId;
+use comity_rooms::{Rooms, log};
+use comity_storage::{Heads, Logged, Pos, Record, RoomKey};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::SyncError;
+
+/// Users kept; those who wait are never dropped.
+const USERS: usize = 100_000;
+/// How long to wait before the log is read again after a failure.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// See the module.
+pub(crate) struct Index {
+    /// Which run this is: serials of another say nothing.
+    node: u64,
+    /// Where the following began.
+    start: Heads,
+    /// How far it has come.
+    cursor: watch::Sender<Heads>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rooms: HashMap<RoomKey, Room>,
+    users: HashMap<Arc<str>, User>,
+}
+
+#[derive(Default)]
+struct Room {
+    changed: Pos,
+    /// Those of the known users who are joined.
+    joined: BTreeSet<Arc<str>>,
+}
+
+struct User {
+    wake: watch::Sender<u64>,
+    rooms: BTreeMap<RoomKey, Membership>,
+    /// The latest change of their own rows.
+    own: Heads,
+}
+
+/// A user's place in a room as the index knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Membership {
+    pub room_id: String,
+    pub membership: String,
+    /// The position that set it.
+    pub pos: Pos,
+    pub forgotten: bool,
+    /// The position of the user's latest account data of the room.
+    pub data: Pos,
+}
+
+impl Index {
+    pub fn start(rooms: &Rooms) -> Arc<Self> {
+        let tenant = rooms.tenant();
+        let heads = tenant.heads();
+        let index = Arc::new(Self {
+            node: tenant.runtime().random().u64(),
+            start: heads.clone(),
+            cursor: watch::Sender::new(heads.clone()),
+            state: Mutex::default(),
+        });
+        let (following, mut follower) = (index.clone(), tenant.follow(heads));
+        drop(tenant.runtime().spawn("sync index", async move {
+            loop {
+                match follower.next().await {
+                    Ok(logged) => {
+                        logged.iter().for_each(|logged| following.take(logged));
+                        following.cursor.send_replace(follower.cursor().clone());
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the log could not be read");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            }
+        }));
+        index
+    }
+
+    pub fn node(&self) -> u64 {
+        self.node
+    }
+
+    /// Waits until everything up to these heads is here.
+    pub async fn reached(&self, heads: &Heads) {
+        let mut cursor = self.cursor.subscribe();
+        // The sender lives as long as `self`, so the wait can't fail.
+        drop(cursor.wait_for(|cursor| cursor.reached(heads)).await);
+    }
+
+    /// The user's wake-up; their rooms are read when they come for the first time.
+    pub async fn user(
+        &self,
+        rooms: &Rooms,
+        user: &UserId,
+    ) -> Result<watch::Receiver<u64>, SyncError> {
+        let name: Arc<str> = user.as_str().into();
+        {
+            let mut state = self.state.lock();
+            if let Some(user) = state.users.get(&name) {
+                return Ok(user.wake.subscribe());
+            }
+            state.make_room();
+            // From here on the follower tells this user what happens; what is read below is older.
+            let user = User {
+                wake: watch::Sender::new(0),
+                rooms: BTreeMap::new(),
+                own: self.start.clone(),
+            };
+            state.users.insert(name.clone(), user);
+        }
+        let rows = match rooms.memberships(&rooms.tenant().reader(), user).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.state.lock().users.remove(&name);
+                return Err(error.into());
+            }
+        };
+        let mut state = self.state.lock();
+        let State { rooms, users } = &mut *state;
+        let Some(user) = users.get_mut(&name) else {
+            return Ok(watch::Sender::new(0).subscribe());
+        };
+        for (room, row) in rows {
+            let member = row.value;
+            let joined = member.membership == "join";
+            user.rooms.entry(room).or_insert_with(|| {
+                if joined {
+                    rooms.entry(room).or_default().joined.insert(name.clone());
+                }
+                let (room_id, membership, forgotten) =
+                    (member.room_id, member.membership, member.forgotten);
+                Membership {
+                    room_id,
+                    membership,
+                    pos: row.pos,
+                    forgotten,
+                    data: 0,
+                }
+            });
+        }
+        Ok(user.wake.subscribe())
+    }
+
+    /// The user's rooms.
+    pub fn rooms_of(&self, user: &UserId) -> Vec<(RoomKey, Membership)> {
+        let state = self.state.lock();
+        let user = state.users.get(user.as_str());
+        user.map_or_else(Vec::new, |user| {
+            user.rooms
+                .iter()
+                .map(|(room, place)| (*room, place.clone()))
+                .collect()
+        })
+    }
+
+    /// The id of one of the user's rooms.
+    pub fn room_id(&self, user: &UserId, room: RoomKey) -> Option<String> {
+        let state = self.state.lock();
+        state
+            .users
+            .get(user.as_str())?
+            .rooms
+            .get(&room)
+            .map(|place| place.room_id.clone())
+    }
+
+    /// Whether rows of the user's own may have changed after `since`.
+    pub fn own_changed(&self, user: &UserId, lane: comity_storage::Lane, since: Pos) -> bool {
+        let state = self.state.lock();
+        state
+            .users
+            .get(user.as_str())
+            .is_none_or(|user| user.own.get(lane) > since)
+            || since < self.start.get(lane)
+    }
+
+    /// Whether something may have happened in a room of that lane after `since`.
+    pub fn changed(&self, room: RoomKey, lane: comity_storage::Lane, since: Pos) -> bool {
+        let state = self.state.lock();
+        let changed = state.rooms.get(&room).map_or(0, |room| room.changed);
+        changed > since || since < self.start.get(lane)
+    }
+
+    fn take(&self, logged: &Logged) {
+        let mut state = self.state.lock();
+        for record in &logged.records {
+            state.take(logged, record);
+        }
+    }
+}
+
+impl State {
+    /// Forgets users whom nobody waits for, when there are too many.
+    fn make_room(&mut self) {
+        if self.users.len() < USERS {
+            return;
+        }
+        self.users.retain(|_, user| user.wake.receiver_count() > 0);
+        let users = &self.users;
+        self.rooms
+            .values_mut()
+            .for_each(|room| room.joined.retain(|user| users.contains_key(user)));
+    }
+
+    fn take(&mut self, logged: &Logged, record: &Record) {
+        match record.kind {
+            log::kind::PLACED => {
+                let Ok(placed) = log::read::<log::Placed>(record) else {
+                    return;
+                };
+                let room = RoomKey::of(&record.subject);
+                if let Some((user, membership)) = placed.member {
+                    self.set_member(room, &record.subject, &user, membership, logged.pos);
+                }
+                self.room_changed(room, logged.pos);
+            }
+            log::kind::RECEIPT => {
+                let Ok(moved) = log::read::<log::ReceiptMoved>(record) else {
+                    return;
+                };
+                let room = RoomKey::of(&record.subject);
+                if moved.private {
+                    self.rooms.entry(room).or_default().changed = logged.pos;
+                    self.own_changed(&moved.user, logged);
+                } else {
+                    self.room_changed(room, logged.pos);
+                }
+            }
+            log::kind::FORGOT => {
+                let Ok(forgot) = log::read::<log::Forgot>(record) else {
+                    return;
+                };
+                let room = RoomKey::of(&record.subject);
+                let user = self.users.get_mut(forgot.user.as_str());
+                if let Some(place) = user.and_then(|user| user.rooms.get_mut(&room)) {
+                    place.forgotten = true;
+                }
+            }
+            _ => {
+                let Some(change) = Change::of(record) else {
+                    return;
+                };
+                if let Change::RoomAccountData { room_id, .. } = &change {
+                    let user = self.users.get_mut(record.subject.as_str());
+                    if let Some(place) =
+                        user.and_then(|user| user.rooms.get_mut(&RoomKey::of(room_id)))
+                    {
+                        place.data = logged.pos;
+                    }
+                }
+                self.own_changed(&record.subject, logged);
+            }
+        }
+    }
+
+    fn set_member(
+        &mut self,
+        room: RoomKey,
+        room_id: &str,
+        user: &str,
+        membership: String,
+        pos: Pos,
+    ) {
+        let Some(name) = self.users.get_key_value(user).map(|(name, _)| name.clone()) else {
+            return;
+        };
+        let joined = &mut self.rooms.entry(room).or_default().joined;
+        if membership == "join" {
+            joined.insert(name.clone());
+        } else {
+            joined.remove(&name);
+        }
+        if let Some(user) = self.users.get_mut(&name) {
+            let data = user.rooms.get(&room).map_or(0, |place| place.data);
+            let place = Membership {
+                room_id: room_id.to_owned(),
+                membership,
+                pos,
+                forgotten: false,
+                data,
+            };
+            user.rooms.insert(room, place);
+            user.wake.send_modify(|serial| *serial += 1);
+        }
+    }
+
+    fn room_changed(&mut self, room: RoomKey, pos: Pos) {
+        let Self { rooms, users } = self;
+        let room = rooms.entry(room).or_default();
+        room.changed = pos;
+        for user in &room.joined {
+            if let Some(user) = users.get(user) {
+                user.wake.send_modify(|serial| *serial += 1);
+            }
+        }
+    }
+
+    fn own_changed(&mut self, user: &str, logged: &Logged) {
+        if let Some(user) = self.users.get_mut(user) {
+            user.own = user.own.with(logged.lane, logged.pos);
+            user.wake.send_modify(|serial| *serial += 1);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Which members a device has been told of, so that lazy loading doesn't repeat itself.
+//!
+//! Only in memory: forgetting means telling again, which does no harm.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
+
+use std::collections::{BTreeSet, HashMap};
+
+use comity_rooms::num::EventNum;
+use comity_storage::RoomKey;
+use parking_lot::Mutex;
+
+/// Devices remembered.
+const DEVICES: usize = 20_000;
+/// Members remembered of one device.
+const MEMBERS: usize = 5_000;
+
+type Device = BTreeSet<(RoomKey, EventNum)>;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct SentMembers(Mutex<HashMap<(String, String), Device>>);
+
+impl SentMembers {
+    /// Forgets what a device was told of a room: it starts from nothing there.
+    pub fn forget(&self, user: &str, device: &str, room: RoomKey) {
+        if let Some(sent) = self.0.lock().get_mut(&(user.to_owned(), device.to_owned())) {
+            sent.retain(|(of, _)| *of != room);
+        }
+    }
+
+    /// Those of the member events that the device has not been told of; now it has.
+    pub fn unsent(
+        &self,
+        user: &str,
+        device: &str,
+        room: RoomKey,
+        members: Vec<EventNum>,
+    ) -> Vec<EventNum> {
+        let mut devices = self.0.lock();
+        if devices.len() >= DEVICES {
+            devices.clear();
+        }
+        let sent = devices
+            .entry((user.to_owned(), device.to_owned()))
+            .or_default();
+        if sent.len() >= MEMBERS {
+            sent.clear();
+        }
+        members
+            .into_iter()
+            .filter(|num| sent.insert((room, *num)))
+            .collect()
+    }
+}

@@ -1,0 +1,183 @@
+//! The tokens that clients hold: where they are in everything (`s…`), or in one room's order (`t…`).
+//!
+//! A client gives back what it was given; what is inside is ours alone. Both kinds carry the lanes'
+//! positions, so that a token of one kind can serve where the other is expected: a `/sync` token
+//! given to `/messages` is turned into a place by what the room was at those positions.
+//!
+//! `docs/data-model.md`, Tokens.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use comity_storage::{Heads, RoomKey};
+use serde::{Deserialize, Serialize};
+
+/// The newest form of tokens that this build writes.
+const FORMAT: u8 = 1;
+/// Characters of a token at the most: 64 lanes of ten bytes, in base64, and some.
+const MAX_CHARS: usize = 1_024;
+
+/// How far a client has come in everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncToken {
+    /// The store's incarnation that the positions are of.
+    pub incarnation: u32,
+    /// The lanes' positions; an absent one is 0.
+    pub heads: Heads,
+    /// How far in what lives in memory.
+    pub ephemeral: Ephemeral,
+}
+
+/// How far a client has come in typing and presence, which live in the memory of one node's run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ephemeral {
+    /// Which run of which node: a serial of another one says nothing here.
+    pub node: u64,
+    /// The serial.
+    pub serial: u64,
+}
+
+/// A place in one room's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceToken {
+    /// The lanes' positions when it was given.
+    pub heads: Heads,
+    /// The room.
+    pub room: RoomKey,
+    /// The place before which (reading backwards) or after which (forwards) to go on.
+    pub place: (i64, i64),
+}
+
+/// Either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Token {
+    /// Of `/sync`.
+    Sync(SyncToken),
+    /// Of `/messages` and the like, and `prev_batch`.
+    Place(PlaceToken),
+}
+
+/// The text is no token of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a token that the server gave out")]
+pub struct BadToken;
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    format: u8,
+    incarnation: u32,
+    heads: Vec<u64>,
+    ephemeral: Ephemeral,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenPlace {
+    format: u8,
+    heads: Vec<u64>,
+    room: [u8; 16],
+    place: (i64, i64),
+}
+
+impl std::fmt::Display for SyncToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let heads = self.heads.positions().to_vec();
+        let written = Written {
+            format: FORMAT,
+            incarnation: self.incarnation,
+            heads,
+            ephemeral: self.ephemeral,
+        };
+        write(f, 's', &written)
+    }
+}
+
+impl std::fmt::Display for PlaceToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let heads = self.heads.positions().to_vec();
+        write(
+            f,
+            't',
+            &WrittenPlace {
+                format: FORMAT,
+                heads,
+                room: self.room.0,
+                place: self.place,
+            },
+        )
+    }
+}
+
+fn write(
+    f: &mut std::fmt::Formatter<'_>,
+    kind: char,
+    written: &impl Serialize,
+) -> std::fmt::Result {
+    let bytes = postcard::to_stdvec(written).map_err(|_| std::fmt::Error)?;
+    write!(f, "{kind}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+impl std::str::FromStr for Token {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        if text.len() > MAX_CHARS {
+            return Err(BadToken);
+        }
+        if let Some(body) = text.strip_prefix('s') {
+            let Written {
+                format: FORMAT,
+                incarnation,
+                heads,
+                ephemeral,
+            } = read(body)?
+            else {
+                return Err(BadToken);
+            };
+            Ok(Self::Sync(SyncToken {
+                incarnation,
+                heads: Heads::new(heads),
+                ephemeral,
+            }))
+        } else if let Some(body) = text.strip_prefix('t') {
+            let WrittenPlace {
+                format: FORMAT,
+                heads,
+                room,
+                place,
+            } = read(body)?
+            else {
+                return Err(BadToken);
+            };
+            Ok(Self::Place(PlaceToken {
+                heads: Heads::new(heads),
+                room: RoomKey(room),
+                place,
+            }))
+        } else {
+            Err(BadToken)
+        }
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, BadToken> {
+    let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| BadToken)?;
+    postcard::from_bytes(&bytes).map_err(|_| BadToken)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// data-model.md, Tokens: what was given out is read back; anything else is refused, never a panic (G8).
+        #[test]
+        fn tokens_come_back(heads in proptest::collection::vec(any::<u64>(), 0..64), seq in any::<i64>(), serial in any::<u64>(), junk in ".{0,40}") {
+            let sync = SyncToken { incarnation: 3, heads: Heads::new(heads.clone()), ephemeral: Ephemeral { node: 9, serial } };
+            prop_assert_eq!(sync.to_string().parse::<Token>().unwrap(), Token::Sync(sync));
+            let place = PlaceToken { heads: Heads::new(heads), room: RoomKey([5; 16]), place: (seq, -1) };
+            prop_assert_eq!(place.to_string().parse::<Token>().unwrap(), Token::Place(place));
+            let _ = junk.parse::<Token>();
+            let _ = format!("s{junk}").parse::<Token>();
+        }
+    }
+}
