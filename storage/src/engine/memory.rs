@@ -35,6 +35,9 @@ pub enum Fault {
     UnknownApplied,
     /// Not written, and the answer lost.
     UnknownLost,
+    /// Written (`true`) or not, the answer lost, and every call fails from then on, until
+    /// [`Memory::reconnect`].
+    CutOff(bool),
     /// It takes this many milliseconds of the runtime's time.
     Stall(u64),
 }
@@ -56,6 +59,7 @@ struct Disk {
     /// What each row touched since the last sync held before, oldest first.
     undo: Vec<((Family, Bytes), Option<Held>)>,
     faults: Option<Faults>,
+    unreachable: bool,
     run: u64,
 }
 
@@ -91,11 +95,28 @@ impl Memory {
     /// The rows, as long as this handle's machine runs.
     fn running(&self) -> Result<MutexGuard<'_, Disk>, CommitError> {
         let disk = self.disk.lock();
-        if disk.run == self.run {
+        if disk.unreachable {
+            Err(CommitError::Unknown("the store is not reachable".into()))
+        } else if disk.run == self.run {
             Ok(disk)
         } else {
             Err(CommitError::Unknown("the machine is down".into()))
         }
+    }
+
+    /// The rows, to be read by any handle.
+    fn reachable(&self) -> Result<MutexGuard<'_, Disk>, ReadError> {
+        let disk = self.disk.lock();
+        if disk.unreachable {
+            Err(ReadError::Engine("the store is not reachable".into()))
+        } else {
+            Ok(disk)
+        }
+    }
+
+    /// Ends what [`Fault::CutOff`] began.
+    pub fn reconnect(&self) {
+        self.disk.lock().unreachable = false;
     }
 
     /// Asks before each apply and sync what shall happen to it.
@@ -111,7 +132,7 @@ impl Memory {
     }
 
     pub(super) async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Bytes>>, ReadError> {
-        let disk = self.disk.lock();
+        let disk = self.reachable()?;
         Ok(keys.iter().map(|row| disk.get(row).cloned()).collect())
     }
 
@@ -119,7 +140,7 @@ impl Memory {
         &self,
         scans: &[Scan],
     ) -> Result<Vec<Vec<(Bytes, Bytes)>>, ReadError> {
-        let disk = self.disk.lock();
+        let disk = self.reachable()?;
         Ok(scans.iter().map(|scan| disk.scan(scan)).collect())
     }
 
@@ -145,11 +166,18 @@ impl Memory {
             Fault::Stall(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,
             Fault::NotApplied => return Err(CommitError::NotApplied("fault".into())),
             Fault::UnknownLost => return Err(CommitError::Unknown("fault".into())),
-            Fault::None | Fault::UnknownApplied => {}
+            Fault::None | Fault::UnknownApplied | Fault::CutOff(_) => {}
         }
-        self.running()?.apply(writes)?;
+        let mut disk = self.running()?;
+        if fault != Fault::CutOff(false) {
+            disk.apply(writes)?;
+        }
         match fault {
             Fault::UnknownApplied => Err(CommitError::Unknown("fault".into())),
+            Fault::CutOff(_) => {
+                disk.unreachable = true;
+                Err(CommitError::Unknown("fault".into()))
+            }
             _ => Ok(()),
         }
     }
@@ -157,7 +185,7 @@ impl Memory {
     pub(super) async fn sync(&self) -> Result<(), CommitError> {
         match self.fault(false) {
             Fault::Stall(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,
-            Fault::NotApplied | Fault::UnknownLost | Fault::UnknownApplied => {
+            Fault::NotApplied | Fault::UnknownLost | Fault::UnknownApplied | Fault::CutOff(_) => {
                 return Err(CommitError::Unknown("fault".into()));
             }
             Fault::None => {}

@@ -54,6 +54,41 @@ async fn after_an_unknown_outcome_the_lane_finds_out() {
     }
 }
 
+/// data-model.md, Commits: a lane of which nothing can be learned is in doubt, takes nothing, and
+/// finds out with the first request that reaches the store; then what is there is shown.
+#[tokio::test(start_paused = true)]
+async fn a_lane_in_doubt_finds_out_later() {
+    for lanes in [1, 4] {
+        for there in [true, false] {
+            let mut bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+            let tenant = bed.tenant().await;
+            let (before, disk) = (tenant.heads(), bed.memory().clone());
+            once(&bed, Fault::CutOff(there));
+            let mut batch = lane(&tenant).batch();
+            batch.put::<Notes>(&key(1), &note("which?"));
+            let outcome = lane(&tenant).commit(batch).await;
+            assert!(
+                matches!(outcome, Err(CommitError::Unknown(_))),
+                "{outcome:?}"
+            );
+            let refused = lane(&tenant).commit(lane(&tenant).batch()).await;
+            assert!(
+                matches!(refused, Err(CommitError::NotApplied(_))),
+                "{refused:?}"
+            );
+            assert_eq!(tenant.heads(), before);
+            disk.reconnect();
+            put(&tenant, 2, "on").await;
+            assert_eq!(read(&tenant, 1).await.is_some(), there);
+            let logged = tenant.follow(before).next().await.unwrap();
+            assert_eq!(logged.len(), 1 + usize::from(there));
+            bed.crash().await;
+            let tenant = bed.tenant().await;
+            assert_eq!(read(&tenant, 1).await.is_some(), there);
+        }
+    }
+}
+
 /// data-model.md, Commits: what was chained on a lost commit is dropped with it, its position is
 /// not given again, and a condition on it never holds of another row.
 #[tokio::test(start_paused = true)]

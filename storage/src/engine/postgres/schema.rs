@@ -42,8 +42,11 @@ pub(super) fn create() -> String {
              (s int not null, k bytea not null, v bytea not null, primary key (s, k)) with ({with}); "
         );
     }
-    // Bodies are compressed before they come here.
-    sql += "alter table comity_body alter column v set storage external; ";
+    // Bodies are compressed before they come here. Told once, for it needs the table alone.
+    sql += "do $body$ begin if exists (select from pg_attribute where attrelid = 'comity_body'::regclass \
+         and attname = 'v' and attstorage <> 'e') then \
+           alter table comity_body alter column v set storage external; \
+         end if; end $body$; ";
     sql += &commit_function();
     sql + "commit"
 }
