@@ -2,10 +2,11 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use comity_accounts::{Accounts, Limit};
+use comity_accounts::{AccountError, Accounts, Limit};
 use comity_rooms::Rooms;
+use comity_runtime::Runtime;
 
-use crate::ApiError;
+use crate::{ApiError, account::Leaving};
 
 /// What the operator decided about the API alone.
 #[derive(Clone, Debug)]
@@ -40,6 +41,26 @@ impl Api {
     /// 429 `M_LIMIT_EXCEEDED` if it is empty.
     pub(crate) fn limit(&self, limit: Limit, key: impl AsRef<str>) -> Result<(), ApiError> {
         Ok(self.accounts.limits().take(limit, key.as_ref())?)
+    }
+
+    /// Goes on with what a crash interrupted, beside serving: accounts that are to leave their rooms, profiles to be shown in them.
+    pub fn resume(&self, runtime: &Runtime) {
+        let api = self.clone();
+        drop(runtime.spawn("resume", async move {
+            if let Err(cause) = api.finish_deactivations().await {
+                tracing::warn!(%cause, "deactivated accounts could not leave their rooms");
+            }
+            if let Err(cause) = api.rooms.resume_profiles().await {
+                tracing::warn!(%cause, "profiles could not be shown in rooms");
+            }
+        }));
+    }
+
+    /// Lets accounts that were deactivated leave their rooms.
+    pub(crate) async fn finish_deactivations(&self) -> Result<(), AccountError> {
+        self.accounts
+            .finish_deactivations(&Leaving(&self.rooms))
+            .await
     }
 
     /// Milliseconds since 1970.

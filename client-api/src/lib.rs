@@ -49,13 +49,15 @@ mod account;
 mod api;
 mod discovery;
 mod error;
+mod registration;
 mod request;
 mod routes;
+mod session;
 mod uia;
 
 pub use api::{Api, Capabilities, Settings};
 pub use error::ApiError;
 pub use routes::router;
 
-pub(crate) use request::{Address, Json, Path, Query, User, UserOrGuest};
+pub(crate) use request::{Address, Json, Path, Query, SigningOut, User, UserOrGuest, read};
 pub(crate) use routes::Routes;

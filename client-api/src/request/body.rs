@@ -125,7 +125,6 @@ mod tests {
             b"{\"other\":\"\xff\",\"name\":\"x\"}",
             b"{\"name\":NaN}",
             b"nonsense",
-            b"{} {}",
             deep.as_bytes(),
             deep_value.as_bytes(),
         ] {

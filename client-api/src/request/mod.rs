@@ -10,4 +10,4 @@ pub(crate) use address::Address;
 pub(crate) use body::{Json, read};
 pub(crate) use path::Path;
 pub(crate) use query::Query;
-pub(crate) use user::{User, UserOrGuest};
+pub(crate) use user::{SigningOut, User, UserOrGuest};

@@ -29,6 +29,9 @@ pub(crate) struct User {
 /// (<https://spec.matrix.org/v1.19/client-server-api/#guest-access>).
 pub(crate) struct UserOrGuest(pub User);
 
+/// Someone who wants to sign out, which users and guests may even while their account is locked.
+pub(crate) struct SigningOut(pub User);
+
 impl User {
     /// Refuses suspended users: they may read, leave and sign out, nothing that others see.
     ///
@@ -69,27 +72,44 @@ impl FromRequestParts<Api> for UserOrGuest {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let token = token(parts).ok_or_else(|| {
-            ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "M_MISSING_TOKEN",
-                "An access token is needed",
-            )
-        })?;
-        let session = api.accounts.authenticate(&token).await?;
+        let session = api.accounts.authenticate(&needed_token(parts)?).await?;
         let agent = parts.headers.get(USER_AGENT);
         let agent = agent.and_then(|agent| agent.to_str().ok());
         api.accounts
             .saw(&session, &address(parts), agent.unwrap_or_default());
-        let requester = &session.requester;
-        let id = OwnedUserId::try_from(requester.user_id.as_str())
-            .map_err(|_| ApiError::internal("an account's user id can't be read"))?;
-        Ok(Self(User {
-            id,
-            device: requester.device_id.clone(),
-            session,
-        }))
+        user(session).map(Self)
     }
+}
+
+impl FromRequestParts<Api> for SigningOut {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let token = needed_token(parts)?;
+        user(api.accounts.authenticate_to_sign_out(&token).await?).map(Self)
+    }
+}
+
+fn user(session: Authenticated) -> Result<User, ApiError> {
+    let requester = &session.requester;
+    let id = OwnedUserId::try_from(requester.user_id.as_str())
+        .map_err(|_| ApiError::internal("an account's user id can't be read"))?;
+    let device = requester.device_id.clone();
+    Ok(User {
+        id,
+        device,
+        session,
+    })
+}
+
+fn needed_token(parts: &Parts) -> Result<String, ApiError> {
+    token(parts).ok_or_else(|| {
+        ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "M_MISSING_TOKEN",
+            "An access token is needed",
+        )
+    })
 }
 
 impl FromRequestParts<Api> for User {

@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use sha1::Sha1;
 
 use crate::{
-    AccountError, Accounts, Change,
+    AccountError, Accounts, Change, DISPLAY_NAME,
     attempts::Attempts,
     login::{Issued, NewDevice, check_device},
     tables::{
-        Device, Devices, Named, RegistrationToken, RegistrationTokens, Sessions, User, UserKey,
-        UserPart, Users,
+        Device, Devices, Json, Named, Profiles, RegistrationToken, RegistrationTokens, Sessions,
+        User, UserKey, UserPart, Users,
     },
 };
 
@@ -152,6 +152,12 @@ impl Accounts {
         batch
             .expect::<Users>(&key, Expect::Absent)
             .put::<Users>(&key, &user);
+        if !user.guest {
+            // Others see a name from the first moment, and its owner changes it when they like.
+            let name = user_id.split(['@', ':']).nth(1).unwrap_or_default();
+            let profile = serde_json::json!({ DISPLAY_NAME: name }).to_string();
+            batch.put::<Profiles>(&key, &Json(profile));
+        }
         let issued = match device {
             None => None,
             Some(device) => {

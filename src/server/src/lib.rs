@@ -13,6 +13,8 @@
 
 pub mod cli;
 pub mod config;
+pub mod house;
 pub mod http;
+pub mod keys;
 pub mod log;
 pub mod store;

@@ -5,6 +5,7 @@
 //! pass. [`User`] does the few things every test needs in one line each:
 //!
 //! ```ignore
+//! let server = Server::start().await;
 //! let alice = server.register("alice").await;
 //! let room = alice.create_room(json!({"preset": "public_chat"})).await;
 //! let event = alice.send(&room, "hi").await;
@@ -23,10 +24,12 @@
 
 mod client;
 pub mod probe;
+mod server;
 pub mod spec;
 mod user;
 
 pub use client::{Answer, Client, Request, encode};
+pub use server::{SHARED_SECRET, Server, Settings};
 pub use user::User;
 
 /// The number of lanes a test's store opens with: `COMITY_TEST_LANES` (1 or 4), or 1.

@@ -1,6 +1,5 @@
 //! `comity serve`: from a configuration to a running server, and down again in order.
 
-use ::http::StatusCode;
 use comity_runtime::Runtime;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -9,8 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use crate::{
     config::Config,
+    house::House,
     http::{self, Lifecycle, Limits, Listener, Phase, Tls},
-    log, store,
+    log,
 };
 
 /// Runs the server until it is asked to stop.
@@ -36,9 +36,9 @@ async fn run(config: Config) -> Result<(), Failure> {
     let lifecycle = Lifecycle::default();
     // Ports first: they fail soonest, and nothing has to be undone.
     let listeners = listeners(&config)?;
-    let store = store::open(&config, &runtime).await.map_err(Failure::new)?;
-    let tenant = store.tenant(store::TENANT).await.map_err(Failure::new)?;
-    let router = composition();
+    let house = House::open(&config, &runtime).await.map_err(Failure::new)?;
+    house.api.resume(&runtime);
+    let router = comity_client_api::router(house.api.clone());
     stop_on_signal(&runtime, &lifecycle)?;
 
     lifecycle.advance(Phase::Ready);
@@ -50,22 +50,9 @@ async fn run(config: Config) -> Result<(), Failure> {
         "serving"
     );
     http::serve(listeners, router, limits, lifecycle, runtime).await;
-    // Without this the next start takes it for a crash.
-    tenant.close().await.map_err(Failure::new)?;
+    house.close().await.map_err(Failure::new)?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Everything that is served. Paths nobody has are `M_UNRECOGNIZED`
-/// (<https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>).
-fn composition() -> axum::Router {
-    axum::Router::new().fallback(async || {
-        http::error(
-            StatusCode::NOT_FOUND,
-            "M_UNRECOGNIZED",
-            "Unrecognized request",
-        )
-    })
 }
 
 fn listeners(config: &Config) -> Result<Vec<Listener>, Failure> {

@@ -1,0 +1,40 @@
+//! What the server is and can, and what it doesn't have.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use comity_testkit::Server;
+
+/// Clients decide by these what they ask for next.
+#[tokio::test(start_paused = true)]
+async fn what_the_server_can_is_told() {
+    let server = Server::start().await;
+    let versions = server.get("/_matrix/client/versions").send().await.ok();
+    assert!(
+        versions["versions"]
+            .as_array()
+            .unwrap()
+            .contains(&"v1.19".into())
+    );
+    let found = server.get("/.well-known/matrix/client").send().await.ok();
+    assert_eq!(found["m.homeserver"]["base_url"], "http://localhost");
+    let capabilities = "/_matrix/client/v3/capabilities";
+    server
+        .get(capabilities)
+        .send()
+        .await
+        .error(401, "M_MISSING_TOKEN");
+    let alice = server.register("alice").await;
+    let capabilities = alice.get(capabilities).send().await.ok();
+    assert_eq!(
+        capabilities["capabilities"]["m.room_versions"]["default"],
+        "12"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_there_is_unrecognized() {
+    let server = Server::start().await;
+    let client = server.get("/_matrix/client/v3/unknown");
+    client.send().await.error(404, "M_UNRECOGNIZED");
+    let login = server.put("/_matrix/client/v3/login");
+    login.send().await.error(405, "M_UNRECOGNIZED");
+}

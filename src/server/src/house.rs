@@ -1,0 +1,80 @@
+//! The composition: one tenant's capabilities, each given what it stands on.
+
+use std::time::Duration;
+
+use comity_accounts::{Accounts, PasswordCost};
+use comity_client_api::{Api, Capabilities, Settings};
+use comity_protocol::room_version::RoomVersion;
+use comity_rooms::Rooms;
+use comity_runtime::Runtime;
+use comity_storage::Tenant;
+
+use crate::{
+    config::{Config, Secret},
+    keys::Keys,
+    store,
+};
+
+/// How long an access token is good for a client that can refresh it.
+const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// A tenant with everything it can do.
+pub struct House {
+    /// Its rows.
+    pub tenant: Tenant,
+    /// Its API.
+    pub api: Api,
+}
+
+impl House {
+    /// Opens the store and everything on it.
+    ///
+    /// # Errors
+    /// What stands in the way, for the operator.
+    pub async fn open(config: &Config, runtime: &Runtime) -> Result<Self, String> {
+        let keys = Keys::open(&config.data_dir, runtime)?;
+        let store = store::open(config, runtime)
+            .await
+            .map_err(|error| error.to_string())?;
+        let tenant = store
+            .tenant(store::TENANT)
+            .await
+            .map_err(|error| error.to_string())?;
+        let secret = config.registration.shared_secret.as_ref();
+        let accounts = comity_accounts::Config {
+            server_name: config.server_name.to_string(),
+            public_baseurl: config.public_baseurl.clone(),
+            token_key: keys.token,
+            registration_open: config.registration.open,
+            guests: config.registration.guests,
+            shared_secret: secret.map(Secret::expose).map(str::to_owned),
+            access_token_lifetime: ACCESS_TOKEN_LIFETIME,
+            password_cost: PasswordCost::default(),
+            limits: config.limits.enabled,
+        };
+        let accounts =
+            Accounts::open(tenant.clone(), accounts).map_err(|error| error.to_string())?;
+        let rooms = comity_rooms::Config {
+            server_name: config.server_name.clone(),
+            // The configuration was checked: a version we know.
+            default_version: RoomVersion::parse(&config.rooms.default_version)
+                .ok_or("rooms.default_version is no room version")?,
+        };
+        let api = Api::new(Capabilities {
+            accounts,
+            rooms: Rooms::new(tenant.clone(), rooms, keys.signing),
+            settings: Settings {
+                public_baseurl: config.public_baseurl.clone(),
+            },
+        });
+        Ok(Self { tenant, api })
+    }
+
+    /// Records that all is in order. Without this the next start takes it for a crash.
+    ///
+    /// # Errors
+    /// The commit's.
+    pub async fn close(self) -> Result<(), String> {
+        self.tenant.close().await.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,126 @@
+//! The whole server in this process, over the memory engine: the capabilities composed as the binary composes them, without sockets.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use comity_accounts::{Accounts, PasswordCost};
+use comity_client_api::{Api, Capabilities};
+use comity_protocol::{room_version::RoomVersion, sign::SigningKey};
+use comity_rooms::Rooms;
+use comity_runtime::Runtime;
+use comity_storage::{Engine, Lanes, Options, Store, TenantId, engine::Memory};
+
+use crate::{Client, lanes};
+
+/// A running server, called `localhost`. It derefs to a [`Client`] without a token.
+pub struct Server {
+    client: Client,
+    /// What stands behind the API, for what no request can do.
+    pub api: Api,
+    /// The router, for tests that bring their own client.
+    pub router: axum::Router,
+    disk: Memory,
+    settings: Settings,
+}
+
+/// What a test may want otherwise.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether anyone may register.
+    pub registration_open: bool,
+    /// Whether guests may.
+    pub guests: bool,
+    /// Whether rates are limited.
+    pub limits: bool,
+    /// The room version of a room whose creator names none.
+    pub default_version: RoomVersion,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            registration_open: true,
+            guests: true,
+            limits: false,
+            default_version: RoomVersion::V12,
+        }
+    }
+}
+
+/// The secret of the shared-secret registration.
+pub const SHARED_SECRET: &str = "shared secret";
+
+impl Deref for Server {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Server {
+    /// A new server with [`lanes`] lanes, open for everybody, without rate limits.
+    pub async fn start() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    /// A new server.
+    pub async fn with(settings: Settings) -> Self {
+        Self::on(Memory::new(), settings).await
+    }
+
+    /// The server that finds what this one had made durable.
+    pub async fn restarted(&self) -> Self {
+        Self::on(self.disk.crash(), self.settings.clone()).await
+    }
+
+    async fn on(disk: Memory, settings: Settings) -> Self {
+        let options = Options {
+            lanes: u8::try_from(lanes())
+                .ok()
+                .and_then(Lanes::new)
+                .expect("a number of lanes"),
+            sync: true,
+            on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
+            appliers: Vec::new(),
+        };
+        let store = Store::new(Engine::Memory(disk.clone()), options, Runtime::simulated(1));
+        let tenant = store.tenant(TenantId(1)).await.expect("the tenant opens");
+        let accounts = comity_accounts::Config {
+            server_name: "localhost".into(),
+            public_baseurl: "http://localhost".into(),
+            token_key: [7; 32],
+            registration_open: settings.registration_open,
+            guests: settings.guests,
+            shared_secret: Some(SHARED_SECRET.into()),
+            access_token_lifetime: Duration::from_secs(300),
+            // As cheap as can be: what a hash costs is tested where it is made.
+            password_cost: PasswordCost {
+                memory_kib: 64,
+                passes: 1,
+                parallel: 2,
+            },
+            limits: settings.limits,
+        };
+        let accounts = Accounts::open(tenant.clone(), accounts).expect("accounts open");
+        let rooms = comity_rooms::Config {
+            server_name: "localhost".try_into().expect("a server name"),
+            default_version: settings.default_version,
+        };
+        let key = SigningKey::from_seed("1", &[7; 32]).expect("a key");
+        let api = Api::new(Capabilities {
+            accounts,
+            rooms: Rooms::new(tenant, rooms, key),
+            settings: comity_client_api::Settings {
+                public_baseurl: "http://localhost".into(),
+            },
+        });
+        let router = comity_client_api::router(api.clone());
+        Self {
+            client: Client::new(router.clone()),
+            api,
+            router,
+            disk,
+            settings,
+        }
+    }
+}
