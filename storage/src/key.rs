@@ -292,6 +292,11 @@ impl<'a> KeyReader<'a> {
         self.take().map(RoomKey)
     }
 
+    /// All that is left, for a key whose end has a form of its own.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
     /// Text.
     pub fn str(&mut self) -> Result<String, Damaged> {
         String::from_utf8(self.bytes()?).map_err(|_| Damaged("a key's text is not UTF-8"))

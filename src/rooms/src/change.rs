@@ -5,19 +5,30 @@
 //! synced. A change that is dropped, or fails, leaves nothing behind.
 
 mod auth;
+mod chain;
+mod derive;
+mod fork;
+mod graph;
 mod keys;
+mod known;
 mod place;
 mod redaction;
 mod relation;
+mod resolve;
 mod state;
 
+use std::collections::BTreeMap;
+
+pub(crate) use auth::fact_of;
 use comity_protocol::{
     auth::{LevelField, Membership, check_auth},
     event::{BuildError, EventBuilder, Reference, Signed, Unsigned},
     id::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId},
     room_version::{EventIdFormat, RoomVersion},
 };
-use comity_storage::{Batch, Home, Pos, RoomKey};
+use comity_storage::{Appended, Batch, Home, RoomKey};
+pub(crate) use known::{Heard, Known};
+pub(crate) use place::Case;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedMutexGuard;
 
@@ -26,6 +37,7 @@ use crate::{
     live::{Judged, Live},
     num::EventNum,
     rooms::Rooms,
+    state::Root,
     tables::{self, Done, Info, RoomTxn},
 };
 
@@ -101,13 +113,26 @@ pub struct Change {
     rooms: Rooms,
     guard: OwnedMutexGuard<Option<Live>>,
     batch: Batch,
-    /// Events placed: then the cached state is ahead of the rows until the batch is appended.
+    /// The cached state is ahead of the rows until the batch is appended.
+    moved: bool,
+    placed: Vec<Placed>,
+    /// The events of this change, which no reader finds yet.
+    in_hand: BTreeMap<EventNum, Known>,
+    /// The ids that got their numbers in it.
+    names: BTreeMap<String, EventNum>,
+}
+
+/// A change that has its position, while it becomes durable. The room is free again.
+pub(crate) struct Appending {
+    rooms: Rooms,
+    room: RoomKey,
+    appended: Appended,
     placed: Vec<Placed>,
 }
 
 impl Drop for Change {
     fn drop(&mut self) {
-        if !self.placed.is_empty() {
+        if self.moved {
             *self.guard = None;
         }
     }
@@ -175,7 +200,10 @@ impl Rooms {
             rooms: self.clone(),
             guard,
             batch,
+            moved: true,
             placed: Vec::new(),
+            in_hand: BTreeMap::new(),
+            names: BTreeMap::new(),
         };
         let judged = Judged {
             num: EventNum(0),
@@ -185,7 +213,9 @@ impl Rooms {
         };
         check_auth(version.rules(), &judged, &Default::default())?;
         let signed = self.sign(unsigned)?;
-        change.place(signed, &[], &[], None).await?;
+        change
+            .place(signed, Vec::new(), Vec::new(), Root::EMPTY, None)
+            .await?;
         Ok(change)
     }
 
@@ -238,7 +268,10 @@ impl Change {
             rooms,
             guard,
             batch,
+            moved: false,
             placed: Vec::new(),
+            in_hand: BTreeMap::new(),
+            names: BTreeMap::new(),
         })
     }
 
@@ -256,6 +289,16 @@ impl Change {
     /// As [`Change::room_id`].
     pub fn version(&self) -> Result<RoomVersion, RoomError> {
         self.live().map(|live| live.info.version)
+    }
+
+    /// From here on the cached state may be ahead of the rows.
+    pub(crate) fn begin(&mut self) {
+        self.moved = true;
+    }
+
+    /// Whether there is something to append.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved
     }
 
     pub(crate) fn live(&self) -> Result<&Live, RoomError> {
@@ -305,8 +348,8 @@ impl Change {
         if let Some(same) = self.same_state(&intent).await? {
             return Ok(same);
         }
-        let (state, auth) = self.auth_state(&intent).await?;
-        let tips = self.tips().await?;
+        let (tips, root) = self.tips().await?;
+        let (state, auth) = self.auth_state(&intent, root).await?;
         let live = self.live()?;
         let unsigned = self.rooms.build(
             live.info.version,
@@ -326,13 +369,19 @@ impl Change {
             auth: &auth,
         };
         check_auth(live.rules(), &judged, &state)?;
+        if root != live.root {
+            // Others would soft-fail what the current state forbids.
+            let (rules, current) = (live.rules(), live.root);
+            let (state, _) = self.auth_state(&intent, current).await?;
+            check_auth(rules, &judged, &state)?;
+        }
         if intent.event_type == "m.room.redaction" {
             let power = state.levels().user(intent.sender.as_str());
             let redacts_all = power.reaches(state.levels().field(LevelField::Redact));
             self.check_redaction(unsigned.event(), redacts_all).await?;
         }
         let signed = self.rooms.sign(unsigned)?;
-        let placed = self.place(signed, &prev, &auth, txn).await?;
+        let placed = self.place(signed, prev, auth, root, txn).await?;
         if let Some(txn) = txn {
             let key = txn_key(self.live()?.room, txn);
             let expires = self.rooms.now() + TXN_MEMORY;
@@ -369,35 +418,45 @@ impl Change {
     ///
     /// # Errors
     /// Nothing of the change is there; after [`comity_storage::CommitError::Unknown`] it may be.
-    pub async fn commit(mut self) -> Result<Vec<Placed>, RoomError> {
+    pub async fn commit(self) -> Result<Vec<Placed>, RoomError> {
+        self.append().await?.durable().await
+    }
+
+    /// Gives the change its position, and the room back.
+    pub(crate) async fn append(mut self) -> Result<Appending, RoomError> {
         let lane = self.live()?.writer.clone();
         let batch = std::mem::replace(&mut self.batch, lane.batch());
         let appended = lane.append(batch).await?;
-        let pos = appended.pos;
-        let placed = self.appended(pos)?;
-        let (rooms, room) = (self.rooms.clone(), self.live()?.room);
-        drop(self);
-        match appended.durable().await {
-            Ok(_) => Ok(placed),
-            Err(error) => {
-                // What is cached stands on a change that never was.
-                *rooms.cell(room).lock().await = None;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// The batch has its position: the cached state is what the rows say.
-    fn appended(&mut self, pos: Pos) -> Result<Vec<Placed>, RoomError> {
         let placed = std::mem::take(&mut self.placed);
-        if !placed.is_empty() {
+        let live = self.live_mut()?;
+        let room = live.room;
+        live.pending.clear();
+        if std::mem::take(&mut self.moved) {
             let live = self.live_mut()?;
             let first = live.rows.back().is_none() || live.root_changed;
             live.root_changed = false;
-            live.rows.push_back((pos, first));
-            live.pending.0.lock().clear();
+            live.rows.push_back((appended.pos, first));
         }
-        Ok(placed)
+        Ok(Appending {
+            rooms: self.rooms.clone(),
+            room,
+            appended,
+            placed,
+        })
+    }
+}
+
+impl Appending {
+    /// Waits until the change is durable; what was placed.
+    pub async fn durable(self) -> Result<Vec<Placed>, RoomError> {
+        match self.appended.durable().await {
+            Ok(_) => Ok(self.placed),
+            Err(error) => {
+                // What is cached stands on a change that never was.
+                *self.rooms.cell(self.room).lock().await = None;
+                Err(error.into())
+            }
+        }
     }
 }
 

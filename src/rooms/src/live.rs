@@ -18,6 +18,7 @@ use comity_storage::{At, Home, LaneWriter, Pos, Range, ReadError, Reader, RoomKe
 use parking_lot::Mutex;
 
 use crate::{
+    chains::ChainKey,
     error::RoomError,
     num::{EventNum, StateKeyNum},
     state::{NodeHash, NodeSource, Root},
@@ -47,6 +48,9 @@ pub(crate) struct Live {
     pub keys: BTreeMap<(String, String), StateKeyNum>,
     pub facts: BTreeMap<StateKeyNum, Fact>,
     pub tips: Vec<Tip>,
+    /// The states after events that others may follow; those of the extremities for sure, once
+    /// they were asked for.
+    pub after: BTreeMap<EventNum, Root>,
     pub writer: LaneWriter,
     pub pending: Pending,
 }
@@ -151,6 +155,7 @@ impl Live {
         writer: LaneWriter,
     ) -> Self {
         let (keys, facts, tips) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let after = BTreeMap::new();
         let pending = Pending::default();
         let root_changed = false;
         Self {
@@ -166,6 +171,7 @@ impl Live {
             keys,
             facts,
             tips,
+            after,
             writer,
             pending,
         }
@@ -187,7 +193,10 @@ impl Live {
         if self.facts.len() > KEYS {
             self.facts.clear();
         }
-        self.pending.0.lock().clear();
+        if self.after.len() > KEYS {
+            self.after.clear();
+        }
+        self.pending.clear();
     }
 }
 
@@ -208,9 +217,19 @@ pub(crate) fn parse_room_id(text: &str) -> Result<OwnedRoomId, RoomError> {
     RoomId::parse(text).map_err(|_| RoomError::Damaged("a stored room id does not parse".into()))
 }
 
-/// Nodes made by the change in progress, which no reader finds yet.
+/// Nodes and chain rows made by the change in progress, which no reader finds yet.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Pending(pub Arc<Mutex<HashMap<NodeHash, Bytes>>>);
+pub(crate) struct Pending {
+    pub nodes: Arc<Mutex<HashMap<NodeHash, Bytes>>>,
+    pub chains: Arc<Mutex<BTreeMap<ChainKey, Bytes>>>,
+}
+
+impl Pending {
+    pub fn clear(&self) {
+        self.nodes.lock().clear();
+        self.chains.lock().clear();
+    }
+}
 
 /// A room's state nodes: those of the change in progress, then the stored ones.
 #[derive(Clone)]
@@ -225,7 +244,7 @@ impl NodeSource for RoomNodes {
 
     async fn nodes(&self, hashes: &[NodeHash]) -> Result<Vec<Option<Bytes>>, ReadError> {
         let made: Vec<Option<Bytes>> = {
-            let pending = self.pending.0.lock();
+            let pending = self.pending.nodes.lock();
             hashes
                 .iter()
                 .map(|hash| pending.get(hash).cloned())
@@ -251,6 +270,7 @@ impl NodeSource for RoomNodes {
 }
 
 /// An event as the rules read it, by the room's own numbers.
+#[derive(Clone, Copy)]
 pub(crate) struct Judged<'a> {
     pub num: EventNum,
     pub event: &'a Event,

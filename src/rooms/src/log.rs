@@ -11,6 +11,8 @@ pub mod kind {
     pub const RECEIPT: u16 = 0x0102;
     /// A user forgot a room ([`super::Forgot`]).
     pub const FORGOT: u16 = 0x0103;
+    /// State resolution changed memberships ([`super::Resolved`]).
+    pub const RESOLVED: u16 = 0x0104;
 }
 
 /// An event took a place. The record's subject is the room's id.
@@ -26,6 +28,16 @@ pub struct Placed {
     pub member: Option<(String, String)>,
     /// Whether it is a state event.
     pub state: bool,
+}
+
+/// The state where forks meet has other memberships than before, apart from what the event that was
+/// placed says itself. The record's subject is the room's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The sequence number of the event with which they changed.
+    pub seq: i64,
+    /// Whose membership, and what it is now.
+    pub members: Vec<(String, String)>,
 }
 
 /// A receipt moved. The record's subject is the room's id.

@@ -232,6 +232,15 @@ impl State {
                 }
                 self.room_changed(room, logged.pos);
             }
+            log::kind::RESOLVED => {
+                let Ok(resolved) = log::read::<log::Resolved>(record) else {
+                    return;
+                };
+                let room = RoomKey::of(&record.subject);
+                for (user, membership) in resolved.members {
+                    self.set_member(room, &record.subject, &user, membership, logged.pos);
+                }
+            }
             log::kind::RECEIPT => {
                 let Ok(moved) = log::read::<log::ReceiptMoved>(record) else {
                     return;

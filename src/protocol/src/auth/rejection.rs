@@ -27,6 +27,9 @@ pub enum Rejection {
     /// A create event with `prev_events`.
     #[error("m.room.create has prev_events")]
     CreateHasPrevEvents,
+    /// A second create event.
+    #[error("the room has another m.room.create")]
+    UnexpectedCreate,
     /// A create event whose `room_id` is of another domain than its sender.
     #[error("the room_id of m.room.create is not of its sender's domain")]
     CreateRoomId,

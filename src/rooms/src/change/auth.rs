@@ -10,9 +10,9 @@ use super::{Change, Intent, Placed};
 use crate::{
     error::RoomError,
     event,
-    live::{Fact, Judged, Tip},
+    live::{Fact, Judged},
     num::{EventNum, StateKeyNum},
-    state::Lookup,
+    state::{Lookup, Root},
     tables::{self, RoomNum},
 };
 
@@ -21,6 +21,7 @@ impl Change {
     pub(super) async fn auth_state(
         &mut self,
         intent: &Intent,
+        root: Root,
     ) -> Result<(AuthState<EventNum>, Vec<Fact>), RoomError> {
         let rules = self.live()?.rules();
         let member = (intent.event_type == "m.room.member")
@@ -42,7 +43,7 @@ impl Change {
         if rules.room_id_is_create_hash {
             wanted.push(("m.room.create", ""));
         }
-        let mut facts = self.facts(&wanted).await?;
+        let mut facts = self.facts(&wanted, root).await?;
         let mut state = AuthState::default();
         facts
             .iter()
@@ -58,19 +59,25 @@ impl Change {
         event_type: &str,
         state_key: &str,
     ) -> Result<Option<Fact>, RoomError> {
+        let root = self.live()?.root;
         Ok(self
-            .facts(&[(event_type, state_key)])
+            .facts(&[(event_type, state_key)], root)
             .await?
             .pop()
             .flatten())
     }
 
-    async fn facts(&mut self, wanted: &[(&str, &str)]) -> Result<Vec<Option<Fact>>, RoomError> {
+    /// What a state says under these keys.
+    pub(super) async fn facts(
+        &mut self,
+        wanted: &[(&str, &str)],
+        root: Root,
+    ) -> Result<Vec<Option<Fact>>, RoomError> {
         let mut keys = Vec::with_capacity(wanted.len());
         for (event_type, state_key) in wanted {
             keys.push(self.key(event_type, state_key).await?);
         }
-        let found = self.lookup(&keys).await?;
+        let found = self.lookup(root, &keys).await?;
         let mut facts = Vec::with_capacity(wanted.len());
         for (key, found) in keys.into_iter().zip(found) {
             facts.push(match (key, found) {
@@ -81,18 +88,16 @@ impl Change {
         Ok(facts)
     }
 
-    /// The events that the current state has under these keys.
+    /// The events that a state has under these keys.
     pub(super) async fn lookup(
         &self,
+        root: Root,
         keys: &[Option<StateKeyNum>],
     ) -> Result<Vec<Option<EventNum>>, RoomError> {
-        let live = self.live()?;
         let known: Vec<StateKeyNum> = keys.iter().copied().flatten().collect();
-        let trie = self
-            .rooms
-            .trie(live.room, live.reader(), live.pending.clone());
-        let mut found = trie
-            .multi_get(live.root, &known)
+        let mut found = self
+            .trie()?
+            .multi_get(root, &known)
             .await?
             .into_iter()
             .map(Lookup::present);
@@ -120,37 +125,11 @@ impl Change {
 
     /// An event of the room, by number.
     pub(super) async fn event(&self, num: EventNum) -> Result<Event, RoomError> {
+        if let Some(known) = self.in_hand.get(&num) {
+            return Ok(known.event.clone());
+        }
         let live = self.live()?;
         event::load(&live.reader(), live.room, live.info.version, num).await
-    }
-
-    /// The forward extremities, which the next event follows.
-    pub(super) async fn tips(&mut self) -> Result<Vec<Tip>, RoomError> {
-        let live = self.live()?;
-        let extremities: Vec<EventNum> = live
-            .head
-            .extremities
-            .iter()
-            .copied()
-            .map(EventNum)
-            .collect();
-        if live
-            .tips
-            .iter()
-            .map(|tip| tip.num)
-            .eq(extremities.iter().copied())
-        {
-            return Ok(live.tips.clone());
-        }
-        let mut tips = Vec::with_capacity(extremities.len());
-        for num in extremities {
-            tips.push(Tip {
-                num,
-                reference: Reference::to(&self.event(num).await?),
-            });
-        }
-        self.live_mut()?.tips.clone_from(&tips);
-        Ok(tips)
     }
 
     /// The event that already says what the intent wants to, if it is state and the same sender's.
@@ -164,7 +143,12 @@ impl Change {
         let Some(key) = self.key(&intent.event_type, state_key).await? else {
             return Ok(None);
         };
-        let Some(num) = self.lookup(&[Some(key)]).await?.pop().flatten() else {
+        let Some(num) = self
+            .lookup(self.live()?.root, &[Some(key)])
+            .await?
+            .pop()
+            .flatten()
+        else {
             return Ok(None);
         };
         let live = self.live()?;
@@ -195,7 +179,7 @@ impl Change {
 }
 
 /// An event as the rules read it.
-pub(super) fn fact_of(num: EventNum, event: &Event) -> Result<Option<Fact>, RoomError> {
+pub(crate) fn fact_of(num: EventNum, event: &Event) -> Result<Option<Fact>, RoomError> {
     let judged = Judged {
         num,
         event,

@@ -34,7 +34,7 @@ impl Change {
     }
 
     /// The number of a state key, given now if the room has not used it.
-    pub(super) async fn intern(
+    pub(crate) async fn intern(
         &mut self,
         event_type: &str,
         state_key: &str,

@@ -1,52 +1,74 @@
-//! Giving an accepted event its place: its rows, the state after it, the room's new head.
+//! Giving an event its rows: those of every verdict, and the place of an accepted one.
 
-use comity_protocol::{
-    auth::{MemberContent, Membership},
-    event::{Event, Reference, Signed},
-    id::UserId,
-};
-use comity_storage::{At, RoomKey};
+use comity_protocol::event::Signed;
+use comity_storage::{At, Expect};
 
-use super::{Change, Placed, Transaction, auth::fact_of};
+use super::{Change, Known, Placed, Transaction, known::Heard};
 use crate::{
     error::RoomError,
-    live::{Tip, head_at},
+    live::head_at,
     log,
-    num::{EventNum, StateKeyNum},
+    num::EventNum,
+    state::Root,
     tables::{
-        self, Body, Entry, Generation, Header, IdRoom, Member, Num, RoomAt, RoomNum, RoomPlace,
-        RoomText, Sent, Status, Totals, UserRoom, Verdict,
+        self, Body, Entry, Generation, Header, IdRoom, Num, RoomAt, RoomNum, RoomPlace, RoomText,
+        Sent, Status, Totals, Verdict,
     },
 };
 
+/// An event and its verdict, on the way to its rows.
+pub(crate) struct Case {
+    pub known: Known,
+    /// What was known of it before.
+    pub from: Option<Heard>,
+    /// The redaction that came before it; the event is in its redacted form then.
+    pub redacted_by: Option<EventNum>,
+    /// Events of the room follow it already.
+    pub followed: bool,
+}
+
 impl Change {
-    /// Places an event that follows all extremities. Nothing is cached before all reads are done,
-    /// so a failure leaves the change as it was.
+    /// Places an event of our own. Its parents are accepted, its state before is theirs.
     pub(super) async fn place(
         &mut self,
         signed: Signed,
-        prev: &[EventNum],
-        auth: &[EventNum],
+        prev: Vec<EventNum>,
+        auth: Vec<EventNum>,
+        root_before: Root,
         txn: Option<&Transaction>,
     ) -> Result<Placed, RoomError> {
+        self.moved = true;
         let event = signed.into_event();
-        let num = EventNum(self.live()?.head.next_num);
-        self.live_mut()?.head.next_num += 1;
+        let num = self.next_num(event.event_id().as_str())?;
+        let known = Known {
+            num,
+            event,
+            prev,
+            auth,
+            verdict: Verdict::Accepted,
+            root_before: Some(root_before),
+        };
+        let case = Case {
+            known,
+            from: None,
+            redacted_by: None,
+            followed: false,
+        };
+        self.accept(case, txn).await
+    }
+
+    /// Makes an accepted event part of the room: the next place in its order, its part in the
+    /// graph and in the state.
+    pub(crate) async fn accept(
+        &mut self,
+        case: Case,
+        txn: Option<&Transaction>,
+    ) -> Result<Placed, RoomError> {
+        let (num, event) = (case.known.num, case.known.event.clone());
         let relation = self.relation_of(&event).await?;
         let thread = relation.as_ref().and_then(|relation| relation.thread);
-        let root_before = self.live()?.root.encode();
-        let member = member_of(&event);
-        let before = match member
-            .as_ref()
-            .map(|(user, _)| <&UserId>::try_from(user.as_str()))
-        {
-            Some(Ok(user)) => self.membership(user).await?,
-            _ => Membership::default(),
-        };
-        if let Some(state_key) = event.state_key() {
-            let key = self.intern(event.event_type(), state_key).await?;
-            self.set_state(key, num, &event).await?;
-        }
+        self.in_hand.insert(num, case.known.clone());
+        let difference = self.advance(&case).await?;
         let live = self.live_mut()?;
         live.head.seq += 1;
         let (room, seq) = (live.room, live.head.seq);
@@ -54,66 +76,28 @@ impl Change {
             thread: 0,
             ..live.totals
         };
-        let at = RoomNum { room, num: num.0 };
-        let redacts = match event.redacts() {
-            Some(target) => Some(self.name(target.as_str()).await?.0),
-            None => None,
-        };
-        let header = header(&event, prev, auth, redacts);
         let sent = txn.map(|txn| Sent {
             device: txn.device.clone(),
             txn: txn.txn.clone(),
         });
-        let place = Some((seq, 0));
-        let status = Status {
-            verdict: Verdict::Accepted,
-            root_before,
-            place,
-            redacted_by: None,
-            sent,
+        self.write(&case, Some((seq, 0)), sent).await?;
+        let entry = Entry {
+            num: num.0,
+            thread,
+            totals,
         };
-        let body = Body {
-            generation: Generation::Full,
-            json: event.json().to_owned(),
-        };
-        let event_id = event.event_id().to_string();
         self.batch
-            .put::<tables::EventNums>(
-                &RoomText {
-                    room,
-                    name: event_id.clone(),
-                },
-                &Num(num.0),
-            )
-            .put::<tables::Headers>(&at, &header)
-            .put::<tables::Bodies>(&at, &body)
-            .put::<tables::Statuses>(&at, &status)
-            .put::<tables::Timeline>(
-                &RoomPlace { room, seq, sub: 0 },
-                &Entry {
-                    num: num.0,
-                    thread,
-                    totals,
-                },
-            )
-            .put::<tables::IdRooms>(&IdRoom { event_id, room }, &());
-        if let Some((user, membership)) = &member {
-            self.put_member(room, user, membership, num, seq)?;
-        }
-        if let Some(state_key) = event.state_key() {
-            let after = member
-                .as_ref()
-                .and_then(|(_, name)| Membership::from_name(name))
-                .unwrap_or_default();
-            self.summarise(state_key, &event, before, after)?;
-        }
+            .put::<tables::Timeline>(&RoomPlace { room, seq, sub: 0 }, &entry);
         if let Some(relation) = relation {
             self.put_relation(num, &event, relation).await?;
         }
-        if let Some(target) = redacts {
-            self.redact(EventNum(target), num).await?;
+        if event.redacts().is_some() {
+            self.redact(&case.known).await?;
         }
-        self.advance(num, &event)?;
+        let mut members = self.derive(&difference, seq).await?;
+        self.put_head()?;
+        let own = members.iter().position(|changed| changed.num == Some(num));
+        let member = own.map(|at| members.remove(at).into_entry());
         let record = log::Placed {
             seq,
             num: num.0,
@@ -123,6 +107,15 @@ impl Change {
         };
         let record = log::record(log::kind::PLACED, event.room_id().as_str(), &record)?;
         self.batch.log(record);
+        if !members.is_empty() {
+            let members = members.into_iter().map(|changed| changed.into_entry());
+            let record = log::Resolved {
+                seq,
+                members: members.collect(),
+            };
+            let record = log::record(log::kind::RESOLVED, event.room_id().as_str(), &record)?;
+            self.batch.log(record);
+        }
         let placed = Placed {
             event_id: event.event_id().to_owned(),
             seq,
@@ -131,93 +124,87 @@ impl Change {
         Ok(placed)
     }
 
-    async fn set_state(
-        &mut self,
-        key: StateKeyNum,
-        num: EventNum,
-        event: &Event,
-    ) -> Result<(), RoomError> {
-        let live = self.live()?;
-        let trie = self
-            .rooms
-            .trie(live.room, live.reader(), live.pending.clone());
-        let written = trie.apply(live.root, &[(key, Some(num))]).await?;
-        let fact = fact_of(num, event)?;
-        let room = live.room;
-        for (hash, bytes) in &written.nodes {
-            self.batch
-                .put::<tables::Nodes>(&tables::RoomHash { room, hash: hash.0 }, bytes);
-        }
-        let live = self.live_mut()?;
-        live.pending.0.lock().extend(written.nodes);
-        live.root_changed |= live.root != written.root;
-        live.root = written.root;
-        live.head.root = written.root.encode();
-        match fact {
-            Some(fact) => live.facts.insert(key, fact),
-            None => live.facts.remove(&key),
-        };
-        Ok(())
+    /// Keeps an event that isn't part of the room: judged, and shown to nobody.
+    pub(crate) async fn keep(&mut self, case: Case) -> Result<(), RoomError> {
+        self.in_hand.insert(case.known.num, case.known.clone());
+        self.write(&case, None, None).await?;
+        self.put_head()
     }
 
-    fn put_member(
+    /// The rows that an event has whatever its verdict.
+    async fn write(
         &mut self,
-        room: RoomKey,
-        user: &str,
-        membership: &str,
-        num: EventNum,
-        seq: i64,
+        case: &Case,
+        place: Option<(i64, i64)>,
+        sent: Option<Sent>,
     ) -> Result<(), RoomError> {
-        let room_id = self.live()?.room_id.to_string();
-        let member = Member {
-            room_id,
-            membership: membership.to_owned(),
-            num: num.0,
-            seq,
-            forgotten: false,
+        let (known, event) = (&case.known, &case.known.event);
+        let room = self.live()?.room;
+        let num = known.num.0;
+        let at = RoomNum { room, num };
+        if let Some(state_key) = event
+            .state_key()
+            .filter(|_| known.verdict != Verdict::Rejected)
+        {
+            let key = self.intern(event.event_type(), state_key).await?;
+            self.put_chain(known, key).await?;
+            if known.verdict == Verdict::SoftFailed {
+                // Others may build upon it.
+                self.state_after(known).await?;
+            }
+        }
+        let from = case.from.as_ref().map(|heard| &heard.status);
+        let redacted_before = from.and_then(|row| row.value.redacted_by);
+        let status = Status {
+            verdict: known.verdict,
+            root_before: known
+                .root_before
+                .map_or_else(Vec::new, |root| root.encode()),
+            place,
+            redacted_by: case.redacted_by.map(|num| num.0).or(redacted_before),
+            sent,
         };
-        self.batch.put::<tables::Members>(
-            &UserRoom {
-                user: user.to_owned(),
-                room,
+        let name = RoomText {
+            room,
+            name: event.event_id().to_string(),
+        };
+        match from {
+            Some(row) => self
+                .batch
+                .expect::<tables::Statuses>(&at, Expect::At(row.pos)),
+            None => self
+                .batch
+                .expect::<tables::EventNums>(&name, Expect::Absent)
+                .put::<tables::EventNums>(&name, &Num(num)),
+        };
+        self.batch.put::<tables::Statuses>(&at, &status);
+        if from.is_some_and(|row| row.value.verdict != Verdict::Named) {
+            return Ok(());
+        }
+        let redacts = match event.redacts() {
+            Some(target) => Some(self.name(target.as_str()).await?),
+            None => None,
+        };
+        let body = Body {
+            generation: if case.redacted_by.is_some() {
+                Generation::Redacted
+            } else {
+                Generation::Full
             },
-            &member,
-        );
+            json: event.json().to_owned(),
+        };
+        let (event_id, header) = (name.name, header(known, redacts));
+        self.batch
+            .put::<tables::Headers>(&at, &header)
+            .put::<tables::Bodies>(&at, &body)
+            .put::<tables::IdRooms>(&IdRoom { event_id, room }, &());
         Ok(())
     }
 
-    /// Keeps the room's summary: its row is written where a state event altered it.
-    fn summarise(
-        &mut self,
-        state_key: &str,
-        event: &Event,
-        before: Membership,
-        after: Membership,
-    ) -> Result<(), RoomError> {
+    /// The head's row as it is now. Rows that no reader needs any more go: what stays is the first
+    /// of each root, and what is newest for those who read at the published head.
+    fn put_head(&mut self) -> Result<(), RoomError> {
         let live = self.live_mut()?;
-        let mut summary = live.summary.clone();
-        summary.set(event.event_type(), state_key, Some(event));
-        summary.member(before, after);
-        if summary != live.summary {
-            live.summary = summary.clone();
-            let room = live.room;
-            self.batch
-                .put::<tables::Summaries>(&tables::InRoom { room }, &summary);
-        }
-        Ok(())
-    }
-
-    /// The event is the room's only extremity now; the head's row says so. Rows that no reader
-    /// needs any more go: what stays is the first of each root, and what is newest for those who
-    /// read at the published head.
-    fn advance(&mut self, num: EventNum, event: &Event) -> Result<(), RoomError> {
-        let live = self.live_mut()?;
-        live.head.extremities = vec![num.0];
-        live.head.depth = event.depth();
-        live.tips = vec![Tip {
-            num,
-            reference: Reference::to(event),
-        }];
         let published = live.reader().bound(comity_storage::Home::Room(live.room));
         let mut thinned = Vec::new();
         while live.rows.len() > 1 && live.rows.get(1).is_some_and(|(pos, _)| *pos <= published) {
@@ -240,38 +227,46 @@ impl Change {
     }
 
     /// The number of an event that may be known by its name only: then it gets one now.
-    pub(super) async fn name(&mut self, event_id: &str) -> Result<EventNum, RoomError> {
+    pub(crate) async fn name(&mut self, event_id: &str) -> Result<EventNum, RoomError> {
+        if let Some(num) = self.names.get(event_id) {
+            return Ok(*num);
+        }
         let live = self.live()?;
+        let room = live.room;
         let key = RoomText {
-            room: live.room,
+            room,
             name: event_id.to_owned(),
         };
         if let Some(row) = live.reader().get::<tables::EventNums>(&key).await? {
             return Ok(EventNum(row.value.0));
         }
-        let live = self.live_mut()?;
-        let num = live.head.next_num;
-        live.head.next_num += 1;
-        let at = RoomNum {
-            room: live.room,
-            num,
-        };
-        let root_before = Vec::new();
+        let num = self.next_num(event_id)?;
         let named = Status {
             verdict: Verdict::Named,
-            root_before,
+            root_before: Vec::new(),
             place: None,
             redacted_by: None,
             sent: None,
         };
         self.batch
-            .put::<tables::EventNums>(&key, &Num(num))
-            .put::<tables::Statuses>(&at, &named);
-        Ok(EventNum(num))
+            .expect::<tables::EventNums>(&key, Expect::Absent)
+            .put::<tables::EventNums>(&key, &Num(num.0))
+            .put::<tables::Statuses>(&RoomNum { room, num: num.0 }, &named);
+        Ok(num)
+    }
+
+    /// A number for an event that has none yet.
+    pub(crate) fn next_num(&mut self, event_id: &str) -> Result<EventNum, RoomError> {
+        let live = self.live_mut()?;
+        let num = EventNum(live.head.next_num);
+        live.head.next_num += 1;
+        self.names.insert(event_id.to_owned(), num);
+        Ok(num)
     }
 }
 
-fn header(event: &Event, prev: &[EventNum], auth: &[EventNum], redacts: Option<u32>) -> Header {
+fn header(known: &Known, redacts: Option<EventNum>) -> Header {
+    let event = &known.event;
     Header {
         event_id: event.event_id().to_string(),
         event_type: event.event_type().to_owned(),
@@ -279,16 +274,8 @@ fn header(event: &Event, prev: &[EventNum], auth: &[EventNum], redacts: Option<u
         sender: event.sender().to_string(),
         depth: event.depth(),
         ts: event.origin_server_ts(),
-        prev: prev.iter().map(|num| num.0).collect(),
-        auth: auth.iter().map(|num| num.0).collect(),
-        redacts,
+        prev: known.prev.iter().map(|num| num.0).collect(),
+        auth: known.auth.iter().map(|num| num.0).collect(),
+        redacts: redacts.map(|num| num.0),
     }
-}
-
-fn member_of(event: &Event) -> Option<(String, String)> {
-    let user = event
-        .state_key()
-        .filter(|_| event.event_type() == "m.room.member")?;
-    let membership = MemberContent::read(event.content().get()).membership?;
-    Some((user.to_owned(), membership.as_str().to_owned()))
 }

@@ -1,12 +1,13 @@
 //! Redactions: who may take back what, and what it does to the rows.
 
-use comity_protocol::event::Event;
+use comity_protocol::{auth::LevelField, event::Event};
+use comity_storage::{Home, Range};
 
-use super::Change;
+use super::{Change, Known};
 use crate::{
     error::RoomError,
     num::EventNum,
-    tables::{self, Body, Generation, RoomNum, RoomText, Verdict},
+    tables::{self, Body, Generation, RoomNum, RoomPair, RoomText, Verdict},
 };
 
 impl Change {
@@ -49,44 +50,92 @@ impl Change {
         ))
     }
 
-    /// Takes the target's content, for good: its body's row holds the redacted form from now on.
-    pub(super) async fn redact(
-        &mut self,
-        target: EventNum,
-        redaction: EventNum,
-    ) -> Result<(), RoomError> {
+    /// Takes the target's content, for good: its body's row holds the redacted form from now on. A
+    /// target that isn't here yet is judged when it comes.
+    ///
+    /// <https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions>
+    pub(super) async fn redact(&mut self, redaction: &Known) -> Result<(), RoomError> {
+        let Some(target) = redaction.event.redacts() else {
+            return Ok(());
+        };
+        let num = self.name(target.as_str()).await?;
         let live = self.live()?;
-        let (room, version) = (live.room, live.info.version);
-        let reader = live.reader();
-        let at = RoomNum {
-            room,
-            num: target.0,
-        };
-        let (status, body) = futures_util::try_join!(
-            reader.get::<tables::Statuses>(&at),
-            reader.get::<tables::Bodies>(&at)
-        )?;
-        let Some(mut status) = status.map(|row| row.value) else {
+        let (room, reader) = (live.room, live.reader());
+        let at = RoomNum { room, num: num.0 };
+        let status = reader.get::<tables::Statuses>(&at).await?;
+        let Some(mut status) = status
+            .map(|row| row.value)
+            .filter(|status| status.verdict != Verdict::Named)
+        else {
+            let early = RoomPair {
+                room,
+                num: num.0,
+                other: redaction.num.0,
+            };
+            self.batch.put::<tables::EarlyRedactions>(&early, &());
             return Ok(());
         };
-        if status.redacted_by.is_some() {
+        let event = self.event(num).await?;
+        if status.redacted_by.is_some() || !self.may_redact(redaction, &event).await? {
             return Ok(());
         }
-        status.redacted_by = Some(redaction.0);
-        if let Some(body) = body.filter(|_| status.verdict != Verdict::Named) {
-            let event =
-                crate::event::parse(&reader, room, version, target, body.value.json).await?;
-            self.unrelate(&event, &status).await?;
-            let json = event.redact().json().to_owned();
-            self.batch.put::<tables::Bodies>(
-                &at,
-                &Body {
-                    generation: Generation::Redacted,
-                    json,
-                },
-            );
-        }
-        self.batch.put::<tables::Statuses>(&at, &status);
+        status.redacted_by = Some(redaction.num.0);
+        self.unrelate(&event, &status).await?;
+        let body = Body {
+            generation: Generation::Redacted,
+            json: event.redact().json().to_owned(),
+        };
+        self.batch
+            .put::<tables::Bodies>(&at, &body)
+            .put::<tables::Statuses>(&at, &status);
         Ok(())
+    }
+
+    /// The redaction of an event that came before it, if one may.
+    pub(crate) async fn early_redaction(
+        &mut self,
+        target: &Known,
+    ) -> Result<Option<EventNum>, RoomError> {
+        let live = self.live()?;
+        let room = live.room;
+        let range = Range::of(Home::Room(room), |key| {
+            key.room(room).u32(target.num.0);
+        });
+        let early = live.reader().scan::<tables::EarlyRedactions>(range).await?;
+        let mut found = None;
+        for (key, _) in early {
+            self.batch.delete::<tables::EarlyRedactions>(&key);
+            if found.is_some() {
+                continue;
+            }
+            for redaction in self.known(&[EventNum(key.other)]).await? {
+                if self.may_redact(&redaction, &target.event).await? {
+                    found = Some(redaction.num);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a redaction that is part of the room takes effect on its target. The room's create
+    /// event is never redacted: what it says is what the rules start from (threat D6).
+    async fn may_redact(&mut self, redaction: &Known, target: &Event) -> Result<bool, RoomError> {
+        if target.event_type() == "m.room.create" {
+            return Ok(false);
+        }
+        let (sender, owner) = (redaction.event.sender(), target.sender());
+        // In old versions the rules have compared the ids already.
+        if redaction.event.rules().special_case_redaction_auth
+            || sender.server_name() == owner.server_name()
+        {
+            return Ok(true);
+        }
+        let Some(root) = redaction.root_before else {
+            return Ok(false);
+        };
+        let state = self.auth_state_of(redaction, root).await?;
+        let levels = state.levels();
+        let power = levels.user(sender.as_str());
+        Ok(power.reaches(levels.field(LevelField::Redact)))
     }
 }

@@ -79,7 +79,12 @@ impl Change {
         state_key: &str,
     ) -> Result<Option<Event>, RoomError> {
         let key = self.key(event_type, state_key).await?;
-        match self.lookup(&[key]).await?.pop().flatten() {
+        match self
+            .lookup(self.live()?.root, &[key])
+            .await?
+            .pop()
+            .flatten()
+        {
             Some(num) => self.event(num).await.map(Some),
             None => Ok(None),
         }
@@ -92,7 +97,12 @@ impl Change {
         state_key: &str,
     ) -> Result<Option<Placed>, RoomError> {
         let key = self.key(event_type, state_key).await?;
-        let Some(num) = self.lookup(&[key]).await?.pop().flatten() else {
+        let Some(num) = self
+            .lookup(self.live()?.root, &[key])
+            .await?
+            .pop()
+            .flatten()
+        else {
             return Ok(None);
         };
         let live = self.live()?;

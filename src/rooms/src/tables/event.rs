@@ -3,7 +3,7 @@
 use comity_storage::{Damaged, Value, postcard_value};
 use serde::{Deserialize, Serialize};
 
-use super::{IdRoom, RoomNum, RoomPlace, RoomText, RoomTxn, table};
+use super::{IdRoom, RoomNum, RoomPair, RoomPlace, RoomText, RoomTxn, table};
 
 /// An event's number within its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,3 +171,9 @@ table!(
 table!(
     /// `event id, room` → nothing; serves `/event/{id}` without a room and decides nothing.
     IdRooms, "event id", b"Xi", Index, false, IdRoom => ());
+table!(
+    /// `room, target, redaction` → nothing: the redaction came before its target.
+    EarlyRedactions, "early redaction", b"Rd", Index, false, RoomPair => ());
+table!(
+    /// `room, number` → nothing: an event of the room follows this one, which isn't here.
+    Followed, "followed event", b"Rb", Index, false, RoomNum => ());

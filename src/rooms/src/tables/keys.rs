@@ -90,6 +90,13 @@ key! {
         sub: i64 = i64 } home key => Home::Room(key.room)
 }
 key! {
+    /// Two events of a room, found from the first.
+    RoomPair { /// The room.
+        room: RoomKey = room, /// The first's number.
+        num: u32 = u32, /// The second's.
+        other: u32 = u32 } home key => Home::Room(key.room)
+}
+key! {
     /// A user's row in a room, found from the user.
     UserRoom { /// The user.
         user: String = text, /// The room.

@@ -4,12 +4,14 @@
 //! included; the latter are found from the user (`U…`) where the question is "which rooms", from
 //! the room where it is "who".
 
+mod chain;
 mod event;
 mod index;
 mod keys;
 mod room;
 mod summary;
 
+pub use chain::*;
 pub use event::*;
 pub use index::*;
 pub use keys::*;

@@ -1,0 +1,157 @@
+//! What is kept beside the state follows the *difference* of two states, whatever made them differ:
+//! an event, or the resolution of forks.
+
+use std::collections::BTreeMap;
+
+use comity_protocol::auth::{AuthFact, MemberContent, Membership};
+use comity_storage::RoomKey;
+
+use super::{Change, Known, auth::fact_of, fork::Difference};
+use crate::{
+    error::RoomError,
+    num::{EventNum, StateKeyNum},
+    tables::{self, InRoom, Member, UserRoom},
+};
+
+/// A membership that is another now.
+pub(super) struct Moved {
+    user: String,
+    membership: Membership,
+    /// The event that says so.
+    pub num: Option<EventNum>,
+}
+
+impl Moved {
+    pub fn into_entry(self) -> (String, String) {
+        (self.user, self.membership.as_str().to_owned())
+    }
+}
+
+impl Change {
+    /// Brings membership rows and the room's summary up to the state, which differs so. Says whose
+    /// membership changed.
+    pub(super) async fn derive(
+        &mut self,
+        difference: &Difference,
+        seq: i64,
+    ) -> Result<Vec<Moved>, RoomError> {
+        if difference.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<StateKeyNum> = difference.keys().copied().collect();
+        let mut names = BTreeMap::new();
+        self.name_keys(&keys, &mut names).await?;
+        let events = self.events_of(difference).await?;
+        let live = self.live()?;
+        let (room, mut summary) = (live.room, live.summary.clone());
+        let mut moved = Vec::new();
+        for (key, (new, old)) in difference {
+            let Some((event_type, state_key)) = names.remove(key) else {
+                continue;
+            };
+            let event = new.as_ref().and_then(|num| events.get(num));
+            summary.set(&event_type, &state_key, event.map(|known| &known.event));
+            if key.is_member() {
+                let before = self.told(*key, *old, &events)?;
+                let membership = event.map_or_else(Membership::default, membership_of);
+                summary.member(before, membership);
+                self.put_member(room, &state_key, membership, *new, seq)?;
+                moved.push(Moved {
+                    user: state_key,
+                    membership,
+                    num: *new,
+                });
+            }
+            let fact = match event {
+                Some(known) => fact_of(known.num, &known.event)?,
+                None => None,
+            };
+            let facts = &mut self.live_mut()?.facts;
+            match fact {
+                Some(fact) => facts.insert(*key, fact),
+                None => facts.remove(key),
+            };
+        }
+        if summary != self.live()?.summary {
+            self.batch
+                .put::<tables::Summaries>(&InRoom { room }, &summary);
+            self.live_mut()?.summary = summary;
+        }
+        Ok(moved)
+    }
+
+    /// The events that are in the state now, and those memberships they took the place of that
+    /// aren't remembered.
+    async fn events_of(
+        &self,
+        difference: &Difference,
+    ) -> Result<BTreeMap<EventNum, Known>, RoomError> {
+        let facts = &self.live()?.facts;
+        let is_told =
+            |key: &StateKeyNum, num: EventNum| facts.get(key).is_some_and(|fact| fact.num == num);
+        let old = difference
+            .iter()
+            .filter(|(key, _)| key.is_member())
+            .filter_map(|(key, (_, old))| old.filter(|num| !is_told(key, *num)));
+        let nums: Vec<EventNum> = difference
+            .values()
+            .filter_map(|(new, _)| *new)
+            .chain(old)
+            .collect();
+        let known = self.known(&nums).await?;
+        Ok(known.into_iter().map(|known| (known.num, known)).collect())
+    }
+
+    /// What an event said of a membership.
+    fn told(
+        &self,
+        key: StateKeyNum,
+        num: Option<EventNum>,
+        events: &BTreeMap<EventNum, Known>,
+    ) -> Result<Membership, RoomError> {
+        let Some(num) = num else {
+            return Ok(Membership::default());
+        };
+        if let Some(known) = events.get(&num) {
+            return Ok(membership_of(known));
+        }
+        let fact = self.live()?.facts.get(&key);
+        Ok(match fact.map(|fact| &fact.fact) {
+            Some(AuthFact::Membership(_, membership)) => *membership,
+            _ => Membership::default(),
+        })
+    }
+
+    fn put_member(
+        &mut self,
+        room: RoomKey,
+        user: &str,
+        membership: Membership,
+        num: Option<EventNum>,
+        seq: i64,
+    ) -> Result<(), RoomError> {
+        let room_id = self.live()?.room_id.to_string();
+        let key = UserRoom {
+            user: user.to_owned(),
+            room,
+        };
+        let Some(num) = num else {
+            self.batch.delete::<tables::Members>(&key);
+            return Ok(());
+        };
+        let member = Member {
+            room_id,
+            membership: membership.as_str().to_owned(),
+            num: num.0,
+            seq,
+            forgotten: false,
+        };
+        self.batch.put::<tables::Members>(&key, &member);
+        Ok(())
+    }
+}
+
+fn membership_of(known: &Known) -> Membership {
+    let content = MemberContent::read(known.event.content().get());
+    content.membership.unwrap_or_default()
+}

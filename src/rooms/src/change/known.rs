@@ -1,0 +1,149 @@
+//! Events of the room by number, with what was found of them.
+
+use comity_protocol::event::Event;
+use comity_storage::Row;
+
+use super::Change;
+use crate::{
+    error::RoomError,
+    event::read_id,
+    live::{Judged, read_root},
+    num::EventNum,
+    state::Root,
+    tables::{self, RoomNum, RoomText, Status, Verdict},
+};
+
+/// An event of the room and where it stands in its graph.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub num: EventNum,
+    pub event: Event,
+    pub prev: Vec<EventNum>,
+    pub auth: Vec<EventNum>,
+    pub verdict: Verdict,
+    /// The state before it; none of an outlier.
+    pub root_before: Option<Root>,
+}
+
+impl Known {
+    pub fn judged(&self) -> Judged<'_> {
+        Judged {
+            num: self.num,
+            event: &self.event,
+            prev: &self.prev,
+            auth: &self.auth,
+        }
+    }
+}
+
+/// An id that the room has heard of.
+#[derive(Clone)]
+pub(crate) struct Heard {
+    pub num: EventNum,
+    pub status: Row<Status>,
+}
+
+impl Heard {
+    /// The state before it, if it has its place in the graph.
+    pub fn root_before(&self) -> Result<Option<Root>, RoomError> {
+        root_of(&self.status.value)
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        self.status.value.verdict
+    }
+}
+
+fn root_of(status: &Status) -> Result<Option<Root>, RoomError> {
+    if status.root_before.is_empty() {
+        return Ok(None);
+    }
+    read_root(&status.root_before).map(Some)
+}
+
+impl Change {
+    /// What the room has heard of these events, in their order.
+    pub(crate) async fn heard(&self, ids: &[String]) -> Result<Vec<Option<Heard>>, RoomError> {
+        let live = self.live()?;
+        let (room, reader) = (live.room, live.reader());
+        let keys: Vec<RoomText> = ids
+            .iter()
+            .map(|name| RoomText {
+                room,
+                name: name.clone(),
+            })
+            .collect();
+        let nums: Vec<Option<RoomNum>> = reader
+            .get_many::<tables::EventNums>(&keys)
+            .await?
+            .into_iter()
+            .map(|row| {
+                row.map(|row| RoomNum {
+                    room,
+                    num: row.value.0,
+                })
+            })
+            .collect();
+        let found: Vec<RoomNum> = nums.iter().flatten().cloned().collect();
+        let mut statuses = reader
+            .get_many::<tables::Statuses>(&found)
+            .await?
+            .into_iter();
+        let mut heard = Vec::with_capacity(nums.len());
+        for num in nums {
+            heard.push(match num {
+                None => None,
+                Some(at) => Some(Heard {
+                    num: EventNum(at.num),
+                    status: statuses
+                        .next()
+                        .flatten()
+                        .ok_or_else(|| damaged("has a number and no status"))?,
+                }),
+            });
+        }
+        Ok(heard)
+    }
+
+    /// These events, in their order: those of this change, then the stored ones.
+    pub(crate) async fn known(&self, nums: &[EventNum]) -> Result<Vec<Known>, RoomError> {
+        let live = self.live()?;
+        let (room, reader, version) = (live.room, live.reader(), live.info.version);
+        let keys: Vec<RoomNum> = nums
+            .iter()
+            .filter(|num| !self.in_hand.contains_key(num))
+            .map(|num| RoomNum { room, num: num.0 })
+            .collect();
+        let (headers, bodies, statuses) = futures_util::try_join!(
+            reader.get_many::<tables::Headers>(&keys),
+            reader.get_many::<tables::Bodies>(&keys),
+            reader.get_many::<tables::Statuses>(&keys),
+        )?;
+        let mut stored = headers.into_iter().zip(bodies).zip(statuses);
+        let mut known = Vec::with_capacity(nums.len());
+        for num in nums {
+            if let Some(in_hand) = self.in_hand.get(num) {
+                known.push(in_hand.clone());
+                continue;
+            }
+            let Some(((Some(header), Some(body)), Some(status))) = stored.next() else {
+                return Err(damaged("lacks a header, a body or a status"));
+            };
+            let header = header.value;
+            let numbers = |nums: &[u32]| nums.iter().copied().map(EventNum).collect();
+            known.push(Known {
+                num: *num,
+                event: Event::from_stored(version, read_id(&header.event_id)?, body.value.json)?,
+                prev: numbers(&header.prev),
+                auth: numbers(&header.auth),
+                verdict: status.value.verdict,
+                root_before: root_of(&status.value)?,
+            });
+        }
+        Ok(known)
+    }
+}
+
+fn damaged(what: &str) -> RoomError {
+    RoomError::Damaged(format!("an event {what}"))
+}

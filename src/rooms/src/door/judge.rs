@@ -1,0 +1,327 @@
+//! The checks, in the spec's order, and the verdict they come to.
+
+use comity_protocol::{
+    auth::{AuthEntry, AuthState, Rejection, check_auth, check_auth_events},
+    event::{Event, MAX_AUTH_EVENTS, MAX_PREV_EVENTS},
+    id::OwnedEventId,
+};
+
+use super::{Arrival, Outcome, Refusal, Wanted, Way};
+use crate::{
+    change::{Case, Change, Heard, Known, fact_of},
+    error::RoomError,
+    num::EventNum,
+    state::Root,
+    tables::{self, RoomNum, Verdict},
+};
+
+/// What the room has heard of an event and of those it names.
+struct Links {
+    own: Option<Heard>,
+    prev: Vec<Option<Heard>>,
+    auth: Vec<Option<Heard>>,
+    /// The state in place of missing parents.
+    given: Vec<Option<Heard>>,
+    /// The event that the room's id names (from version 12).
+    create: Option<Heard>,
+}
+
+impl Change {
+    /// Judges an event and puts it, with its verdict, into this change.
+    pub(super) async fn judge(&mut self, arrival: Arrival) -> Result<Outcome, RoomError> {
+        let Arrival { event, way } = arrival;
+        let event = event.into_event();
+        if let Some(refusal) = self.refusal(&event, &way)? {
+            return Ok(Outcome::Refused(refusal));
+        }
+        let links = self.links(&event, &way).await?;
+        if let Some(verdict) = settled(&links, &way)? {
+            return Ok(Outcome::Settled(verdict));
+        }
+        let wanted = wanted(&event, &way, &links)?;
+        if wanted != Wanted::default() {
+            return Ok(Outcome::Wanted(wanted));
+        }
+        self.begin();
+        let mut known = self.known_from(event, &way, &links).await?;
+        known.verdict = self.verdict(&known, &links).await?;
+        if let Some(own) = &links.own
+            && !own.verdict().may_become(known.verdict)
+        {
+            return Ok(Outcome::Settled(own.verdict()));
+        }
+        let verdict = known.verdict;
+        let case = self.case(known, links.own).await?;
+        if verdict == Verdict::Accepted {
+            self.follow(&case.known, &links.prev)?;
+            self.accept(case, None).await?;
+        } else {
+            self.keep(case).await?;
+        }
+        Ok(Outcome::Settled(verdict))
+    }
+
+    /// Why the event is none for this room, if so.
+    fn refusal(&self, event: &Event, way: &Way) -> Result<Option<Refusal>, RoomError> {
+        let live = self.live()?;
+        let names_itself = |ids: &[OwnedEventId]| ids.iter().any(|id| id == event.event_id());
+        let crowded = event.prev_events().len() > MAX_PREV_EVENTS
+            || event.auth_events().len() > MAX_AUTH_EVENTS;
+        Ok(
+            if event.version() != live.info.version || event.room_id() != &*live.room_id {
+                Some(Refusal::OtherRoom)
+            } else if *way != Way::Outlier && crowded {
+                Some(Refusal::TooManyParents)
+            } else if names_itself(event.prev_events()) || names_itself(event.auth_events()) {
+                Some(Refusal::Cycle)
+            } else {
+                None
+            },
+        )
+    }
+
+    async fn links(&self, event: &Event, way: &Way) -> Result<Links, RoomError> {
+        let given: &[OwnedEventId] = match way {
+            Way::Beyond(state) => state,
+            Way::New | Way::Outlier => &[],
+        };
+        let create = event
+            .rules()
+            .room_id_is_create_hash
+            .then(|| event.room_id().as_str().replacen('!', "$", 1));
+        let name = |id: &OwnedEventId| id.to_string();
+        let (prev, auth) = (event.prev_events(), event.auth_events());
+        let mut ids = vec![event.event_id().to_string()];
+        ids.extend(prev.iter().chain(auth).chain(given).map(name));
+        ids.extend(create);
+        let mut heard = self.heard(&ids).await?.into_iter();
+        let own = heard.next().flatten();
+        let mut take = |count| heard.by_ref().take(count).collect::<Vec<_>>();
+        Ok(Links {
+            own,
+            prev: take(prev.len()),
+            auth: take(auth.len()),
+            given: take(given.len()),
+            create: take(1).pop().flatten(),
+        })
+    }
+
+    /// The event in the room's numbers, with the state before it.
+    async fn known_from(
+        &mut self,
+        event: Event,
+        way: &Way,
+        links: &Links,
+    ) -> Result<Known, RoomError> {
+        let num = match &links.own {
+            Some(own) => own.num,
+            None => self.next_num(event.event_id().as_str())?,
+        };
+        let mut prev = Vec::with_capacity(links.prev.len());
+        let mut parents = Vec::with_capacity(links.prev.len());
+        for (id, heard) in event.prev_events().iter().zip(&links.prev) {
+            match heard {
+                Some(heard) => {
+                    prev.push(heard.num);
+                    if heard.root_before()?.is_some() {
+                        parents.push(heard.num);
+                    }
+                }
+                None => prev.push(self.name(id.as_str()).await?),
+            }
+        }
+        let root_before = if *way == Way::Outlier {
+            None
+        } else {
+            let mut roots = self.after(&parents).await?;
+            if parents.len() < prev.len() {
+                roots.push(self.given_state(&links.given).await?);
+            }
+            Some(self.resolve(&roots).await?)
+        };
+        Ok(Known {
+            num,
+            event,
+            prev,
+            auth: links.auth.iter().flatten().map(|heard| heard.num).collect(),
+            verdict: Verdict::Outlier,
+            root_before,
+        })
+    }
+
+    /// The state that these events make; those that were rejected are left out of it.
+    async fn given_state(&mut self, given: &[Option<Heard>]) -> Result<Root, RoomError> {
+        let nums: Vec<EventNum> = given
+            .iter()
+            .flatten()
+            .filter(|heard| heard.verdict() != Verdict::Rejected)
+            .map(|heard| heard.num)
+            .collect();
+        let mut entries = Vec::with_capacity(nums.len());
+        for known in self.known(&nums).await? {
+            if let Some(state_key) = known.event.state_key() {
+                let key = self.intern(known.event.event_type(), state_key).await?;
+                entries.push((key, Some(known.num)));
+            }
+        }
+        self.write_state(Root::EMPTY, &entries).await
+    }
+
+    async fn verdict(&mut self, known: &Known, links: &Links) -> Result<Verdict, RoomError> {
+        if let Some(rejection) = self.rejection(known, links).await? {
+            tracing::debug!(event_id = %known.event.event_id(), %rejection, "event rejected");
+            return Ok(Verdict::Rejected);
+        }
+        let Some(before) = known.root_before else {
+            return Ok(Verdict::Outlier);
+        };
+        let current = self.live()?.root;
+        if current != before {
+            let state = self.auth_state_of(known, current).await?;
+            if let Err(rejection) = check_auth(known.event.rules(), &known.judged(), &state) {
+                tracing::debug!(event_id = %known.event.event_id(), %rejection, "event soft-failed");
+                return Ok(Verdict::SoftFailed);
+            }
+        }
+        Ok(if self.is_fork_too_many(&known.prev)? {
+            Verdict::SoftFailed
+        } else {
+            Verdict::Accepted
+        })
+    }
+
+    /// The rule by which the event is forbidden for good: by its auth events, or by the state
+    /// before it.
+    async fn rejection(
+        &mut self,
+        known: &Known,
+        links: &Links,
+    ) -> Result<Option<Rejection>, RoomError> {
+        let rules = known.event.rules();
+        if known.event.event_type() == "m.room.create" {
+            // The room has its own, and this is another one.
+            return Ok(Some(Rejection::UnexpectedCreate));
+        }
+        let auth_events = self.known(&known.auth).await?;
+        let create = match &links.create {
+            Some(heard) => self.known(&[heard.num]).await?.pop(),
+            None => None,
+        };
+        let entries = auth_events.iter().map(entry);
+        let listed = check_auth_events(rules, &known.judged(), entries, create.as_ref().map(entry));
+        if let Err(rejection) = listed {
+            return Ok(Some(rejection));
+        }
+        let mut state = AuthState::default();
+        for known in auth_events.iter().chain(&create) {
+            if let Some(fact) = fact_of(known.num, &known.event)? {
+                state.put(fact.fact);
+            }
+        }
+        if let Err(rejection) = check_auth(rules, &known.judged(), &state) {
+            return Ok(Some(rejection));
+        }
+        let Some(before) = known.root_before else {
+            return Ok(None);
+        };
+        let state = self.auth_state_of(known, before).await?;
+        Ok(check_auth(rules, &known.judged(), &state).err())
+    }
+
+    /// With what else the event meets in the room: a redaction that came before it, events that
+    /// follow it.
+    async fn case(&mut self, mut known: Known, from: Option<Heard>) -> Result<Case, RoomError> {
+        let mut case_of = (None, false);
+        if from
+            .as_ref()
+            .is_some_and(|own| own.verdict() == Verdict::Named)
+        {
+            let redacted_by = self.early_redaction(&known).await?;
+            if redacted_by.is_some() {
+                known.event = known.event.redact();
+            }
+            case_of = (redacted_by, self.is_followed(known.num).await?);
+        }
+        let (redacted_by, followed) = case_of;
+        Ok(Case {
+            known,
+            from,
+            redacted_by,
+            followed,
+        })
+    }
+
+    async fn is_followed(&self, num: EventNum) -> Result<bool, RoomError> {
+        let live = self.live()?;
+        let at = RoomNum {
+            room: live.room,
+            num: num.0,
+        };
+        Ok(live.reader().get::<tables::Followed>(&at).await?.is_some())
+    }
+
+    /// Remembers that the missing parents of an accepted event are followed by it.
+    fn follow(&mut self, known: &Known, prev: &[Option<Heard>]) -> Result<(), RoomError> {
+        let room = self.live()?.room;
+        for (num, heard) in known.prev.iter().zip(prev) {
+            let is_missing = |heard: &Heard| heard.status.value.root_before.is_empty();
+            if heard.as_ref().is_none_or(is_missing) {
+                self.batch()
+                    .put::<tables::Followed>(&RoomNum { room, num: num.0 }, &());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The verdict that stands, whatever is found now.
+fn settled(links: &Links, way: &Way) -> Result<Option<Verdict>, RoomError> {
+    let Some(own) = &links.own else {
+        return Ok(None);
+    };
+    let verdict = own.verdict();
+    let judged = match verdict {
+        Verdict::Named | Verdict::OutOfBand => false,
+        Verdict::Outlier => *way == Way::Outlier,
+        Verdict::Rejected => *way == Way::Outlier || own.root_before()?.is_some(),
+        Verdict::SoftFailed | Verdict::Accepted => true,
+    };
+    Ok(judged.then_some(verdict))
+}
+
+/// What is needed and isn't here.
+fn wanted(event: &Event, way: &Way, links: &Links) -> Result<Wanted, RoomError> {
+    let is_known = |heard: &Option<Heard>| {
+        let verdict = heard.as_ref().map(Heard::verdict);
+        verdict.is_some_and(|verdict| verdict != Verdict::Named)
+    };
+    let mut wanted = Wanted::default();
+    let auth = event.auth_events().iter().zip(&links.auth);
+    let given = match way {
+        Way::Beyond(state) => state.as_slice(),
+        Way::New | Way::Outlier => &[],
+    };
+    for (id, heard) in auth.chain(given.iter().zip(&links.given)) {
+        if !is_known(heard) {
+            wanted.auth.push(id.clone());
+        }
+    }
+    if *way == Way::New {
+        for (id, heard) in event.prev_events().iter().zip(&links.prev) {
+            let root = heard.as_ref().map(Heard::root_before).transpose()?;
+            if root.flatten().is_none() {
+                wanted.prev.push(id.clone());
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+fn entry(known: &Known) -> AuthEntry<'_> {
+    AuthEntry {
+        event_type: known.event.event_type(),
+        state_key: known.event.state_key(),
+        room_id: known.event.room_id(),
+        rejected: known.verdict == Verdict::Rejected,
+    }
+}
