@@ -7,7 +7,7 @@ use std::sync::{
 
 use comity_runtime::Runtime;
 use comity_storage::{
-    CommitError, Expect, Home, Lanes, Options, Store, TenantId, engine::memory::Fault,
+    CommitError, Expect, Home, Lanes, Options, Range, Store, TenantId, engine::memory::Fault,
 };
 
 use crate::bed::{ALICE, Bed, Kind, NoteKey, Notes, key, lane, note, put, read, stranger};
@@ -245,5 +245,59 @@ async fn answers_stay_true_under_a_storm_of_faults() {
                 }
             }
         }
+    }
+}
+
+/// data-model.md, Commits: the owner reads, and its conditions see, what is only appended as if it
+/// were written, whatever the disk is busy with; limits count what is left.
+#[tokio::test(start_paused = true)]
+async fn while_the_disk_is_busy_the_owner_is_ahead() {
+    for lanes in [1, 4] {
+        let bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+        let tenant = bed.tenant().await;
+        let writer = lane(&tenant);
+        for n in 0..20 {
+            put(&tenant, n, "stored").await;
+        }
+        once(&bed, Fault::Stall(1000));
+        let holds = writer.append(writer.batch()).await.unwrap();
+        let mut points = writer.batch();
+        for n in 0..8 {
+            points.delete::<Notes>(&key(n));
+        }
+        points.put::<Notes>(&key(30), &note("appended"));
+        let points = writer.append(points).await.unwrap();
+        let scan = async |reverse: bool, limit| -> Vec<u64> {
+            let range = Range::of(Home::User(ALICE), |k| {
+                k.str(ALICE);
+            });
+            let range = if reverse { range.reverse() } else { range };
+            let rows = writer.reader().scan::<Notes>(range.limit(limit)).await;
+            rows.unwrap().into_iter().map(|(key, _)| key.1).collect()
+        };
+        // The first stored rows are all removed: more must be read.
+        assert_eq!(scan(false, 2).await, [8, 9]);
+        assert_eq!(scan(true, 2).await, [30, 19]);
+        assert_eq!(scan(false, 100).await.len(), 13);
+
+        let mut range = writer.batch();
+        range.delete_all::<Notes>(Home::User(ALICE), |k| {
+            k.str(ALICE);
+        });
+        range.put::<Notes>(&key(25), &note("after"));
+        let range = writer.append(range).await.unwrap();
+        assert_eq!(scan(false, 1).await, [25]);
+        assert_eq!(scan(true, 9).await, [25]);
+        // Of one group with the removal: to be checked against it, not against what is stored.
+        let mut again = writer.batch();
+        again
+            .expect::<Notes>(&key(9), Expect::Absent)
+            .expect::<Notes>(&key(25), Expect::At(range.pos))
+            .put::<Notes>(&key(9), &note("again"));
+        let again = writer.append(again).await.unwrap();
+        for appended in [holds, points, range, again] {
+            appended.durable().await.unwrap();
+        }
+        assert_eq!(scan(false, 9).await, [9, 25]);
     }
 }
