@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::{
     chains::ChainKey,
+    counts::Listeners,
     error::RoomError,
     num::{EventNum, StateKeyNum},
     state::{NodeHash, NodeSource, Root},
@@ -45,6 +46,8 @@ pub(crate) struct Live {
     pub root_changed: bool,
     pub totals: Totals,
     pub summary: Summary,
+    /// The push rules of the local members, once an event was counted.
+    pub listeners: Option<Listeners>,
     pub keys: BTreeMap<(String, String), StateKeyNum>,
     pub facts: BTreeMap<StateKeyNum, Fact>,
     pub tips: Vec<Tip>,
@@ -168,6 +171,7 @@ impl Live {
             root_changed,
             totals,
             summary,
+            listeners: None,
             keys,
             facts,
             tips,
@@ -203,7 +207,7 @@ impl Live {
 /// The running totals that the next entry starts from.
 fn totals_after(entry: &Entry) -> Totals {
     Totals {
-        thread: 0,
+        thread: crate::tables::Tally::default(),
         ..entry.totals
     }
 }

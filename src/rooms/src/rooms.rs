@@ -1,6 +1,9 @@
 //! The rooms of a tenant: who holds which, and the way to change one.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use comity_protocol::{
     id::{OwnedServerName, RoomId, ServerName},
@@ -13,9 +16,11 @@ use parking_lot::Mutex;
 
 use crate::{
     change::Change,
+    counts::PushRules,
     error::RoomError,
     live::{Live, Pending, RoomNodes},
     state::{NodeCache, StateTrie},
+    typing::Typing,
 };
 
 /// Bytes of state nodes kept in memory.
@@ -43,6 +48,8 @@ pub(crate) struct Inner {
     pub runtime: Runtime,
     nodes: Arc<NodeCache>,
     cells: Mutex<HashMap<RoomKey, Cell>>,
+    typing: Typing,
+    push_rules: OnceLock<Arc<dyn PushRules>>,
 }
 
 /// A room's place: empty until someone changes the room. Whoever holds the lock is its writer; the
@@ -54,6 +61,7 @@ impl Rooms {
     pub fn new(tenant: Tenant, config: Config, key: SigningKey) -> Self {
         let runtime = tenant.runtime().clone();
         let nodes = Arc::new(NodeCache::new(NODE_CACHE));
+        let typing = Typing::new(runtime.clone());
         Self(Arc::new(Inner {
             tenant,
             config,
@@ -61,6 +69,8 @@ impl Rooms {
             runtime,
             nodes,
             cells: Mutex::default(),
+            typing,
+            push_rules: OnceLock::new(),
         }))
     }
 
@@ -72,6 +82,21 @@ impl Rooms {
     /// The tenant whose rooms these are.
     pub fn tenant(&self) -> &Tenant {
         &self.0.tenant
+    }
+
+    /// Says where users' push rules are found; until then everybody has the default ones. Once only.
+    pub fn use_push_rules(&self, rules: Arc<dyn PushRules>) {
+        // A second source is refused: counts follow the first.
+        drop(self.0.push_rules.set(rules));
+    }
+
+    pub(crate) fn push_rules(&self) -> Option<&Arc<dyn PushRules>> {
+        self.0.push_rules.get()
+    }
+
+    /// Who is typing where.
+    pub fn typing(&self) -> &Typing {
+        &self.0.typing
     }
 
     /// The version of a room whose creator asks for none.

@@ -16,12 +16,22 @@ use crate::{
 /// A membership that is another now.
 pub(super) struct Moved {
     user: String,
+    before: Membership,
     membership: Membership,
     /// The event that says so.
     pub num: Option<EventNum>,
 }
 
 impl Moved {
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Whether the user was not in the room before, and is now.
+    pub fn joined(&self) -> bool {
+        self.membership == Membership::Join && self.before != Membership::Join
+    }
+
     pub fn into_entry(self) -> (String, String) {
         (self.user, self.membership.as_str().to_owned())
     }
@@ -58,6 +68,7 @@ impl Change {
                 self.put_member(room, &state_key, membership, *new, seq)?;
                 moved.push(Moved {
                     user: state_key,
+                    before,
                     membership,
                     num: *new,
                 });

@@ -12,7 +12,7 @@ use crate::{
     state::Root,
     tables::{
         self, Body, Entry, Generation, Header, IdRoom, Num, RoomAt, RoomNum, RoomPlace, RoomText,
-        Sent, Status, Totals, Verdict,
+        Sent, Status, Tally, Totals, Verdict,
     },
 };
 
@@ -68,14 +68,25 @@ impl Change {
         let relation = self.relation_of(&event).await?;
         let thread = relation.as_ref().and_then(|relation| relation.thread);
         self.in_hand.insert(num, case.known.clone());
+        self.listen().await?;
         let difference = self.advance(&case).await?;
         let live = self.live_mut()?;
         live.head.seq += 1;
         let (room, seq) = (live.room, live.head.seq);
-        let totals = Totals {
-            thread: 0,
-            ..live.totals
+        let mut members = self.derive(&difference, seq).await?;
+        for member in &members {
+            self.heard_of(member.user()).await?;
+        }
+        let counted = self.count(&event, thread, seq).await?;
+        let totals = counted.totals;
+        self.live_mut()?.totals = Totals {
+            thread: Tally::default(),
+            ..totals
         };
+        for joined in members.iter().filter(|member| member.joined()) {
+            self.begins_to_read(joined.user(), &event, seq, totals)?;
+        }
+        self.has_read(&event, thread, seq, totals)?;
         let sent = txn.map(|txn| Sent {
             device: txn.device.clone(),
             txn: txn.txn.clone(),
@@ -89,12 +100,12 @@ impl Change {
         self.batch
             .put::<tables::Timeline>(&RoomPlace { room, seq, sub: 0 }, &entry);
         if let Some(relation) = relation {
-            self.put_relation(num, &event, relation).await?;
+            self.put_relation(num, &event, relation, counted.tally)
+                .await?;
         }
         if event.redacts().is_some() {
             self.redact(&case.known).await?;
         }
-        let mut members = self.derive(&difference, seq).await?;
         self.put_head()?;
         let own = members.iter().position(|changed| changed.num == Some(num));
         let member = own.map(|at| members.remove(at).into_entry());

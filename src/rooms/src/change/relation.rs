@@ -9,7 +9,7 @@ use super::Change;
 use crate::{
     error::RoomError,
     num::EventNum,
-    tables::{self, Relation, RoomNum, RoomPlace, RoomRelation, Status, Thread},
+    tables::{self, Relation, RoomNum, RoomPlace, RoomRelation, Status, Tally, Thread},
 };
 
 /// What an event says of another.
@@ -101,22 +101,25 @@ impl Change {
         num: EventNum,
         event: &Event,
         relates: Relates,
+        tally: Tally,
     ) -> Result<(), RoomError> {
         let live = self.live()?;
         let (room, seq) = (live.room, live.head.seq);
-        if relates.rel_type == "m.thread" {
-            let at = RoomNum {
-                room,
-                num: relates.target.0,
-            };
+        let counts = relates.thread.filter(|_| tally != Tally::default());
+        let continues = (relates.rel_type == "m.thread").then_some(relates.target.0);
+        if let Some(root) = continues.or(counts) {
+            let at = RoomNum { room, num: root };
             let row = live.reader().get::<tables::Threads>(&at).await?;
             let mut thread = row.map_or_else(empty_thread, |row| row.value);
-            thread.count += 1;
-            thread.latest = num.0;
-            thread.latest_seq = seq;
-            let sender = event.sender().to_string();
-            if let Err(at) = thread.participants.binary_search(&sender) {
-                thread.participants.insert(at, sender);
+            thread.notifying = thread.notifying.plus(tally);
+            if continues.is_some() {
+                thread.count += 1;
+                thread.latest = num.0;
+                thread.latest_seq = seq;
+                let sender = event.sender().to_string();
+                if let Err(at) = thread.participants.binary_search(&sender) {
+                    thread.participants.insert(at, sender);
+                }
             }
             self.batch.put::<tables::Threads>(&at, &thread);
         }
@@ -202,7 +205,7 @@ fn empty_thread() -> Thread {
         count: 0,
         latest: 0,
         latest_seq: 0,
-        notifying: 0,
+        notifying: tables::Tally::default(),
         participants: Vec::new(),
     }
 }

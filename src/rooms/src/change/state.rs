@@ -45,6 +45,12 @@ impl Powers {
         levels.user(user).reaches(levels.field(LevelField::Invite))
     }
 
+    /// `notifications` of the power levels.
+    pub fn notifications(&self) -> impl Iterator<Item = (&String, &i64)> {
+        let content = self.content.iter();
+        content.flat_map(|content| content.notifications.iter())
+    }
+
     /// Users whom the room's state gives a power of their own.
     fn named(&self) -> Vec<String> {
         let creators = self
@@ -57,6 +63,10 @@ impl Powers {
 }
 
 impl Change {
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
     /// The power levels and creators.
     pub(crate) async fn powers(&mut self) -> Result<Powers, RoomError> {
         let create = self.fact("m.room.create", "").await?;

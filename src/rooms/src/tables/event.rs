@@ -125,16 +125,25 @@ pub struct Entry {
     pub totals: Totals,
 }
 
+/// How many events notify, and how many of them highlight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Those that notify.
+    pub notify: u32,
+    /// Those that highlight too.
+    pub highlight: u32,
+}
+
 /// How many events so far notify a reader with the default push rules. Counts are differences of
 /// totals, so that a message costs the same in a room of any size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Of all events.
-    pub all: u32,
+    pub all: Tally,
     /// Of those outside threads.
-    pub main: u32,
+    pub main: Tally,
     /// Of those in this entry's thread.
-    pub thread: u32,
+    pub thread: Tally,
 }
 
 /// A transaction done.

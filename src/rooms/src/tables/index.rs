@@ -4,7 +4,7 @@ use comity_protocol::auth::Membership;
 use comity_storage::postcard_value;
 use serde::{Deserialize, Serialize};
 
-use super::{Listed, Named, RoomNum, RoomRelation, RoomText, UserName, UserRoom, table};
+use super::{Listed, Named, RoomNum, RoomRelation, RoomText, Tally, UserName, UserRoom, table};
 
 /// A user's place in a room: a cache of the room's state, found from the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub struct Thread {
     /// Its place.
     pub latest_seq: i64,
     /// How many of them notify under the default push rules.
-    pub notifying: u32,
+    pub notifying: Tally,
     /// Who has written in it, sorted.
     pub participants: Vec<String>,
 }

@@ -97,6 +97,30 @@ key! {
         other: u32 = u32 } home key => Home::Room(key.room)
 }
 key! {
+    /// A receipt by the position that moved it.
+    RoomReceiptAt { /// The room.
+        room: RoomKey = room, /// The position.
+        pos: At = at, /// Whose.
+        user: String = text, /// `m.read` or `m.read.private`.
+        kind: String = text, /// `thread_id`, empty for none.
+        thread: String = text } home key => Home::Room(key.room)
+}
+key! {
+    /// How far a user has read.
+    RoomReceipt { /// The room.
+        room: RoomKey = room, /// Whose.
+        user: String = text, /// `m.read`, `m.read.private`, or empty: by joining or writing.
+        kind: String = text, /// `thread_id`, empty for the whole room.
+        thread: String = text } home key => Home::Room(key.room)
+}
+key! {
+    /// An event that counts otherwise for one user.
+    UserHit { /// The user.
+        user: String = text, /// The room.
+        room: RoomKey = room, /// The event's sequence number.
+        seq: i64 = i64 } home key => Home::Room(key.room)
+}
+key! {
     /// A user's row in a room, found from the user.
     UserRoom { /// The user.
         user: String = text, /// The room.

@@ -8,6 +8,7 @@ mod chain;
 mod event;
 mod index;
 mod keys;
+mod read;
 mod room;
 mod summary;
 
@@ -15,6 +16,7 @@ pub use chain::*;
 pub use event::*;
 pub use index::*;
 pub use keys::*;
+pub use read::*;
 pub use room::*;
 pub use summary::*;
 
