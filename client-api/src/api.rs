@@ -5,6 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use comity_accounts::{AccountError, Accounts, Limit};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
+use comity_sync::Sync;
 
 use crate::{ApiError, account::Leaving};
 
@@ -21,6 +22,8 @@ pub struct Capabilities {
     pub accounts: Accounts,
     /// The room engine.
     pub rooms: Rooms,
+    /// Delivery.
+    pub sync: Sync,
     /// What the operator decided.
     pub settings: Settings,
 }

@@ -47,6 +47,7 @@
 
 mod account;
 mod api;
+mod devices;
 mod discovery;
 mod error;
 mod registration;

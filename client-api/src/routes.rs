@@ -3,13 +3,14 @@
 use axum::{Router, routing::MethodRouter};
 use http::StatusCode;
 
-use crate::{Api, ApiError, account, discovery, registration, session};
+use crate::{Api, ApiError, account, devices, discovery, registration, session};
 
 /// Everything clients may ask for. Paths nobody has are `M_UNRECOGNIZED`, as are methods a path doesn't have
 /// (<https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>).
 pub fn router(api: Api) -> Router {
     let routes = Routes::new()
         .and(account::routes())
+        .and(devices::routes())
         .and(discovery::routes())
         .and(registration::routes())
         .and(session::routes());

@@ -8,6 +8,7 @@ use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::Tenant;
+use comity_sync::Sync;
 
 use crate::{
     config::{Config, Secret},
@@ -60,9 +61,11 @@ impl House {
             default_version: RoomVersion::parse(&config.rooms.default_version)
                 .ok_or("rooms.default_version is no room version")?,
         };
+        let rooms = Rooms::new(tenant.clone(), rooms, keys.signing);
         let api = Api::new(Capabilities {
+            sync: Sync::new(rooms.clone(), accounts.clone()),
             accounts,
-            rooms: Rooms::new(tenant.clone(), rooms, keys.signing),
+            rooms,
             settings: Settings {
                 public_baseurl: config.public_baseurl.clone(),
             },

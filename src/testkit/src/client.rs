@@ -170,7 +170,6 @@ impl Answer {
     ///
     /// # Panics
     /// If the status is not 200.
-    #[must_use]
     pub fn ok(self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{}: {}", self.what, self.body);
         self.body

@@ -8,6 +8,7 @@ use comity_protocol::{room_version::RoomVersion, sign::SigningKey};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::{Engine, Lanes, Options, Store, TenantId, engine::Memory};
+use comity_sync::Sync;
 
 use crate::{Client, lanes};
 
@@ -107,9 +108,11 @@ impl Server {
             default_version: settings.default_version,
         };
         let key = SigningKey::from_seed("1", &[7; 32]).expect("a key");
+        let rooms = Rooms::new(tenant, rooms, key);
         let api = Api::new(Capabilities {
+            sync: Sync::new(rooms.clone(), accounts.clone()),
             accounts,
-            rooms: Rooms::new(tenant, rooms, key),
+            rooms,
             settings: comity_client_api::Settings {
                 public_baseurl: "http://localhost".into(),
             },
