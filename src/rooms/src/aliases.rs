@@ -234,6 +234,22 @@ impl Rooms {
         self.put_alias(alias, old, user.as_str(), room_id).await
     }
 
+    /// Lets an alias lead to another room.
+    pub(crate) async fn move_alias(
+        &self,
+        alias: &RoomAliasId,
+        from: &RoomId,
+        to: &RoomId,
+    ) -> Result<(), RoomError> {
+        match self.alias(alias).await? {
+            Some(row) if row.value.room_id == from.as_str() => {
+                let creator = row.value.creator.clone();
+                self.put_alias(alias, Some(row), &creator, to).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn put_alias(
         &self,
         alias: &RoomAliasId,

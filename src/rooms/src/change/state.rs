@@ -45,6 +45,19 @@ impl Powers {
         levels.user(user).reaches(levels.field(LevelField::Invite))
     }
 
+    /// Those above all levels, from version 12.
+    pub fn creators(&self) -> Vec<String> {
+        let creators = self.create.iter();
+        creators
+            .flat_map(|create| create.privileged.iter().cloned())
+            .collect()
+    }
+
+    /// The content of the power levels, if there are any.
+    pub fn content(&self) -> Option<&PowerLevelsContent> {
+        self.content.as_deref()
+    }
+
     /// `notifications` of the power levels.
     pub fn notifications(&self) -> impl Iterator<Item = (&String, &i64)> {
         let content = self.content.iter();

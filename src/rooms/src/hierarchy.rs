@@ -1,0 +1,311 @@
+//! Spaces: the tree of rooms below one, and what someone outside may see of a room.
+//!
+//! A page is found by walking the tree anew: depth first, children in their order, each room once, so
+//! that cycles end. The token says how many rooms were shown and by which request, and holds no
+//! server memory. Rooms that the user may neither read nor enter are left out with all below them.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidhierarchy>
+
+use std::{cmp::Ordering, collections::BTreeSet};
+
+use comity_protocol::{
+    auth::Membership,
+    event::Event,
+    id::{OwnedRoomId, RoomId, UserId},
+};
+use comity_storage::{Home, Range, RoomKey};
+use serde::Deserialize;
+
+use crate::{
+    error::RoomError,
+    num::StateKeyNum,
+    rooms::Rooms,
+    tables::{InRoom, KeyNums, Members, Summaries, Summary, UserRoom},
+    view::RoomView,
+};
+
+/// Rooms on a page at the most.
+const MAX_PAGE: usize = 50;
+/// Rooms that one walk looks at.
+const MAX_WALK: usize = 20_000;
+/// How deep a walk goes.
+const MAX_DEPTH: usize = 100;
+const SPACE: &str = "m.space";
+const CHILD: &str = "m.space.child";
+
+/// Which part of a tree is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Hierarchy {
+    /// `suggested_only`
+    pub suggested_only: bool,
+    /// `limit`; 50 at the most and by default.
+    pub limit: Option<usize>,
+    /// `max_depth`
+    pub max_depth: Option<usize>,
+    /// `from`
+    pub from: Option<String>,
+}
+
+/// A room of a tree.
+#[derive(Debug, Clone)]
+pub struct HierarchyRoom {
+    /// What it looks like.
+    pub summary: Summary,
+    /// Its `m.space.child` events, in their order.
+    pub children: Vec<Event>,
+}
+
+/// A page of a tree.
+#[derive(Debug, Clone)]
+pub struct HierarchyPage {
+    /// The rooms.
+    pub rooms: Vec<HierarchyRoom>,
+    /// The token of the next page, if there is one.
+    pub next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ChildContent {
+    via: Option<Vec<String>>,
+    order: Option<serde_json::Value>,
+    #[serde(default)]
+    suggested: Option<serde_json::Value>,
+}
+
+impl Rooms {
+    /// What a room looks like to someone, and their membership: a member, someone invited, someone
+    /// who may join, knock or read. `None` asks for a stranger without an account.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias>
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], also where they may not know of it.
+    pub async fn preview(
+        &self,
+        user: Option<&UserId>,
+        room_id: &RoomId,
+    ) -> Result<(Summary, Option<Membership>), RoomError> {
+        let summary = self.summary(room_id).await?;
+        let Some(user) = user else {
+            let open = ["public", "knock", "knock_restricted"].contains(&summary.join_rule());
+            return if open || summary.world_readable() {
+                Ok((summary, None))
+            } else {
+                Err(RoomError::UnknownRoom)
+            };
+        };
+        let mut seen = self.accessible(user, vec![summary]).await?;
+        match seen.pop() {
+            Some((summary, membership)) => Ok((summary, membership)),
+            None => Err(RoomError::UnknownRoom),
+        }
+    }
+
+    /// A page of the tree below a room.
+    ///
+    /// # Errors
+    /// [`RoomError::Forbidden`] where the user may not see the room; [`RoomError::Invalid`] for a
+    /// token that isn't one or belongs to another request.
+    pub async fn hierarchy(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        request: &Hierarchy,
+    ) -> Result<HierarchyPage, RoomError> {
+        const REFUSED: RoomError = RoomError::Forbidden("the user may not see the room");
+        let skip = request.skip()?;
+        let limit = request.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
+        let max_depth = request.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
+        let (root, _) = match self.preview(Some(user), room_id).await {
+            Err(RoomError::UnknownRoom) => return Err(REFUSED),
+            seen => seen?,
+        };
+        let mut met = BTreeSet::from([root.room_id.clone()]);
+        let mut stack = vec![(root, 0)];
+        let (mut walked, mut rooms) = (0, Vec::new());
+        while let Some((summary, depth)) = stack.pop() {
+            if rooms.len() == limit {
+                let next = Some(request.token(walked));
+                return Ok(HierarchyPage { rooms, next });
+            }
+            let shown = walked >= skip;
+            walked += 1;
+            let children = self.children(&summary, request.suggested_only).await?;
+            if depth < max_depth && met.len() < MAX_WALK {
+                let below = children.iter().filter_map(Event::state_key);
+                let new: Vec<OwnedRoomId> = below
+                    .filter(|child| met.insert((*child).to_owned()))
+                    .filter_map(|child| RoomId::parse(child).ok())
+                    .collect();
+                let seen = self.accessible(user, self.summaries(&new).await?).await?;
+                // The first child is on top.
+                let below = seen.into_iter().rev();
+                stack.extend(below.map(|(child, _)| (child, depth + 1)));
+            }
+            if shown {
+                rooms.push(HierarchyRoom { summary, children });
+            }
+        }
+        Ok(HierarchyPage { rooms, next: None })
+    }
+
+    async fn summaries(&self, room_ids: &[OwnedRoomId]) -> Result<Vec<Summary>, RoomError> {
+        let keys: Vec<InRoom> = room_ids
+            .iter()
+            .map(|room_id| InRoom {
+                room: RoomKey::of(room_id.as_str()),
+            })
+            .collect();
+        let rows = self.tenant().reader().get_many::<Summaries>(&keys).await?;
+        Ok(rows.into_iter().flatten().map(|row| row.value).collect())
+    }
+
+    /// Those of the rooms that a user may read or enter, with their memberships.
+    async fn accessible(
+        &self,
+        user: &UserId,
+        rooms: Vec<Summary>,
+    ) -> Result<Vec<(Summary, Option<Membership>)>, RoomError> {
+        // A room, then the rooms whose members it lets in.
+        let asked: Vec<Vec<&str>> = rooms
+            .iter()
+            .map(|room| {
+                let restricted = ["restricted", "knock_restricted"].contains(&room.join_rule());
+                let allowed = room.allowed.iter().filter(|_| restricted);
+                [&room.room_id]
+                    .into_iter()
+                    .chain(allowed)
+                    .map(String::as_str)
+                    .collect()
+            })
+            .collect();
+        let keys: Vec<UserRoom> = asked
+            .iter()
+            .flatten()
+            .map(|room_id| UserRoom {
+                user: user.to_string(),
+                room: RoomKey::of(room_id),
+            })
+            .collect();
+        let rows = self.tenant().reader().get_many::<Members>(&keys).await?;
+        let mut rows = rows.into_iter();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in &asked {
+            let own = rows.next().flatten().map(|row| row.value.membership());
+            let mut let_in = false;
+            for row in rows.by_ref().take(asked.len() - 1) {
+                let_in |= row.is_some_and(|row| row.value.membership() == Membership::Join);
+            }
+            answers.push((own, let_in));
+        }
+        Ok(rooms
+            .into_iter()
+            .zip(answers)
+            .filter(|(room, (own, let_in))| match own {
+                Some(Membership::Join | Membership::Invite) => true,
+                Some(Membership::Ban) => false,
+                _ => {
+                    let open = ["public", "knock", "knock_restricted"].contains(&room.join_rule());
+                    open || *let_in || room.world_readable()
+                }
+            })
+            .map(|(room, (own, _))| (room, own))
+            .collect())
+    }
+
+    /// A space's children, in their order.
+    async fn children(
+        &self,
+        summary: &Summary,
+        suggested_only: bool,
+    ) -> Result<Vec<Event>, RoomError> {
+        if summary.room_type.as_deref() != Some(SPACE) {
+            return Ok(Vec::new());
+        }
+        let room_id = crate::live::parse_room_id(&summary.room_id)?;
+        let view = self.view(&room_id).await?;
+        let mut children = Vec::new();
+        for event in view.space_children().await? {
+            let Ok(content) = event.content_as::<ChildContent>() else {
+                continue;
+            };
+            let suggested = content.suggested == Some(true.into());
+            if content.via.is_some_and(|via| !via.is_empty()) && (suggested || !suggested_only) {
+                let order = content.order.as_ref().and_then(|order| order.as_str());
+                children.push((order.filter(is_order).map(str::to_owned), event));
+            }
+        }
+        children.sort_by(|(a, one), (b, other)| {
+            let by_order = match (a, b) {
+                (Some(a), Some(b)) => a.cmp(b),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => Ordering::Equal,
+            };
+            let rest = |event: &Event| {
+                (
+                    event.origin_server_ts(),
+                    event.state_key().map(str::to_owned),
+                )
+            };
+            by_order.then_with(|| rest(one).cmp(&rest(other)))
+        });
+        Ok(children.into_iter().map(|(_, event)| event).collect())
+    }
+}
+
+impl RoomView {
+    /// The `m.space.child` events of the current state.
+    async fn space_children(&self) -> Result<Vec<Event>, RoomError> {
+        let room = self.key();
+        let range = Range::of(Home::Room(room), |key| {
+            key.room(room).str(CHILD);
+        });
+        let keys = self.reader().scan::<KeyNums>(range.limit(MAX_WALK)).await?;
+        let keys: Vec<Option<StateKeyNum>> = keys
+            .into_iter()
+            .map(|(_, row)| Some(StateKeyNum(row.value.0)))
+            .collect();
+        let found = self.lookup(self.root(), &keys).await?;
+        let nums: Vec<_> = found.into_iter().flatten().collect();
+        let children = self.load(&nums).await?;
+        Ok(children.into_iter().map(|found| found.event).collect())
+    }
+}
+
+impl Hierarchy {
+    /// What stays the same from page to page.
+    fn kind(&self) -> String {
+        let suggested = if self.suggested_only { "s" } else { "a" };
+        let depth = self.max_depth.map(|depth| depth.to_string());
+        format!("{suggested}{}", depth.unwrap_or_default())
+    }
+
+    fn token(&self, walked: usize) -> String {
+        format!("{}.{walked}", self.kind())
+    }
+
+    fn skip(&self) -> Result<usize, RoomError> {
+        let Some(from) = &self.from else {
+            return Ok(0);
+        };
+        let (kind, walked) = from
+            .split_once('.')
+            .ok_or(RoomError::Invalid("not a token of a hierarchy"))?;
+        if kind != self.kind() {
+            return Err(RoomError::Invalid(
+                "suggested_only and max_depth cannot change on paginated requests",
+            ));
+        }
+        walked
+            .parse()
+            .map_err(|_| RoomError::Invalid("not a token of a hierarchy"))
+    }
+}
+
+/// Whether an `order` counts.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#ordering-of-children-within-a-space>
+fn is_order(order: &&str) -> bool {
+    order.len() <= 50 && order.bytes().all(|byte| (0x20..=0x7e).contains(&byte))
+}

@@ -1,0 +1,274 @@
+//! Replacing a room by one of another version.
+//!
+//! The old room is held while the new one is made, so what is copied is what the tombstone ends. The
+//! new room is committed first, the tombstone next, aliases follow: who dies in between leaves a room
+//! that nobody was told of, or aliases that lead to a tombstone, never a tombstone that leads nowhere.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-19>
+
+use comity_protocol::{
+    auth::{LevelField, Membership},
+    event::Event,
+    id::{OwnedRoomId, RoomId, UserId},
+    room_version::RoomVersion,
+};
+use comity_storage::{Home, Range, RoomKey};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    change::{Change, Intent},
+    create::{Visibility, in_new_room},
+    error::RoomError,
+    profile::{Profile, member_content},
+    rooms::Rooms,
+    tables::KeyNums,
+};
+
+const LEVELS: &str = "m.room.power_levels";
+const TOMBSTONE: &str = "m.room.tombstone";
+const CANONICAL: &str = "m.room.canonical_alias";
+/// The state that goes with a room, as the specification recommends; power levels come last, so that
+/// they can't stand in the way of the rest.
+const TRANSFERRED: [&str; 8] = [
+    "m.room.join_rules",
+    "m.room.history_visibility",
+    "m.room.guest_access",
+    "m.room.server_acl",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+];
+/// Children of a space that go with it.
+const MAX_CHILDREN: usize = 1_000;
+
+impl Rooms {
+    /// Replaces a room; answers the new one's id. Push rules, tags and the like are the caller's to
+    /// carry over.
+    ///
+    /// # Errors
+    /// [`RoomError::UnsupportedVersion`]; [`RoomError::Forbidden`] for someone who may not send a
+    /// tombstone; [`RoomError::BadJson`] for creators that are no users.
+    pub async fn upgrade(
+        &self,
+        user: &UserId,
+        profile: &Profile,
+        room_id: &RoomId,
+        new_version: &str,
+        additional_creators: &[String],
+    ) -> Result<OwnedRoomId, RoomError> {
+        let version = RoomVersion::parse(new_version).ok_or(RoomError::UnsupportedVersion)?;
+        let mut old = self.change(room_id).await?;
+        let may = old.powers().await?.may_set(user, TOMBSTONE);
+        if !may || old.membership(user).await? != Membership::Join {
+            return Err(RoomError::Forbidden("the user may not upgrade the room"));
+        }
+        let aliases = self.listed_aliases(room_id).await?;
+        let published = self.visibility(room_id).await? == Visibility::Public;
+        let create = create_content(&mut old, version, user, additional_creators).await?;
+        let mut new = self.first_event(version, user, &create).await?;
+        let mut join = Map::new();
+        member_content(&mut join, "join", Some(profile), None);
+        let join = Intent::state(user, "m.room.member", user.as_str(), &join);
+        new.add(join, None).await.map_err(in_new_room)?;
+        for event in old.transferred().await? {
+            let intent = Intent {
+                sender: user.to_owned(),
+                event_type: event.event_type().to_owned(),
+                state_key: event.state_key().map(str::to_owned),
+                content: event.content().to_owned(),
+                redacts: None,
+            };
+            new.add(intent, None).await.map_err(in_new_room)?;
+        }
+        let privileged = [user.as_str()]
+            .into_iter()
+            .chain(additional_creators.iter().map(String::as_str));
+        let privileged: Vec<&str> = privileged.collect();
+        if let Some(levels) = old.levels_for(version, &privileged).await? {
+            let levels = Intent::state(user, LEVELS, "", &levels);
+            new.add(levels, None).await.map_err(in_new_room)?;
+        }
+        for alias in &aliases {
+            new.list_alias(alias)?;
+        }
+        if published {
+            new.publish(true)?;
+            old.publish(false)?;
+        }
+        let new_id = new.room_id()?.to_owned();
+        old.end(user, &new_id, !aliases.is_empty()).await?;
+        new.commit().await?;
+        old.commit().await?;
+        for alias in &aliases {
+            self.move_alias(alias, room_id, &new_id).await?;
+        }
+        Ok(new_id)
+    }
+}
+
+/// The content of the new room's `m.room.create`.
+async fn create_content(
+    old: &mut Change,
+    version: RoomVersion,
+    user: &UserId,
+    additional_creators: &[String],
+) -> Result<Map<String, Value>, RoomError> {
+    let rules = version.rules();
+    let event = old.state_event("m.room.create", "").await?;
+    let before: Map<String, Value> = event
+        .and_then(|event| event.content_as().ok())
+        .unwrap_or_default();
+    let mut content = Map::new();
+    for key in ["type", "m.federate"] {
+        if let Some(value) = before.get(key) {
+            content.insert(key.to_owned(), value.clone());
+        }
+    }
+    content.insert("room_version".into(), version.as_str().into());
+    let mut predecessor = json!({ "room_id": old.room_id()? });
+    if rules.privileged_creators {
+        let creators: Vec<&String> = additional_creators
+            .iter()
+            .filter(|creator| creator.as_str() != user.as_str())
+            .collect();
+        if !creators.is_empty() {
+            content.insert("additional_creators".into(), json!(creators));
+        }
+    } else if let Some(last) = old.last_event().await? {
+        // From version 12 the room's own id stands for its end.
+        predecessor = json!({ "room_id": old.room_id()?, "event_id": last });
+    }
+    if !rules.creator_is_sender {
+        content.insert("creator".into(), user.as_str().into());
+    }
+    content.insert("predecessor".into(), predecessor);
+    Ok(content)
+}
+
+impl Change {
+    /// The state that goes along to a new room.
+    async fn transferred(&mut self) -> Result<Vec<Event>, RoomError> {
+        let mut keys: Vec<(&str, String)> = TRANSFERRED
+            .iter()
+            .map(|kind| (*kind, String::new()))
+            .collect();
+        let live = self.live()?;
+        let (room, is_space) = (
+            live.room,
+            live.summary.room_type.as_deref() == Some("m.space"),
+        );
+        if is_space {
+            let range = Range::of(Home::Room(room), |key| {
+                key.room(room).str("m.space.child");
+            });
+            let children = live
+                .reader()
+                .scan::<KeyNums>(range.limit(MAX_CHILDREN))
+                .await?;
+            keys.extend(
+                children
+                    .into_iter()
+                    .map(|(key, _)| ("m.space.child", key.state_key)),
+            );
+        }
+        keys.push((CANONICAL, String::new()));
+        let mut events = Vec::new();
+        for (kind, state_key) in keys {
+            events.extend(self.state_event(kind, &state_key).await?);
+        }
+        Ok(events)
+    }
+
+    /// The power levels as the new room's version has them: of version 12 and later without its
+    /// creators, before it with those who had no level because they were creators.
+    async fn levels_for(
+        &mut self,
+        version: RoomVersion,
+        creators: &[&str],
+    ) -> Result<Option<Map<String, Value>>, RoomError> {
+        let powers = self.powers().await?;
+        let old_privileged = powers.creators();
+        let Some(content) = powers.content() else {
+            return Ok(None);
+        };
+        let mut content = content.clone();
+        if version.rules().privileged_creators {
+            content
+                .users
+                .retain(|user, _| !creators.contains(&user.as_str()));
+            let state_default = content.field(LevelField::StateDefault);
+            let level = content.events.get(TOMBSTONE).copied();
+            if old_privileged.is_empty() || level.is_none_or(|level| level <= state_default) {
+                let level = state_default.saturating_add(1).max(150);
+                content.events.insert(TOMBSTONE.into(), level);
+            }
+        } else {
+            for user in old_privileged {
+                content.users.entry(user).or_insert(100);
+            }
+        }
+        let mut levels: Map<String, Value> = content
+            .fields
+            .iter()
+            .map(|(field, level)| (field.as_str().to_owned(), Value::from(*level)))
+            .collect();
+        levels.insert("events".into(), json!(content.events));
+        levels.insert("notifications".into(), json!(content.notifications));
+        levels.insert("users".into(), json!(content.users));
+        Ok(Some(levels))
+    }
+
+    /// Ends the room: its tombstone, and, where the user may, levels that keep it quiet and no
+    /// canonical alias.
+    async fn end(
+        &mut self,
+        user: &UserId,
+        replacement: &RoomId,
+        aliased: bool,
+    ) -> Result<(), RoomError> {
+        let canonical = self.state_event(CANONICAL, "").await?;
+        let levels = self.state_event(LEVELS, "").await?;
+        let quiet = self.powers().await?.content().map(|content| {
+            let users = content.field(LevelField::UsersDefault);
+            users.saturating_add(1).max(50)
+        });
+        let tombstone = json!({
+            "body": "This room has been replaced",
+            "replacement_room": replacement,
+        });
+        self.add(Intent::state(user, TOMBSTONE, "", &tombstone), None)
+            .await?;
+        let mut others = Vec::new();
+        if aliased && canonical.is_some() {
+            others.push(Intent::state(user, CANONICAL, "", &json!({})));
+        }
+        let levels = levels.and_then(|event| event.content_as::<Map<String, Value>>().ok());
+        if let (Some(mut levels), Some(quiet)) = (levels, quiet) {
+            for key in ["events_default", "invite"] {
+                let level = levels.get(key).and_then(Value::as_i64).unwrap_or(0);
+                levels.insert(key.into(), level.max(quiet).into());
+            }
+            others.push(Intent::state(user, LEVELS, "", &levels));
+        }
+        for intent in others {
+            match self.add(intent, None).await {
+                Ok(_) | Err(RoomError::Rejected(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of the room's last event.
+    async fn last_event(&mut self) -> Result<Option<String>, RoomError> {
+        let room = RoomKey::of(self.room_id()?.as_str());
+        let live = self.live()?;
+        let Some(num) = live.head.extremities.first().copied() else {
+            return Ok(None);
+        };
+        let at = crate::tables::RoomNum { room, num };
+        let row = live.reader().get::<crate::tables::Headers>(&at).await?;
+        Ok(row.map(|row| row.value.event_id))
+    }
+}
