@@ -2,7 +2,8 @@
 //! room account data (the room's lane).
 
 use comity_storage::{
-    Damaged, Family, Home, Key, KeyReader, KeyWriter, RoomKey, Table, Value, postcard_value,
+    Damaged, Family, Home, Key, KeyReader, KeyWriter, Registered, RoomKey, Table, Value,
+    postcard_value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +227,13 @@ macro_rules! tables {
             type Key = $key;
             type Value = $value;
         }
-    )+};
+    )+
+
+        /// Every table of this crate, for the check of a store.
+        pub fn all() -> Vec<Registered> {
+            vec![$(Registered::of::<$table>()),+]
+        }
+    };
 }
 
 tables! {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use comity_runtime::Runtime;
 use comity_storage::{
-    Engine, Lanes, OpenError, Options, Store, TenantId,
+    Engine, Lanes, OpenError, Options, Registered, Store, TenantId,
     engine::{Memory, Rocks, rocks},
 };
 
@@ -19,18 +19,7 @@ pub const TENANT: TenantId = TenantId(1);
 /// What stands in the way and what to do about it.
 pub async fn open(config: &Config, runtime: &Runtime) -> Result<Store, OpenError> {
     let storage = &config.storage;
-    let engine = match storage.engine {
-        StorageEngine::Memory => Engine::Memory(Memory::new()),
-        StorageEngine::Rocksdb => {
-            let rocks = rocks::Config::new(folder(config));
-            Engine::Rocks(Rocks::open(rocks, runtime).await?)
-        }
-        StorageEngine::Postgres => {
-            return Err(OpenError::Engine(
-                "this build has no PostgreSQL engine".to_owned(),
-            ));
-        }
-    };
+    let engine = engine(config, runtime).await?;
     let options = Options {
         // The configuration was checked: a power of two up to 64.
         lanes: u8::try_from(storage.lanes)
@@ -48,7 +37,43 @@ pub async fn open(config: &Config, runtime: &Runtime) -> Result<Store, OpenError
     Ok(Store::new(engine, options, runtime.clone()))
 }
 
+/// The engine alone, to read rows without taking any lane.
+///
+/// # Errors
+/// What stands in the way and what to do about it.
+pub async fn engine(config: &Config, runtime: &Runtime) -> Result<Engine, OpenError> {
+    match config.storage.engine {
+        StorageEngine::Memory => Ok(Engine::Memory(Memory::new())),
+        StorageEngine::Rocksdb => {
+            let rocks = rocks::Config::new(folder(config));
+            Ok(Engine::Rocks(Rocks::open(rocks, runtime).await?))
+        }
+        StorageEngine::Postgres => Err(OpenError::Engine(
+            "this build has no PostgreSQL engine".to_owned(),
+        )),
+    }
+}
+
+/// Every table there is, but for the storage's own.
+pub fn tables() -> Vec<Registered> {
+    let mut tables = comity_accounts::tables::all();
+    tables.extend(comity_rooms::tables::all());
+    tables
+}
+
 /// Where the embedded engine keeps its files.
 pub fn folder(config: &Config) -> PathBuf {
     config.data_dir.join("rocksdb")
+}
+
+#[cfg(test)]
+mod tests {
+    /// Two tables with one tag would read each other's rows.
+    #[test]
+    fn no_two_tables_have_one_tag() {
+        assert_eq!(
+            comity_storage::table::collisions(&super::tables()),
+            Vec::new()
+        );
+    }
 }

@@ -37,3 +37,36 @@ macro_rules! table {
     };
 }
 use table;
+
+/// Every table of this crate, for the check of a store.
+pub fn all() -> Vec<comity_storage::Registered> {
+    use comity_storage::Registered as Is;
+    vec![
+        Is::of::<Infos>(),
+        Is::of::<Heads>(),
+        Is::of::<KeyNums>(),
+        Is::of::<StateKeys>(),
+        Is::of::<Nodes>(),
+        Is::of::<EventNums>(),
+        Is::of::<Headers>(),
+        Is::of::<Bodies>(),
+        Is::of::<Statuses>(),
+        Is::of::<Timeline>(),
+        Is::of::<Txns>(),
+        Is::of::<IdRooms>(),
+        Is::of::<Members>(),
+        Is::of::<NewProfiles>(),
+        Is::of::<Aliases>(),
+        Is::of::<RoomAliases>(),
+        Is::of::<Directory>(),
+        Is::of::<Relations>(),
+        Is::of::<Threads>(),
+        Is::of::<Summaries>(),
+        Is::of::<Hits>(),
+        Is::of::<Receipts>(),
+        Is::of::<ReceiptMoves>(),
+        Is::of::<Followed>(),
+        Is::of::<EarlyRedactions>(),
+        Is::of::<Chains>(),
+    ]
+}

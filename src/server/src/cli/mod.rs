@@ -1,5 +1,6 @@
 //! The command line.
 
+mod check;
 mod doctor;
 mod serve;
 
@@ -33,6 +34,8 @@ enum Command {
     /// Check or explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Walk the store of a server that is stopped and say of every row that is not as it should be.
+    Check,
     /// Look for what would keep the server from running well: configuration, ports, clock, disk, store.
     Doctor,
 }
@@ -65,8 +68,9 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Config(ConfigCommand::Reference) => print(&config::reference()),
-        Command::Config(ConfigCommand::Check) => check(&arguments),
+        Command::Config(ConfigCommand::Check) => check_config(&arguments),
         Command::Serve => load(&arguments).and_then(serve::serve),
+        Command::Check => load(&arguments).and_then(|config| check::check(&config)),
         Command::Doctor => doctor::doctor(load(&arguments)),
     };
     match done {
@@ -89,7 +93,7 @@ fn load(arguments: &Arguments) -> Result<Config, Failure> {
         .map_err(|problems| Failure(problems.iter().map(ToString::to_string).collect()))
 }
 
-fn check(arguments: &Arguments) -> Result<(), Failure> {
+fn check_config(arguments: &Arguments) -> Result<(), Failure> {
     let config = load(arguments)?;
     print(&format!(
         "The configuration can be used: {} at {}, data in {}.\n",
