@@ -94,8 +94,9 @@ impl Change {
     }
 
     /// The extremities when this event is accepted, in the order in which they came. It covers
-    /// those it follows, also by way of events that aren't part of the room; if others are known to
-    /// follow it, it is none.
+    /// those it follows, also by way of events that aren't part of the room. If others are known to
+    /// follow it, all stay: what followed it was placed on the state that another server claimed,
+    /// and must not come to stand alone for having its parents filled in (threat D5).
     async fn extremities_with(
         &self,
         event: &super::Known,
@@ -109,6 +110,9 @@ impl Change {
             .copied()
             .map(EventNum)
             .collect();
+        if followed {
+            return Ok(left);
+        }
         let mut seen = BTreeSet::from([event.num]);
         let mut ahead = event.prev.clone();
         while !ahead.is_empty() && seen.len() < BEHIND {
@@ -121,9 +125,7 @@ impl Change {
             left.retain(|num| !ahead.contains(num));
             ahead = self.behind_unaccepted(&inner).await?;
         }
-        if !followed || left.is_empty() {
-            left.push(event.num);
-        }
+        left.push(event.num);
         Ok(left)
     }
 

@@ -69,6 +69,7 @@ impl Change {
         let thread = relation.as_ref().and_then(|relation| relation.thread);
         self.in_hand.insert(num, case.known.clone());
         self.listen().await?;
+        self.index(&case.known).await?;
         let difference = self.advance(&case).await?;
         let live = self.live_mut()?;
         live.head.seq += 1;
@@ -138,8 +139,26 @@ impl Change {
     /// Keeps an event that isn't part of the room: judged, and shown to nobody.
     pub(crate) async fn keep(&mut self, case: Case) -> Result<(), RoomError> {
         self.in_hand.insert(case.known.num, case.known.clone());
+        self.index(&case.known).await?;
         self.write(&case, None, None).await?;
         self.put_head()
+    }
+
+    /// What a state event needs so that others may be built upon it, unless it was rejected: a number
+    /// for its key, a place on an auth chain, and of a soft-failed one the state after it.
+    async fn index(&mut self, known: &Known) -> Result<(), RoomError> {
+        let Some(state_key) = known.event.state_key() else {
+            return Ok(());
+        };
+        if known.verdict == Verdict::Rejected {
+            return Ok(());
+        }
+        let key = self.intern(known.event.event_type(), state_key).await?;
+        self.put_chain(known, key).await?;
+        if known.verdict == Verdict::SoftFailed {
+            self.state_after(known).await?;
+        }
+        Ok(())
     }
 
     /// The rows that an event has whatever its verdict.
@@ -153,17 +172,6 @@ impl Change {
         let room = self.live()?.room;
         let num = known.num.0;
         let at = RoomNum { room, num };
-        if let Some(state_key) = event
-            .state_key()
-            .filter(|_| known.verdict != Verdict::Rejected)
-        {
-            let key = self.intern(event.event_type(), state_key).await?;
-            self.put_chain(known, key).await?;
-            if known.verdict == Verdict::SoftFailed {
-                // Others may build upon it.
-                self.state_after(known).await?;
-            }
-        }
         let from = case.from.as_ref().map(|heard| &heard.status);
         let redacted_before = from.and_then(|row| row.value.redacted_by);
         let status = Status {
