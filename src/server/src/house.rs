@@ -14,6 +14,7 @@ use crate::{
     config::{Config, Secret},
     keys::Keys,
     store,
+    tastes::Tastes,
 };
 
 /// How long an access token is good for a client that can refresh it.
@@ -62,6 +63,11 @@ impl House {
                 .ok_or("rooms.default_version is no room version")?,
         };
         let rooms = Rooms::new(tenant.clone(), rooms, keys.signing);
+        rooms.use_push_rules(Tastes::follow(accounts.clone()));
+        rooms
+            .resume_profiles()
+            .await
+            .map_err(|error| error.to_string())?;
         let api = Api::new(Capabilities {
             sync: Sync::new(rooms.clone(), accounts.clone()),
             accounts,

@@ -18,3 +18,4 @@ pub mod http;
 pub mod keys;
 pub mod log;
 pub mod store;
+mod tastes;

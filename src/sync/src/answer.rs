@@ -68,6 +68,9 @@ pub struct Joined {
     /// Counts by thread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unread_thread_notifications: Option<BTreeMap<String, Counts>>,
+    /// Users who have come since the last answer; told by their presence, not here.
+    #[serde(skip)]
+    pub newcomers: Vec<String>,
 }
 
 /// State, before the timeline or after it.

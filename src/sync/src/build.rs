@@ -1,7 +1,9 @@
 //! Building an answer from the rows up to its heads.
 
+use std::collections::BTreeSet;
+
 use comity_accounts::DataEvent;
-use comity_protocol::auth::Membership;
+use comity_protocol::{auth::Membership, id::RoomId};
 use comity_storage::{Heads, Home, Reader, RoomKey};
 use serde_json::{json, value::RawValue};
 
@@ -10,7 +12,7 @@ use crate::{
     answer::{Answer, Events},
     index::Membership as Place,
     room::{RoomSync, Stood},
-    token::SyncToken,
+    token::{Ephemeral, SyncToken},
 };
 
 /// What one answer is built from.
@@ -20,8 +22,10 @@ pub(crate) struct Build<'a> {
     pub reader: Reader,
     /// Where the last answer ended.
     pub since: Option<&'a Heads>,
+    /// How far the client has come in typing and presence of this run.
+    pub known: Option<Ephemeral>,
     /// Senders whose messages the user does not want to see.
-    pub ignored: std::collections::BTreeSet<String>,
+    pub ignored: BTreeSet<String>,
 }
 
 impl Sync {
@@ -39,27 +43,55 @@ impl Sync {
             ..Answer::default()
         };
         let places = self.0.index.rooms_of(&request.user);
+        let known = self.known(since);
+        let mut build = Build {
+            request,
+            reader: reader.clone(),
+            since: since_heads,
+            known,
+            ignored: BTreeSet::new(),
+        };
+        let typing_changed = build.typing_changed(next.ephemeral);
         let changed: Vec<&(RoomKey, Place)> = places
             .iter()
             .filter(|(_, place)| request.filter.room.wants(&place.room_id))
             .filter(|(room, place)| {
-                request.full_state || self.may_have_changed(*room, place, since_heads)
+                request.full_state
+                    || self.may_have_changed(*room, place, since_heads)
+                    || (typing_changed && self.has_typing(place, known))
             })
             .collect();
+        let mut new = BTreeSet::new();
         if !changed.is_empty() {
-            let ignored = self.0.accounts.ignored_users(request.user.as_str()).await?;
-            let build = Build {
-                request,
-                reader: reader.clone(),
-                since: since_heads,
-                ignored,
-            };
+            build.ignored = self.0.accounts.ignored_users(request.user.as_str()).await?;
             for (room, place) in changed {
-                self.add_room(&build, *room, place, &mut answer).await?;
+                if self.add_room(&build, *room, place, &mut answer).await? {
+                    new.insert(*room);
+                }
             }
         }
         answer.account_data = self.account_data(request, &reader, since_heads).await?;
+        let newcomers: Vec<String> = answer
+            .rooms
+            .join
+            .values()
+            .flat_map(|joined| joined.newcomers.iter().cloned())
+            .collect();
+        answer.presence = self.presence(request, known, &new, &newcomers);
         Ok(answer)
+    }
+
+    fn has_typing(&self, place: &Place, known: Option<Ephemeral>) -> bool {
+        let room_id = RoomId::parse(&place.room_id);
+        let known = known.map_or(0, |known| known.typing);
+        place.membership == "join"
+            && room_id.is_ok_and(|room_id| {
+                self.0
+                    .rooms
+                    .typing()
+                    .changed_after(&room_id, known)
+                    .is_some()
+            })
     }
 
     /// Whether a room could have anything to say: a comparison, no read.
@@ -73,15 +105,16 @@ impl Sync {
             || (in_room && self.0.index.changed(room, lane, since))
     }
 
+    /// Adds the room's part, if it has any; answers whether the user has joined it since.
     async fn add_room(
         &self,
         build: &Build<'_>,
         room: RoomKey,
         place: &Place,
         answer: &mut Answer,
-    ) -> Result<(), SyncError> {
+    ) -> Result<bool, SyncError> {
         let Some(stood) = self.stood(build, room, place).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let sync = RoomSync {
             sync: self,
@@ -98,6 +131,9 @@ impl Sync {
                 }
             }
             Membership::Invite if stood.is_news => {
+                if self.is_invited_by_ignored(build, place).await? {
+                    return Ok(false);
+                }
                 answer.rooms.invite.insert(room_id, sync.invited().await?);
             }
             Membership::Knock if stood.is_news => {
@@ -111,7 +147,30 @@ impl Sync {
             }
             Membership::Invite | Membership::Knock => {}
         }
-        Ok(())
+        Ok(
+            build.since.is_some()
+                && stood.now == Membership::Join
+                && stood.then != Membership::Join,
+        )
+    }
+
+    /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+    async fn is_invited_by_ignored(
+        &self,
+        build: &Build<'_>,
+        place: &Place,
+    ) -> Result<bool, SyncError> {
+        let Ok(room_id) = RoomId::parse(&place.room_id) else {
+            return Ok(false);
+        };
+        if build.ignored.is_empty() {
+            return Ok(false);
+        }
+        let view = self.0.rooms.view_at(&build.reader, &room_id).await?;
+        let invite = view
+            .state("m.room.member", build.request.user.as_str())
+            .await?;
+        Ok(invite.is_some_and(|invite| build.ignored.contains(invite.event.sender().as_str())))
     }
 
     /// How the user stood to the room when the last answer ended, and how they stand at this one's

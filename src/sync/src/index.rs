@@ -9,12 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use comity_accounts::Change;
+use comity_accounts::{Accounts, Change};
 use comity_protocol::id::UserId;
 use comity_rooms::{Rooms, log};
 use comity_storage::{Heads, Logged, Pos, Record, RoomKey};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{broadcast::error::RecvError, watch};
 
 use crate::SyncError;
 
@@ -67,7 +67,7 @@ pub(crate) struct Membership {
 }
 
 impl Index {
-    pub fn start(rooms: &Rooms) -> Arc<Self> {
+    pub fn start(rooms: &Rooms, accounts: &Accounts) -> Arc<Self> {
         let tenant = rooms.tenant();
         let heads = tenant.heads();
         let index = Arc::new(Self {
@@ -91,7 +91,83 @@ impl Index {
                 }
             }
         }));
+        drop(
+            tenant
+                .runtime()
+                .spawn("sync typing", index.clone().follow_typing(rooms.clone())),
+        );
+        drop(
+            tenant.runtime().spawn(
+                "sync presence",
+                index
+                    .clone()
+                    .follow_presence(rooms.clone(), accounts.clone()),
+            ),
+        );
         index
+    }
+
+    /// Wakes those who are in a room where typing changed.
+    async fn follow_typing(self: Arc<Self>, rooms: Rooms) {
+        let mut changes = rooms.typing().subscribe();
+        loop {
+            match changes.recv().await {
+                Ok(room_id) => self.state.lock().wake_room(RoomKey::of(room_id.as_str())),
+                Err(RecvError::Lagged(_)) => self.state.lock().wake_all(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Wakes those who share a room with a user whose presence changed. A user who does not sync
+    /// has their rooms read for it.
+    async fn follow_presence(self: Arc<Self>, rooms: Rooms, accounts: Accounts) {
+        let mut changes = accounts.presence().watch();
+        let mut serial = *changes.borrow_and_update();
+        while changes.changed().await.is_ok() {
+            let (changed, now) = accounts.presence().since(serial);
+            serial = now;
+            for (user, _) in changed {
+                let Ok(user) = <&UserId>::try_from(user.as_str()) else {
+                    continue;
+                };
+                if let Err(error) = self.user(&rooms, user).await {
+                    tracing::warn!(%error, "a user's rooms could not be read");
+                    continue;
+                }
+                let mut state = self.state.lock();
+                let joined: Vec<RoomKey> = state
+                    .users
+                    .get(user.as_str())
+                    .map_or_else(Vec::new, User::joined);
+                joined.into_iter().for_each(|room| state.wake_room(room));
+            }
+        }
+    }
+
+    /// Whether two users are in a room together, or are the same.
+    pub fn share(&self, user: &UserId, other: &str) -> bool {
+        let state = self.state.lock();
+        let rooms = state
+            .users
+            .get(user.as_str())
+            .map_or_else(Vec::new, User::joined);
+        user.as_str() == other
+            || rooms.iter().any(|room| {
+                state
+                    .rooms
+                    .get(room)
+                    .is_some_and(|room| room.joined.contains(other))
+            })
+    }
+
+    /// The known users who are in a room.
+    pub fn joined_in(&self, room: RoomKey) -> Vec<Arc<str>> {
+        let state = self.state.lock();
+        state
+            .rooms
+            .get(&room)
+            .map_or_else(Vec::new, |room| room.joined.iter().cloned().collect())
     }
 
     pub fn node(&self) -> u64 {
@@ -207,6 +283,16 @@ impl Index {
     }
 }
 
+impl User {
+    fn joined(&self) -> Vec<RoomKey> {
+        self.rooms
+            .iter()
+            .filter(|(_, place)| place.membership == "join")
+            .map(|(room, _)| *room)
+            .collect()
+    }
+}
+
 impl State {
     /// Forgets users whom nobody waits for, when there are too many.
     fn make_room(&mut self) {
@@ -312,10 +398,19 @@ impl State {
     }
 
     fn room_changed(&mut self, room: RoomKey, pos: Pos) {
+        self.rooms.entry(room).or_default().changed = pos;
+        self.wake_room(room);
+    }
+
+    fn wake_all(&mut self) {
+        self.users
+            .values()
+            .for_each(|user| user.wake.send_modify(|serial| *serial += 1));
+    }
+
+    fn wake_room(&mut self, room: RoomKey) {
         let Self { rooms, users } = self;
-        let room = rooms.entry(room).or_default();
-        room.changed = pos;
-        for user in &room.joined {
+        for user in rooms.get(&room).into_iter().flat_map(|room| &room.joined) {
             if let Some(user) = users.get(user) {
                 user.wake.send_modify(|serial| *serial += 1);
             }

@@ -20,6 +20,7 @@
 
 mod answer;
 mod build;
+mod ephemeral;
 pub mod filter;
 mod index;
 mod members;
@@ -34,7 +35,12 @@ use comity_rooms::{RoomError, Rooms};
 use comity_storage::ReadError;
 
 pub use self::answer::Answer;
-use self::{filter::Filter, index::Index, members::SentMembers, token::SyncToken};
+use self::{
+    filter::Filter,
+    index::Index,
+    members::SentMembers,
+    token::{Ephemeral, SyncToken},
+};
 
 /// The longest that a request sleeps (threat G8).
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
@@ -86,7 +92,7 @@ struct Inner {
 impl Sync {
     /// Starts to follow the tenant's logs.
     pub fn new(rooms: Rooms, accounts: Accounts) -> Self {
-        let index = Index::start(&rooms);
+        let index = Index::start(&rooms, &accounts);
         Self(Arc::new(Inner {
             rooms,
             accounts,
@@ -102,7 +108,7 @@ impl Sync {
 
     /// Where everything stands now, as a token.
     pub fn now(&self) -> SyncToken {
-        self.token(self.0.rooms.tenant().heads(), 0)
+        self.token(self.0.rooms.tenant().heads(), self.ephemeral())
     }
 
     /// Answers as soon as there is something to say, or when the time is up.
@@ -114,11 +120,12 @@ impl Sync {
         let since = request.since.as_ref().map(|since| self.clamp(since));
         let mut wake = self.0.index.user(&self.0.rooms, &request.user).await?;
         loop {
-            let serial = *wake.borrow_and_update();
+            wake.mark_unchanged();
+            let ephemeral = self.ephemeral();
             let heads = self.0.rooms.tenant().heads();
             self.0.index.reached(&heads).await;
             let answer = self
-                .build(request, since.as_ref(), self.token(heads, serial))
+                .build(request, since.as_ref(), self.token(heads, ephemeral))
                 .await?;
             if since.is_none() || request.full_state || !answer.is_empty() {
                 return Ok(answer);
@@ -146,13 +153,12 @@ impl Sync {
         }
     }
 
-    fn token(&self, heads: comity_storage::Heads, serial: u64) -> SyncToken {
-        let node = self.0.index.node();
+    fn token(&self, heads: comity_storage::Heads, ephemeral: Ephemeral) -> SyncToken {
         let incarnation = self.0.rooms.tenant().birth().incarnation;
         SyncToken {
             incarnation,
             heads,
-            ephemeral: token::Ephemeral { node, serial },
+            ephemeral,
         }
     }
 }

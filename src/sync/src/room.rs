@@ -1,9 +1,9 @@
 //! One room's part of an answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
-    auth::Membership,
+    auth::{MemberContent, Membership},
     client_event::{ClientFormat, stripped_state},
     id::RoomId,
 };
@@ -11,13 +11,14 @@ use comity_rooms::{
     Found, RoomError, RoomView, Span, Viewer,
     num::EventNum,
     state::{Half, Root},
+    tables::Tally,
 };
 use comity_storage::{Home, RoomKey};
 use serde_json::value::RawValue;
 
 use crate::{
     Sync, SyncError,
-    answer::{Events, Invited, Joined, Knocked, Left, State, Summary, Timeline},
+    answer::{Counts, Events, Invited, Joined, Knocked, Left, State, Summary, Timeline},
     build::{Build, between},
     filter::{EventFormat, MAX_LIMIT},
     token::PlaceToken,
@@ -58,19 +59,73 @@ impl RoomSync<'_> {
         let view = self.view().await?;
         let known = self.known_root(&view).await?;
         let stretch = self.stretch(&view, None).await?;
-        let changed_members = known.is_none_or(|known| known != view.root());
+        let changed = known.is_none_or(|known| known != view.root());
+        let newcomers = match known {
+            Some(known) if changed => self.newcomers(&view, known).await?,
+            _ => Vec::new(),
+        };
         let (state, heroes) = self
-            .state(&view, &stretch, known, view.root(), changed_members)
+            .state(&view, &stretch, known, view.root(), changed)
             .await?;
+        let (unread, unread_threads) = self.unread(&view).await?;
         Ok(Joined {
             summary: heroes,
             timeline: self.timeline(&view, &stretch).await?,
             state,
-            ephemeral: Events::default(),
+            ephemeral: self.ephemeral(&view).await?,
             account_data: self.account_data().await?,
-            unread_notifications: None,
-            unread_thread_notifications: None,
+            unread_notifications: Some(unread),
+            unread_thread_notifications: unread_threads,
+            newcomers,
         })
+    }
+
+    /// Counts of the room; of its main timeline and its threads apart, where that is wanted.
+    async fn unread(
+        &self,
+        view: &RoomView,
+    ) -> Result<(Counts, Option<BTreeMap<String, Counts>>), SyncError> {
+        let unread = view.unread(&self.build.request.user).await?;
+        let counts = |tally: Tally| Counts {
+            notification_count: tally.notify,
+            highlight_count: tally.highlight,
+        };
+        if !self
+            .build
+            .request
+            .filter
+            .room
+            .timeline
+            .unread_thread_notifications
+        {
+            return Ok((counts(unread.total), None));
+        }
+        let threads: BTreeMap<String, Counts> = unread
+            .threads
+            .into_iter()
+            .map(|(root, tally)| (root, counts(tally)))
+            .collect();
+        Ok((
+            counts(unread.main),
+            Some(threads).filter(|threads| !threads.is_empty()),
+        ))
+    }
+
+    /// Those who have come since the client knew the room: it learns of their presence.
+    async fn newcomers(&self, view: &RoomView, known: Root) -> Result<Vec<String>, SyncError> {
+        let changed = view
+            .load(&view.state_diff(known, view.root()).await?)
+            .await?;
+        let joined = changed
+            .iter()
+            .filter(|found| found.event.event_type() == "m.room.member")
+            .filter(|found| {
+                MemberContent::read(found.event.content().get()).membership
+                    == Some(Membership::Join)
+            });
+        Ok(joined
+            .filter_map(|found| found.event.state_key().map(str::to_owned))
+            .collect())
     }
 
     /// A room left: what happened up to then.
@@ -85,8 +140,8 @@ impl RoomSync<'_> {
             return Ok(Left::default());
         };
         let known = self.known_root(&view).await?;
-        let stretch = self.stretch(&view, Some(end)).await?;
         let last = view.root_after(&member).await?;
+        let stretch = self.stretch(&view, Some((end, last))).await?;
         let (state, _) = if self.stood.then == Membership::Join || standing.joined_until.is_some() {
             self.state(&view, &stretch, known, last, false).await?
         } else {
@@ -109,6 +164,11 @@ impl RoomSync<'_> {
         Ok(Knocked {
             knock_state: self.stripped().await?,
         })
+    }
+
+    /// Whether the user was in the room when the last answer ended.
+    pub fn was_in(&self) -> bool {
+        self.stood.then == Membership::Join
     }
 
     async fn view(&self) -> Result<RoomView, SyncError> {
@@ -152,11 +212,11 @@ impl RoomSync<'_> {
     async fn stretch(
         &self,
         view: &RoomView,
-        end: Option<(i64, i64)>,
+        end: Option<((i64, i64), Root)>,
     ) -> Result<Stretch, SyncError> {
         let filter = &self.build.request.filter.room.timeline;
         let limit = filter.limit();
-        let end = end.unwrap_or((view.seq() + 1, i64::MIN));
+        let (end, end_root) = end.unwrap_or(((view.seq() + 1, i64::MIN), view.root()));
         let after = match self.build.since {
             Some(since) if self.stood.then == Membership::Join => {
                 let pos = since.get(
@@ -215,13 +275,16 @@ impl RoomSync<'_> {
         if !wanted {
             limited = after.is_none_or(|seq| seq < view.seq());
         }
-        // What is known to be more than can be looked through is a gap.
+        // A room joined since the last answer begins with a gap: what was before is history.
+        limited |=
+            self.build.since.is_some() && self.stood.now == Membership::Join && !self.was_in();
+        // So does what is known to be more than can be looked through.
         limited |=
             after.is_none() && self.stood.then == Membership::Join && self.build.since.is_some();
         found.reverse();
         let root = match &first {
             Some(first) => root_before(first)?,
-            None => view.root(),
+            None => end_root,
         };
         Ok(Stretch {
             found,
@@ -369,9 +432,7 @@ impl RoomSync<'_> {
     async fn summary(&self, view: &RoomView) -> Result<Option<Summary>, SyncError> {
         let members = view.all_state(Some(Half::Members)).await?;
         let me = self.build.request.user.as_str();
-        let of = |found: &Found| {
-            comity_protocol::auth::MemberContent::read(found.event.content().get()).membership
-        };
+        let of = |found: &Found| MemberContent::read(found.event.content().get()).membership;
         let (mut here, mut gone) = (Vec::new(), Vec::new());
         let (mut joined, mut invited) = (0, 0);
         for found in &members {

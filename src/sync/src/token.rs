@@ -29,10 +29,12 @@ pub struct SyncToken {
 /// How far a client has come in typing and presence, which live in the memory of one node's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ephemeral {
-    /// Which run of which node: a serial of another one says nothing here.
+    /// Which run of which node: serials of another one say nothing here.
     pub node: u64,
-    /// The serial.
-    pub serial: u64,
+    /// The serial of typing.
+    pub typing: u64,
+    /// The serial of presence.
+    pub presence: u64,
 }
 
 /// A place in one room's order.
@@ -172,7 +174,7 @@ mod tests {
         /// data-model.md, Tokens: what was given out is read back; anything else is refused, never a panic (G8).
         #[test]
         fn tokens_come_back(heads in proptest::collection::vec(any::<u64>(), 0..64), seq in any::<i64>(), serial in any::<u64>(), junk in ".{0,40}") {
-            let sync = SyncToken { incarnation: 3, heads: Heads::new(heads.clone()), ephemeral: Ephemeral { node: 9, serial } };
+            let sync = SyncToken { incarnation: 3, heads: Heads::new(heads.clone()), ephemeral: Ephemeral { node: 9, typing: serial, presence: 1 } };
             prop_assert_eq!(sync.to_string().parse::<Token>().unwrap(), Token::Sync(sync));
             let place = PlaceToken { heads: Heads::new(heads), room: RoomKey([5; 16]), place: (seq, -1) };
             prop_assert_eq!(place.to_string().parse::<Token>().unwrap(), Token::Place(place));

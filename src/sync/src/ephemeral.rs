@@ -1,0 +1,162 @@
+//! What lives in memory or is told only as its latest: typing, receipts, presence.
+//!
+//! Typing and presence have serials of their own per run of the server; a token of another run
+//! says nothing about them, and its holder is told what there is now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_accounts::presence::Seen;
+use comity_rooms::{ReadReceipt, RoomView};
+use comity_storage::Home;
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{
+    Request, Sync, SyncError,
+    answer::Events,
+    build::{Build, raw},
+    room::RoomSync,
+    token::{Ephemeral, SyncToken},
+};
+
+impl Sync {
+    /// Where typing and presence stand now.
+    pub(crate) fn ephemeral(&self) -> Ephemeral {
+        let presence = *self.0.accounts.presence().watch().borrow();
+        Ephemeral {
+            node: self.0.index.node(),
+            typing: self.0.rooms.typing().serial(),
+            presence,
+        }
+    }
+
+    /// How far a token has come in this run: nowhere, if it is of another.
+    pub(crate) fn known(&self, since: Option<&SyncToken>) -> Option<Ephemeral> {
+        since
+            .map(|since| since.ephemeral)
+            .filter(|known| known.node == self.0.index.node())
+    }
+
+    /// The presence of those who share a room with the user, where it changed; of everybody in the
+    /// rooms that are `new` to them, and of the `newcomers` to their rooms.
+    pub(crate) fn presence(
+        &self,
+        request: &Request,
+        known: Option<Ephemeral>,
+        new: &BTreeSet<comity_storage::RoomKey>,
+        newcomers: &[String],
+    ) -> Events {
+        let presence = self.0.accounts.presence();
+        let (changed, _) = presence.since(known.map_or(0, |known| known.presence));
+        let mut told: BTreeMap<String, Seen> = changed
+            .into_iter()
+            .filter(|(user, _)| self.0.index.share(&request.user, user))
+            .collect();
+        let here = new.iter().flat_map(|room| self.0.index.joined_in(*room));
+        for user in here.chain(newcomers.iter().map(|user| user.as_str().into())) {
+            let seen = presence.get(&user);
+            if seen.last_active_ago.is_some() {
+                told.insert(user.to_string(), seen);
+            }
+        }
+        let filter = &request.filter.presence;
+        let wanted = told
+            .into_iter()
+            .filter(|(user, _)| filter.wants_type("m.presence") && filter.wants_sender(user));
+        Events {
+            events: wanted
+                .filter_map(|(user, seen)| raw(&presence_event(&user, &seen)))
+                .collect(),
+        }
+    }
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#mpresence>
+fn presence_event(user: &str, seen: &Seen) -> Value {
+    let mut content =
+        json!({ "presence": seen.state.as_str(), "currently_active": seen.currently_active });
+    if let Some(status) = &seen.status_msg {
+        content["status_msg"] = status.clone().into();
+    }
+    if let Some(ago) = seen.last_active_ago {
+        content["last_active_ago"] = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX).into();
+    }
+    json!({ "type": "m.presence", "sender": user, "content": content })
+}
+
+impl RoomSync<'_> {
+    /// Typing and receipts of the room, where they changed.
+    pub(crate) async fn ephemeral(&self, view: &RoomView) -> Result<Events, SyncError> {
+        let filter = &self.build.request.filter.room.ephemeral;
+        let mut events = Events::default();
+        if !filter.wants_room(view.room_id().as_str()) {
+            return Ok(events);
+        }
+        if filter.wants_type("m.typing") {
+            events.events.extend(self.typing(view));
+        }
+        if filter.wants_type("m.receipt") {
+            events.events.extend(self.receipts(view).await?);
+        }
+        Ok(events)
+    }
+
+    fn typing(&self, view: &RoomView) -> Option<Box<RawValue>> {
+        let typing = self.sync.0.rooms.typing();
+        let users = match self.build.known.filter(|_| self.was_in()) {
+            Some(known) => typing.changed_after(view.room_id(), known.typing)?,
+            None => Some(typing.users(view.room_id()).1).filter(|users| !users.is_empty())?,
+        };
+        raw(&json!({ "type": "m.typing", "content": { "user_ids": users } }))
+    }
+
+    async fn receipts(&self, view: &RoomView) -> Result<Option<Box<RawValue>>, SyncError> {
+        let lane = self
+            .sync
+            .0
+            .rooms
+            .tenant()
+            .lanes()
+            .of(Home::Room(self.room).slot());
+        let after = self
+            .build
+            .since
+            .filter(|_| self.was_in())
+            .map_or(0, |since| since.get(lane));
+        let user = &self.build.request.user;
+        let receipts = self
+            .sync
+            .0
+            .rooms
+            .receipts_after(view.reader(), view.room_id(), after, user)
+            .await?;
+        Ok(if receipts.is_empty() {
+            None
+        } else {
+            raw(&receipt_event(&receipts))
+        })
+    }
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#mreceipt>
+fn receipt_event(receipts: &[ReadReceipt]) -> Value {
+    let mut content: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, Value>>> = BTreeMap::new();
+    for receipt in receipts {
+        let mut told = json!({ "ts": receipt.ts });
+        if let Some(thread) = &receipt.thread {
+            told["thread_id"] = thread.clone().into();
+        }
+        let kinds = content.entry(receipt.event_id.as_str()).or_default();
+        kinds
+            .entry(receipt.kind.as_str())
+            .or_default()
+            .insert(receipt.user.as_str(), told);
+    }
+    json!({ "type": "m.receipt", "content": content })
+}
+
+impl Build<'_> {
+    /// Whether somebody has begun or ceased to type anywhere since the last answer.
+    pub(crate) fn typing_changed(&self, now: Ephemeral) -> bool {
+        self.known.is_none_or(|known| now.typing > known.typing)
+    }
+}
