@@ -59,8 +59,29 @@ impl Api {
         }));
     }
 
+    /// Ends an account for good and lets it leave its rooms; what of that fails is made up for at the next start.
+    ///
+    /// # Errors
+    /// [`AccountError::NotFound`]; the store's.
+    pub async fn deactivate(&self, user_id: &str, erase: bool) -> Result<(), AccountError> {
+        self.accounts.deactivate(user_id, erase).await?;
+        let api = self.clone();
+        // A task of its own: whoever asked is signed out, and may not wait for the answer.
+        let left = self
+            .accounts
+            .tenant()
+            .runtime()
+            .spawn("deactivation", async move {
+                if let Err(cause) = api.finish_deactivations().await {
+                    tracing::warn!(%cause, "a deactivated account could not leave its rooms yet");
+                }
+            });
+        drop(left.await);
+        Ok(())
+    }
+
     /// Lets accounts that were deactivated leave their rooms.
-    pub(crate) async fn finish_deactivations(&self) -> Result<(), AccountError> {
+    async fn finish_deactivations(&self) -> Result<(), AccountError> {
         self.accounts
             .finish_deactivations(&Leaving(&self.rooms))
             .await

@@ -30,16 +30,7 @@ pub(super) async fn post(
         body: &body,
     };
     uia::authorise(&api, operation, &[&[Stage::Password]]).await?;
-    api.accounts.deactivate(user.id.as_str(), erase).await?;
-    // The client is signed out already, so it may well be gone before this is done.
-    let runtime = api.accounts.tenant().runtime().clone();
-    let leaving = api.clone();
-    let left = runtime.spawn("deactivation", async move {
-        if let Err(cause) = leaving.finish_deactivations().await {
-            tracing::warn!(%cause, "a deactivated account could not leave its rooms yet");
-        }
-    });
-    drop(left.await);
+    api.deactivate(user.id.as_str(), erase).await?;
     // There are no third-party identifiers here that an identity server would know.
     Ok(Json(json!({ "id_server_unbind_result": "success" })))
 }

@@ -20,7 +20,8 @@ use crate::{
 /// How long an access token is good for a client that can refresh it.
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
-/// A tenant with everything it can do.
+/// A tenant with everything it can do. Cheap to clone.
+#[derive(Clone)]
 pub struct House {
     /// Its rows.
     pub tenant: Tenant,

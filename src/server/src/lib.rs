@@ -17,5 +17,6 @@ pub mod house;
 pub mod http;
 pub mod keys;
 pub mod log;
+pub mod operator;
 pub mod store;
 mod tastes;

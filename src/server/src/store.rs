@@ -5,10 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use comity_runtime::Runtime;
 use comity_storage::{
     Engine, Lanes, OpenError, Options, Registered, Store, TenantId,
-    engine::{Memory, Rocks, rocks},
+    engine::{Memory, Postgres, Rocks, postgres, rocks},
 };
 
-use crate::config::{Config, StorageEngine};
+use crate::config::{Config, Secret, StorageEngine};
 
 /// The tenant of `server_name`.
 pub const TENANT: TenantId = TenantId(1);
@@ -48,9 +48,15 @@ pub async fn engine(config: &Config, runtime: &Runtime) -> Result<Engine, OpenEr
             let rocks = rocks::Config::new(folder(config));
             Ok(Engine::Rocks(Rocks::open(rocks, runtime).await?))
         }
-        StorageEngine::Postgres => Err(OpenError::Engine(
-            "this build has no PostgreSQL engine".to_owned(),
-        )),
+        StorageEngine::Postgres => {
+            // The configuration was checked: this engine has a URL.
+            let url = config.storage.url.as_ref().map_or("", Secret::expose);
+            let postgres = postgres::Config {
+                sync: config.storage.sync,
+                ..postgres::Config::new(url)
+            };
+            Ok(Engine::Postgres(Postgres::open(postgres, runtime).await?))
+        }
     }
 }
 

@@ -3,11 +3,12 @@
 mod check;
 mod doctor;
 mod serve;
+mod user;
 
 use std::{
     fmt::Display,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -31,6 +32,9 @@ struct Arguments {
 enum Command {
     /// Run the server until SIGTERM or SIGINT.
     Serve,
+    /// Make, list, reset and end accounts, also while the server runs.
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Check or explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -66,12 +70,14 @@ impl Failure {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let file = arguments.config.as_deref();
     let done = match arguments.command {
+        Command::User(command) => load(file).and_then(|config| user::user(command, &config)),
         Command::Config(ConfigCommand::Reference) => print(&config::reference()),
-        Command::Config(ConfigCommand::Check) => check_config(&arguments),
-        Command::Serve => load(&arguments).and_then(serve::serve),
-        Command::Check => load(&arguments).and_then(|config| check::check(&config)),
-        Command::Doctor => doctor::doctor(load(&arguments)),
+        Command::Config(ConfigCommand::Check) => check_config(file),
+        Command::Serve => load(file).and_then(serve::serve),
+        Command::Check => load(file).and_then(|config| check::check(&config)),
+        Command::Doctor => doctor::doctor(load(file)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,17 +90,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Config, Failure> {
+fn load(file: Option<&Path>) -> Result<Config, Failure> {
     // A variable that is no text can't be one of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name != "COMITY_CONFIG");
-    Config::load(arguments.config.as_deref(), environment)
+    Config::load(file, environment)
         .map_err(|problems| Failure(problems.iter().map(ToString::to_string).collect()))
 }
 
-fn check_config(arguments: &Arguments) -> Result<(), Failure> {
-    let config = load(arguments)?;
+fn check_config(file: Option<&Path>) -> Result<(), Failure> {
+    let config = load(file)?;
     print(&format!(
         "The configuration can be used: {} at {}, data in {}.\n",
         config.server_name,

@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     house::House,
     http::{self, Lifecycle, Limits, Listener, Phase, Tls},
-    log,
+    log, operator,
 };
 
 /// Runs the server until it is asked to stop.
@@ -38,6 +38,10 @@ async fn run(config: Config) -> Result<(), Failure> {
     let listeners = listeners(&config)?;
     let house = House::open(&config, &runtime).await.map_err(Failure::new)?;
     house.api.resume(&runtime);
+    if let Err(error) = operator::serve(&config, &house, &runtime) {
+        // Users are served all the same.
+        tracing::warn!(%error, "`comity user` won't reach this server: its socket can't be made");
+    }
     let router = comity_client_api::router(house.api.clone());
     stop_on_signal(&runtime, &lifecycle)?;
 

@@ -1,0 +1,216 @@
+//! What the operator may ask for on the command line, done by whoever has the store.
+//!
+//! While the server runs, its rows are its own: the command is sent to it through a socket in `data_dir`, which only the server's
+//! own user may open. Otherwise the command opens the store itself. Either way the same code does it.
+
+use std::{fmt::Write as _, fs::Permissions, io, os::unix::fs::PermissionsExt, path::Path};
+
+use comity_accounts::Registration;
+use comity_runtime::Runtime;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
+
+use crate::{config::Config, house::House};
+
+/// The largest command or answer, in bytes.
+const MOST: u64 = 16 << 20;
+/// Users read at once.
+const PAGE: usize = 1_000;
+
+/// A command.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Makes an account.
+    AddUser {
+        /// The localpart.
+        name: String,
+        /// The password; `None`: a random one, which is in the answer.
+        password: Option<String>,
+        /// Whether it is to be an administrator.
+        admin: bool,
+    },
+    /// Lists the accounts.
+    ListUsers,
+    /// Sets a new password and ends all sessions.
+    ResetPassword {
+        /// The localpart or the user id.
+        name: String,
+        /// The password; `None`: a random one, which is in the answer.
+        password: Option<String>,
+    },
+    /// Ends an account for good.
+    Deactivate {
+        /// The localpart or the user id.
+        name: String,
+    },
+}
+
+/// What to print, or why it was not done.
+type Outcome = Result<String, String>;
+
+/// Has the command done by the server that runs, or without one.
+///
+/// # Errors
+/// Why it was not done.
+pub async fn give(config: &Config, order: &Order) -> Outcome {
+    let socket = socket(config);
+    match UnixStream::connect(&socket).await {
+        Ok(stream) => ask(stream, order)
+            .await
+            .map_err(|error| format!("the running server did not answer: {error}"))?,
+        // No server, or one that was killed.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            let house = House::open(config, &Runtime::system()).await?;
+            let outcome = obey(&house, order).await;
+            house.close().await?;
+            outcome
+        }
+        Err(error) => Err(format!("{}: {error}", socket.display())),
+    }
+}
+
+async fn ask(mut stream: UnixStream, order: &Order) -> io::Result<Outcome> {
+    stream.write_all(&serde_json::to_vec(order)?).await?;
+    stream.shutdown().await?;
+    let mut answer = Vec::new();
+    stream.take(MOST).read_to_end(&mut answer).await?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+/// Takes commands until the process ends.
+///
+/// # Errors
+/// The socket can't be made.
+pub fn serve(config: &Config, house: &House, runtime: &Runtime) -> io::Result<()> {
+    let socket = socket(config);
+    // What a killed server left; whoever runs now has the store, so nobody else listens there.
+    match std::fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&socket)?;
+    std::fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
+    let house = house.clone();
+    drop(runtime.spawn("operator", async move {
+        // One after another: an operator has two hands.
+        loop {
+            let answered = match listener.accept().await {
+                Ok((stream, _)) => answer(stream, &house).await,
+                Err(error) => {
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    Err(error)
+                }
+            };
+            if let Err(error) = answered {
+                tracing::warn!(%error, "a command of the operator's was not answered");
+            }
+        }
+    }));
+    Ok(())
+}
+
+async fn answer(mut stream: UnixStream, house: &House) -> io::Result<()> {
+    let mut order = Vec::new();
+    let reading = async { (&mut stream).take(MOST).read_to_end(&mut order).await };
+    tokio::time::timeout(std::time::Duration::from_secs(5), reading).await??;
+    let outcome = match serde_json::from_slice(&order) {
+        Ok(order) => obey(house, &order).await,
+        Err(_) => Err("the command is of another version than the server".to_owned()),
+    };
+    stream.write_all(&serde_json::to_vec(&outcome)?).await
+}
+
+fn socket(config: &Config) -> std::path::PathBuf {
+    Path::new(&config.data_dir).join("operator.sock")
+}
+
+async fn obey(house: &House, order: &Order) -> Outcome {
+    let accounts = &house.api.accounts;
+    let known = |name: &str| {
+        accounts
+            .local_user_id(name)
+            .ok_or_else(|| format!("{name} can't be a user of this server"))
+    };
+    let said = |error: comity_accounts::AccountError| error.to_string();
+    let mut text = String::new();
+    match order {
+        Order::AddUser {
+            name,
+            password,
+            admin,
+        } => {
+            let (password, shown) = chosen(house, password.as_ref());
+            let new = Registration {
+                username: Some(name.clone()),
+                password: Some(password),
+                admin: *admin,
+                ..Registration::default()
+            };
+            let made = accounts.register(new).await.map_err(said)?;
+            let _ = writeln!(text, "{} is there.{shown}", made.user_id); // a String takes everything
+        }
+        Order::ListUsers => {
+            let mut after: Option<String> = None;
+            loop {
+                let page = accounts.users(after.as_deref(), PAGE).await.map_err(said)?;
+                for (id, user) in &page {
+                    let marks = [
+                        (user.admin, " admin"),
+                        (user.guest, " guest"),
+                        (user.locked, " locked"),
+                        (user.suspended, " suspended"),
+                        (user.deactivated, " deactivated"),
+                    ];
+                    let marks: String = marks
+                        .into_iter()
+                        .filter_map(|(is, mark)| is.then_some(mark))
+                        .collect();
+                    let _ = writeln!(text, "{id}{marks}");
+                }
+                match page.last() {
+                    Some((last, _)) => after = Some(last.clone()),
+                    None => break,
+                }
+            }
+        }
+        Order::ResetPassword { name, password } => {
+            let user_id = known(name)?;
+            let (password, shown) = chosen(house, password.as_ref());
+            accounts
+                .set_password(&user_id, &password)
+                .await
+                .map_err(said)?;
+            accounts.logout_all(&user_id, None).await.map_err(said)?;
+            let _ = writeln!(
+                text,
+                "{user_id} has a new password and is signed out everywhere.{shown}"
+            );
+        }
+        Order::Deactivate { name } => {
+            let user_id = known(name)?;
+            house.api.deactivate(&user_id, false).await.map_err(said)?;
+            let _ = writeln!(text, "{user_id} is deactivated.");
+        }
+    }
+    Ok(text)
+}
+
+/// The password, and what to print of it.
+fn chosen(house: &House, password: Option<&String>) -> (String, String) {
+    match password {
+        Some(password) => (password.clone(), String::new()),
+        None => {
+            let password = house.tenant.runtime().random().alphanumeric(16);
+            let shown = format!(" Password: {password}");
+            (password, shown)
+        }
+    }
+}
