@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use comity_accounts::AccountError;
 use comity_protocol::event::{BuildError, FormatError};
 use comity_rooms::RoomError;
+use comity_sync::SyncError;
 use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use serde_json::{Map, Value};
 
@@ -110,10 +111,25 @@ impl ApiError {
         .with("retry_after_ms", 1_000)
     }
 
+    /// Whether this is its status.
+    pub(crate) fn is(&self, status: StatusCode) -> bool {
+        self.0.status == status
+    }
+
     /// With another status: where an endpoint documents its own for what is elsewhere told by the common one.
     pub(crate) fn status(mut self, status: StatusCode) -> Self {
         self.0.status = status;
         self
+    }
+}
+
+impl From<SyncError> for ApiError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Read(cause) => Self::internal(cause),
+            SyncError::Room(error) => error.into(),
+            SyncError::Account(error) => error.into(),
+        }
     }
 }
 
@@ -191,6 +207,7 @@ impl From<RoomError> for ApiError {
             RoomError::NotLeft => Self::bad("M_UNKNOWN", text),
             RoomError::UnknownAlias => Self::not_found(text),
             RoomError::BadAlias => Self::bad("M_BAD_ALIAS", text),
+            RoomError::DuplicateAnnotation => Self::bad("M_DUPLICATE_ANNOTATION", text),
             RoomError::Build(BuildError::Format(
                 FormatError::TooLarge | FormatError::TooLong(_),
             )) => Self::too_large(text),

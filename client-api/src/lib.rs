@@ -50,10 +50,12 @@ mod api;
 mod devices;
 mod discovery;
 mod error;
+mod events;
 mod registration;
 mod request;
 mod routes;
 mod session;
+mod sync;
 mod uia;
 
 pub use api::{Api, Capabilities, Settings};

@@ -3,7 +3,7 @@
 use axum::{Router, routing::MethodRouter};
 use http::StatusCode;
 
-use crate::{Api, ApiError, account, devices, discovery, registration, session};
+use crate::{Api, ApiError, account, devices, discovery, events, registration, session, sync};
 
 /// Everything clients may ask for. Paths nobody has are `M_UNRECOGNIZED`, as are methods a path doesn't have
 /// (<https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>).
@@ -12,8 +12,10 @@ pub fn router(api: Api) -> Router {
         .and(account::routes())
         .and(devices::routes())
         .and(discovery::routes())
+        .and(events::routes())
         .and(registration::routes())
-        .and(session::routes());
+        .and(session::routes())
+        .and(sync::routes());
     routes
         .0
         .fallback(async || ApiError::unrecognized(StatusCode::NOT_FOUND))

@@ -380,6 +380,7 @@ impl Change {
             let redacts_all = power.reaches(state.levels().field(LevelField::Redact));
             self.check_redaction(unsigned.event(), redacts_all).await?;
         }
+        self.check_annotation(unsigned.event()).await?;
         let signed = self.rooms.sign(unsigned)?;
         let placed = self.place(signed, prev, auth, root, txn).await?;
         if let Some(txn) = txn {

@@ -58,6 +58,9 @@ pub enum RoomError {
     /// An alias leads nowhere, or to another room (`M_BAD_ALIAS`).
     #[error("the alias does not lead to this room")]
     BadAlias,
+    /// The sender has made the same annotation before (`M_DUPLICATE_ANNOTATION`).
+    #[error("the event is annotated like that already")]
+    DuplicateAnnotation,
     /// What was asked for is no event of the room's version.
     #[error(transparent)]
     Build(#[from] BuildError),

@@ -298,6 +298,53 @@ impl Rooms {
         change.commit().await.map(drop)
     }
 
+    /// Sets a membership by a whole member event. A join is a join: what the room asks for and the
+    /// server vouches for is not the client's to write.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>
+    ///
+    /// # Errors
+    /// As [`Rooms::join`] and [`Rooms::invite`].
+    pub async fn set_membership(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        target: &UserId,
+        mut content: Map<String, Value>,
+        guest: bool,
+    ) -> Result<Placed, RoomError> {
+        for key in ["join_authorised_via_users_server", "third_party_invite"] {
+            content.remove(key);
+        }
+        let text = |key| content.get(key).and_then(Value::as_str);
+        let membership = text("membership").and_then(Membership::from_name);
+        if membership == Some(Membership::Invite) && !self.is_local(target) {
+            return Err(RoomError::OtherServer(
+                "users of other servers can't be invited",
+            ));
+        }
+        let mut change = self.change(room_id).await?;
+        if membership == Some(Membership::Join)
+            && target == user
+            && change.membership(user).await? != Membership::Join
+        {
+            drop(change);
+            let profile = Profile {
+                displayname: text("displayname").map(str::to_owned),
+                avatar_url: text("avatar_url").map(str::to_owned),
+            };
+            let reason = text("reason").map(str::to_owned);
+            let request = Join {
+                profile,
+                reason,
+                extra: content,
+                guest,
+            };
+            return self.join(user, room_id, request).await;
+        }
+        change.set_member(user, target, &content).await
+    }
+
     /// The rooms that two users of this server share, by their ids' order.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mutual_rooms>

@@ -18,7 +18,7 @@
     )
 )]
 
-mod answer;
+pub mod answer;
 mod build;
 mod ephemeral;
 pub mod filter;
@@ -140,7 +140,7 @@ impl Sync {
 
     /// A token of an older incarnation counts up to where that one ended; one from the future,
     /// which nobody was given, up to now.
-    fn clamp(&self, since: &SyncToken) -> SyncToken {
+    pub fn clamp(&self, since: &SyncToken) -> SyncToken {
         let tenant = self.0.rooms.tenant();
         let mut heads = since.heads.min(&tenant.heads());
         if since.incarnation != tenant.birth().incarnation {

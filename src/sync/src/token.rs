@@ -44,7 +44,7 @@ pub struct PlaceToken {
     pub heads: Heads,
     /// The room.
     pub room: RoomKey,
-    /// The place before which (reading backwards) or after which (forwards) to go on.
+    /// The gap just before this place: backwards one goes on below it, forwards from it on.
     pub place: (i64, i64),
 }
 

@@ -3,14 +3,18 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events>
 
 use comity_protocol::event::Event;
+use comity_storage::{Home, Range};
 use serde::Deserialize;
 
 use super::Change;
 use crate::{
     error::RoomError,
     num::EventNum,
-    tables::{self, Relation, RoomNum, RoomPlace, RoomRelation, Status, Tally, Thread},
+    tables::{self, Relation, RoomNum, RoomPlace, RoomRelation, RoomText, Status, Tally, Thread},
 };
+
+/// Relations to an event looked through for an annotation's like at the most, the newest first.
+const ANNOTATIONS: usize = 1_000;
 
 /// What an event says of another.
 pub(super) struct Relates {
@@ -40,24 +44,9 @@ impl Change {
         &mut self,
         event: &Event,
     ) -> Result<Option<Relates>, RoomError> {
-        if event.state_key().is_some() || !event.content().get().contains("m.relates_to") {
-            return Ok(None);
-        }
-        let relates = event
-            .content_as::<Content>()
-            .ok()
-            .and_then(|content| content.relates_to);
-        let Some(RelatesTo {
-            rel_type: Some(rel_type),
-            event_id: Some(event_id),
-            key,
-        }) = relates
-        else {
+        let Some((rel_type, event_id, key)) = relates_to(event) else {
             return Ok(None);
         };
-        if comity_protocol::id::event_id(&event_id).is_none() {
-            return Ok(None);
-        }
         let target = self.name(&event_id).await?;
         let thread = if rel_type == "m.thread" {
             Some(target.0)
@@ -70,6 +59,43 @@ impl Change {
             key,
             thread,
         }))
+    }
+
+    /// Refuses an annotation that its sender has made before.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#avoiding-duplicate-annotations>
+    pub(super) async fn check_annotation(&self, event: &Event) -> Result<(), RoomError> {
+        let Some((rel_type, target, key)) = relates_to(event) else {
+            return Ok(());
+        };
+        if rel_type != "m.annotation" {
+            return Ok(());
+        }
+        let live = self.live()?;
+        let name = RoomText {
+            room: live.room,
+            name: target,
+        };
+        let Some(target) = live.reader().get::<tables::EventNums>(&name).await? else {
+            return Ok(());
+        };
+        let range = Range::of(Home::Room(live.room), |to| {
+            to.room(live.room).u32(target.value.0);
+        });
+        let rows = live
+            .reader()
+            .scan::<tables::Relations>(range.reverse().limit(ANNOTATIONS))
+            .await?;
+        let same = |other: &Relation| {
+            other.rel_type == rel_type
+                && other.event_type == event.event_type()
+                && other.sender == event.sender().as_str()
+                && other.key == key
+        };
+        if rows.iter().any(|(_, row)| same(&row.value)) {
+            return Err(RoomError::DuplicateAnnotation);
+        }
+        Ok(())
     }
 
     /// The thread that an event of the timeline is part of.
@@ -181,7 +207,7 @@ impl Change {
             return Ok(());
         }
         if thread.latest_seq == gone.0 {
-            let range = comity_storage::Range::of(comity_storage::Home::Room(room), |key| {
+            let range = Range::of(Home::Room(room), |key| {
                 key.room(room).u32(root);
             });
             let relations = reader
@@ -198,6 +224,17 @@ impl Change {
         self.batch.put::<tables::Threads>(&at, &thread);
         Ok(())
     }
+}
+
+/// What a message event says it relates to: how, to which event, with which key.
+fn relates_to(event: &Event) -> Option<(String, String, Option<String>)> {
+    if event.state_key().is_some() || !event.content().get().contains("m.relates_to") {
+        return None;
+    }
+    let relates = event.content_as::<Content>().ok()?.relates_to?;
+    let event_id = relates.event_id?;
+    comity_protocol::id::event_id(&event_id)?;
+    Some((relates.rel_type?, event_id, relates.key))
 }
 
 fn empty_thread() -> Thread {

@@ -5,6 +5,7 @@
 //! [`RoomView::render`]; nothing here checks either by itself.
 
 mod load;
+mod relations;
 mod render;
 mod state;
 mod timeline;

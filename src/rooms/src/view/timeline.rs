@@ -1,5 +1,6 @@
 //! The room's order: pages of it, from either end.
 
+use comity_protocol::id::UserId;
 use comity_storage::{Home, Range};
 
 use super::{Found, RoomView};
@@ -134,14 +135,72 @@ impl RoomView {
         })
     }
 
-    /// The first event at or after a time, or the last at or before it, among those near it in
-    /// the room's order.
+    /// The last live event's sequence number that a reader at position `pos` of the room's lane
+    /// knew. Positions grow along the order, so a search with 16 probes a step finds it.
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn near(&self, ts: i64, backwards: bool) -> Result<Vec<Found>, RoomError> {
-        // Times are claims of the senders and need not grow with the order: the candidates are all
-        // entries, page by page, in the direction asked.
+    pub async fn seq_at(&self, pos: u64) -> Result<i64, RoomError> {
+        const PROBES: i64 = 16;
+        // Known at `low`, or nothing was; not known from `high` on.
+        let (mut low, mut high) = (0, self.head.seq + 1);
+        while high - low > 1 {
+            let step = ((high - low) / PROBES).max(1);
+            let probes: Vec<RoomPlace> = (1..=PROBES)
+                .map(|n| low + n * step)
+                .take_while(|seq| *seq < high)
+                .map(|seq| RoomPlace {
+                    room: self.room,
+                    seq,
+                    sub: 0,
+                })
+                .collect();
+            let rows = self.reader.get_many::<tables::Timeline>(&probes).await?;
+            for (probe, row) in probes.iter().zip(rows) {
+                match row {
+                    Some(row) if row.pos <= pos => low = probe.seq,
+                    _ => {
+                        high = probe.seq;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(low)
+    }
+
+    /// The live event at a sequence number.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn at(&self, seq: i64) -> Result<Option<Found>, RoomError> {
+        let key = RoomPlace {
+            room: self.room,
+            seq,
+            sub: 0,
+        };
+        let Some(row) = self.reader.get::<tables::Timeline>(&key).await? else {
+            return Ok(None);
+        };
+        let found = self.load(&[EventNum(row.value.num)]).await?.pop();
+        Ok(found.filter(|found| self.holds(found)))
+    }
+
+    /// The event next to a time that the user may see: the earliest at or after it, or backwards the
+    /// latest at or before it.
+    ///
+    /// Times are claims of the senders and need not grow with the order. The order is gone through
+    /// page by page in the direction asked, and of the first page that has such events the one
+    /// closest in time is taken.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn near(
+        &self,
+        ts: i64,
+        backwards: bool,
+        user: &UserId,
+    ) -> Result<Option<Found>, RoomError> {
         let mut span = Span {
             after: None,
             before: None,
@@ -151,7 +210,7 @@ impl RoomView {
         loop {
             let entries = self.entries(span).await?;
             let Some((last, _)) = entries.last() else {
-                return Ok(Vec::new());
+                return Ok(None);
             };
             let last = *last;
             let keys: Vec<_> = entries
@@ -169,12 +228,15 @@ impl RoomView {
                 .filter(|(_, header)| header.as_ref().is_some_and(|header| fits(header.value.ts)))
                 .map(|(key, _)| EventNum(key.num))
                 .collect();
-            let found = self.load(&nums).await?;
-            if !found.is_empty() {
-                return Ok(found
-                    .into_iter()
-                    .filter(|found| self.holds(found))
-                    .collect());
+            let mut found = self.load(&nums).await?;
+            found.retain(|found| self.holds(found));
+            let closest = self
+                .only_visible(found, user)
+                .await?
+                .into_iter()
+                .min_by_key(|found| found.event.origin_server_ts().abs_diff(ts));
+            if closest.is_some() {
+                return Ok(closest);
             }
             if backwards {
                 span.before = Some(last);

@@ -1,0 +1,102 @@
+//! `/rooms/{roomId}/state/{eventType}/{stateKey}`: a piece of state; without its last part, and with or without the slash, the one
+//! whose key is empty.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstateeventtypestatekey>
+//! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>
+
+use axum::extract::State;
+use comity_accounts::Limit;
+use comity_protocol::id::{OwnedRoomId, UserId};
+use comity_rooms::Intent;
+use serde::Deserialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{
+    Access,
+    send::{Answer, send},
+};
+use crate::{Api, ApiError, Json, Path, Query, UserOrGuest};
+
+#[derive(Deserialize)]
+pub(super) struct Of {
+    room_id: OwnedRoomId,
+    event_type: String,
+    #[serde(default)]
+    state_key: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Shape {
+    #[serde(default)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Content,
+    Event,
+}
+
+pub(super) async fn get(
+    State(api): State<Api>,
+    UserOrGuest(user): UserOrGuest,
+    Path(of): Path<Of>,
+    Query(shape): Query<Shape>,
+) -> Result<Json<Box<RawValue>>, ApiError> {
+    let access = Access::of(&api, &user.id, &of.room_id).await?;
+    let found = access
+        .view
+        .state_in(access.root, &of.event_type, &of.state_key)
+        .await?;
+    let found = found.ok_or_else(|| ApiError::not_found("The room has no such state"))?;
+    Ok(Json(match shape.format {
+        Format::Content => found.event.content().to_owned(),
+        Format::Event => access.render_one(found, &user).await?,
+    }))
+}
+
+pub(super) async fn put(
+    State(api): State<Api>,
+    UserOrGuest(user): UserOrGuest,
+    Path(of): Path<Of>,
+    Json(content): Json<Box<RawValue>>,
+) -> Result<Json<Answer>, ApiError> {
+    let leaves = of.event_type == "m.room.member" && is_leave(&content);
+    if !leaves {
+        user.may_act()?;
+    }
+    if of.event_type == "m.room.canonical_alias" && of.state_key.is_empty() {
+        api.rooms
+            .check_canonical_alias(&of.room_id, &content)
+            .await?;
+    }
+    if of.event_type == "m.room.member" {
+        api.limit(Limit::Send, &user.id)?;
+        let target = <&UserId>::try_from(of.state_key.as_str())
+            .map_err(|_| ApiError::invalid_param("The state key is no user id"))?;
+        let content: Map<String, Value> = serde_json::from_str(content.get())
+            .map_err(|_| ApiError::bad_json("The content can't be read"))?;
+        let guest = user.is_guest();
+        let placed = api
+            .rooms
+            .set_membership(&user.id, &of.room_id, target, content, guest)
+            .await?;
+        return Ok(Json(placed.into()));
+    }
+    let intent = Intent {
+        sender: user.id.clone(),
+        event_type: of.event_type,
+        state_key: Some(of.state_key),
+        content,
+        redacts: None,
+    };
+    send(&api, &user, &of.room_id, intent, None).await
+}
+
+/// Suspended users may leave.
+fn is_leave(content: &RawValue) -> bool {
+    let content: Result<Map<String, Value>, _> = serde_json::from_str(content.get());
+    content.is_ok_and(|content| content.get("membership").is_some_and(|is| is == "leave"))
+}

@@ -1,0 +1,36 @@
+//! What is new: <https://spec.matrix.org/v1.19/client-server-api/#syncing>, and the ways of before.
+
+mod events;
+mod filter;
+mod initial_sync;
+#[expect(
+    clippy::module_inception,
+    reason = "the endpoint is called like its group"
+)]
+mod sync;
+
+use axum::routing::{get, post};
+use comity_accounts::AccountError;
+
+use crate::{ApiError, Routes, User};
+
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .v3("/events", get(events::get))
+        .v3("/initialSync", get(initial_sync::get))
+        .v3("/sync", get(sync::get))
+        .v3("/user/{user_id}/filter", post(filter::post))
+        .v3("/user/{user_id}/filter/{filter_id}", get(filter::get))
+}
+
+/// Waits for an answer as long as the session lasts: what happens after its end is not for it to see.
+async fn while_signed_in<T>(
+    user: &User,
+    answer: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    tokio::select! {
+        biased;
+        () = user.session.ended() => Err(AccountError::UnknownToken { soft_logout: false }.into()),
+        answer = answer => answer,
+    }
+}
