@@ -86,11 +86,6 @@ impl Api {
             .finish_deactivations(&Leaving(&self.rooms))
             .await
     }
-
-    /// Milliseconds since 1970.
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.accounts.tenant().runtime().clock().now_ms()
-    }
 }
 
 impl Deref for Api {

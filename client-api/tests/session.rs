@@ -137,3 +137,24 @@ async fn guessing_is_slowed_down() {
             > 0
     );
 }
+
+/// A device vouches for another one: once, for two minutes, with the password (G13).
+#[tokio::test(start_paused = true)]
+async fn signing_another_device_in() {
+    let server = Server::start().await;
+    let phone = server.register("alice").await;
+    let path = "/_matrix/client/v1/login/get_token";
+    assert_eq!(phone.post(path).json(json!({})).send().await.status, 401);
+    let auth = by_password("alice", &password("alice"));
+    let ask = || phone.post(path).json(json!({"auth": auth}));
+    let token = ask().send().await.ok()["login_token"].clone();
+    let login = |token: &Value| {
+        let body = json!({"type": "m.login.token", "token": token});
+        server.post(format!("{V3}/login")).json(body)
+    };
+    assert_eq!(login(&token).send().await.ok()["user_id"], phone.id);
+    login(&token).send().await.error(403, "M_FORBIDDEN");
+    let late = ask().send().await.ok()["login_token"].clone();
+    tokio::time::advance(std::time::Duration::from_secs(120)).await;
+    login(&late).send().await.error(403, "M_FORBIDDEN");
+}

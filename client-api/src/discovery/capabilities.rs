@@ -22,7 +22,7 @@ pub(super) async fn get(State(api): State<Api>, user: User) -> Json<Value> {
         "m.set_avatar_url": { "enabled": may_act },
         "m.profile_fields": { "enabled": may_act },
         "m.3pid_changes": { "enabled": false },
-        "m.get_login_token": { "enabled": false },
+        "m.get_login_token": { "enabled": true },
         "m.room_versions": {
             "default": api.rooms.default_version().as_str(),
             "available": available,

@@ -12,9 +12,10 @@ use super::SignedIn;
 use crate::{Address, Api, ApiError, Json};
 
 const PASSWORD: &str = "m.login.password";
+const TOKEN: &str = "m.login.token";
 
 pub(super) async fn get() -> Json<Value> {
-    Json(json!({ "flows": [{ "type": PASSWORD }] }))
+    Json(json!({ "flows": [{ "type": PASSWORD }, { "type": TOKEN, "get_login_token": true }] }))
 }
 
 #[derive(Deserialize)]
@@ -24,6 +25,7 @@ pub(super) struct Login {
     /// Deprecated, for `identifier`.
     user: Option<String>,
     password: Option<String>,
+    token: Option<String>,
     device_id: Option<String>,
     initial_device_display_name: Option<String>,
     #[serde(default)]
@@ -48,9 +50,34 @@ pub(super) async fn post(
     Address(address): Address,
     Json(login): Json<Login>,
 ) -> Result<Json<Answer>, ApiError> {
-    if login.r#type != PASSWORD {
-        return Err(ApiError::bad("M_UNKNOWN", "This login type is not offered"));
-    }
+    let device = NewDevice {
+        device_id: login.device_id.clone(),
+        display_name: login.initial_device_display_name.clone(),
+        refresh: login.refresh_token,
+    };
+    let issued = match login.r#type.as_str() {
+        PASSWORD => {
+            let (user, password) = credentials(login)?;
+            let login = api
+                .accounts
+                .password_login(&user, &password, &address, device);
+            login.await?
+        }
+        TOKEN => {
+            let token = login.token;
+            let token = token.ok_or_else(|| ApiError::missing_param("The token is missing"))?;
+            api.accounts.token_login(&token, &address, device).await?
+        }
+        _ => return Err(ApiError::bad("M_UNKNOWN", "This login type is not offered")),
+    };
+    Ok(Json(Answer {
+        signed_in: SignedIn::new(&api, issued),
+        well_known: json!({ "m.homeserver": { "base_url": api.settings.public_baseurl } }),
+    }))
+}
+
+/// The user and the password.
+fn credentials(login: Login) -> Result<(String, String), ApiError> {
     let user = match login.identifier {
         Some(identifier) if identifier.r#type == "m.id.user" => identifier.user,
         Some(_) => {
@@ -65,17 +92,5 @@ pub(super) async fn post(
     let password = login
         .password
         .ok_or_else(|| ApiError::missing_param("The password is missing"))?;
-    let device = NewDevice {
-        device_id: login.device_id,
-        display_name: login.initial_device_display_name,
-        refresh: login.refresh_token,
-    };
-    let issued = api
-        .accounts
-        .password_login(&user, &password, &address, device)
-        .await?;
-    Ok(Json(Answer {
-        signed_in: SignedIn::new(&api, issued),
-        well_known: json!({ "m.homeserver": { "base_url": api.settings.public_baseurl } }),
-    }))
+    Ok((user, password))
 }

@@ -25,6 +25,7 @@ mod interactive;
 mod limits;
 mod live;
 mod login;
+mod login_token;
 mod password;
 pub mod presence;
 mod profile;
@@ -102,6 +103,7 @@ struct Inner {
     interactive: interactive::Interactive,
     presence: presence::Presence,
     nonces: registration::Nonces,
+    login_tokens: login_token::LoginTokens,
     seen: devices::SeenLately,
 }
 
@@ -122,6 +124,7 @@ impl Accounts {
             interactive: interactive::Interactive::default(),
             presence: presence::Presence::new(&runtime),
             nonces: registration::Nonces::default(),
+            login_tokens: login_token::LoginTokens::default(),
             seen: devices::SeenLately::default(),
             tenant,
             runtime: runtime.clone(),
