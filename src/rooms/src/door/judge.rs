@@ -48,7 +48,8 @@ impl Change {
         if let Some(own) = &links.own
             && !own.verdict().may_become(known.verdict)
         {
-            return Ok(Outcome::Settled(own.verdict()));
+            let (from, to) = (own.verdict(), known.verdict);
+            return Err(RoomError::Damaged(format!("{to:?} after {from:?}")));
         }
         let verdict = known.verdict;
         let case = self.case(known, links.own).await?;

@@ -17,3 +17,27 @@ impl Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// data-model.md, Events: what is settled stays, and a name alone is never gone back to.
+    #[test]
+    fn only_these_verdicts_follow() {
+        use Verdict::{Accepted, Named, OutOfBand, Outlier, Rejected, SoftFailed};
+        let all = [Named, Outlier, Rejected, SoftFailed, Accepted, OutOfBand];
+        let after = |from: Verdict| all.map(|to| from.may_become(to));
+        let table = [
+            (Named, [false, true, true, true, true, true]),
+            (Outlier, [false, false, true, true, true, false]),
+            (Rejected, [false, false, true, true, true, false]),
+            (SoftFailed, [false; 6]),
+            (Accepted, [false; 6]),
+            (OutOfBand, [false, true, true, true, true, false]),
+        ];
+        for (from, expected) in table {
+            assert_eq!(after(from), expected, "{from:?}");
+        }
+    }
+}
