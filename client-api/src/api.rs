@@ -3,6 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use comity_accounts::{AccountError, Accounts, Limit};
+use comity_protocol::id::OwnedUserId;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_sync::Sync;
@@ -14,6 +15,19 @@ use crate::{ApiError, account::Leaving};
 pub struct Settings {
     /// Where clients reach this server, without a slash at the end.
     pub public_baseurl: String,
+    /// Whom to turn to.
+    pub support: Support,
+}
+
+/// How the server's administrators are reached.
+#[derive(Clone, Debug, Default)]
+pub struct Support {
+    /// An administrator's e-mail address.
+    pub email_address: Option<String>,
+    /// An administrator's user id, perhaps on another server.
+    pub matrix_id: Option<OwnedUserId>,
+    /// A page about getting help.
+    pub page: Option<String>,
 }
 
 /// The capabilities the API gives access to.

@@ -58,7 +58,7 @@ mod session;
 mod sync;
 mod uia;
 
-pub use api::{Api, Capabilities, Settings};
+pub use api::{Api, Capabilities, Settings, Support};
 pub use error::ApiError;
 pub use routes::router;
 

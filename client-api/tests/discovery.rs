@@ -16,6 +16,10 @@ async fn what_the_server_can_is_told() {
     );
     let found = server.get("/.well-known/matrix/client").send().await.ok();
     assert_eq!(found["m.homeserver"]["base_url"], "http://localhost");
+    let support = server.get("/.well-known/matrix/support").send().await.ok();
+    assert_eq!(support["support_page"], "http://localhost/help");
+    let policy = server.get("/.well-known/matrix/policy_server");
+    policy.send().await.error(404, "M_NOT_FOUND");
     let capabilities = "/_matrix/client/v3/capabilities";
     server
         .get(capabilities)

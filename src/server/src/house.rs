@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comity_accounts::{Accounts, PasswordCost};
-use comity_client_api::{Api, Capabilities, Settings};
+use comity_client_api::{Api, Capabilities, Settings, Support};
 use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -65,16 +65,17 @@ impl House {
         };
         let rooms = Rooms::new(tenant.clone(), rooms, keys.signing);
         rooms.use_push_rules(Tastes::follow(accounts.clone()));
-        rooms
-            .resume_profiles()
-            .await
-            .map_err(|error| error.to_string())?;
         let api = Api::new(Capabilities {
             sync: Sync::new(rooms.clone(), accounts.clone()),
             accounts,
             rooms,
             settings: Settings {
                 public_baseurl: config.public_baseurl.clone(),
+                support: Support {
+                    email_address: config.support.email_address.clone(),
+                    matrix_id: config.support.matrix_id.clone(),
+                    page: config.support.page.clone(),
+                },
             },
         });
         Ok(Self { tenant, api })

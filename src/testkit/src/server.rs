@@ -3,7 +3,7 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use comity_accounts::{Accounts, PasswordCost};
-use comity_client_api::{Api, Capabilities};
+use comity_client_api::{Api, Capabilities, Support};
 use comity_protocol::{room_version::RoomVersion, sign::SigningKey};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -115,6 +115,10 @@ impl Server {
             rooms,
             settings: comity_client_api::Settings {
                 public_baseurl: "http://localhost".into(),
+                support: Support {
+                    page: Some("http://localhost/help".into()),
+                    ..Support::default()
+                },
             },
         });
         let router = comity_client_api::router(api.clone());

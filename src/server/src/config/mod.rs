@@ -22,6 +22,7 @@ pub use reference::reference;
 use settings::{Entry, General, Settings};
 pub use settings::{
     Limits, Listen, Log, LogFormat, Outbound, Registration, Rooms, Secret, Storage, StorageEngine,
+    Support,
 };
 
 /// A configuration that makes sense as a whole.
@@ -43,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[rooms]`
     pub rooms: Rooms,
+    /// `[support]`
+    pub support: Support,
     /// `[log]`
     pub log: Log,
     /// `[storage]`
@@ -127,6 +130,7 @@ impl Config {
                 registration: settings.registration,
                 limits: settings.limits,
                 rooms: settings.rooms,
+                support: settings.support,
                 log: settings.log,
                 storage: settings.storage,
             }),

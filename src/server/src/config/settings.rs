@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
-use comity_protocol::id::OwnedServerName;
+use comity_protocol::id::{OwnedServerName, OwnedUserId};
 use figment::value::Value;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -130,6 +130,18 @@ section! {
 }
 
 section! {
+    /// `[support]`: whom users and other servers' administrators turn to, published at `/.well-known/matrix/support`.
+    Support {
+        /// An administrator's e-mail address.
+        email_address: Option<String> = None,
+        /// An administrator's Matrix user id, perhaps on another server: this one may be what is in trouble.
+        matrix_id: Option<OwnedUserId> = None,
+        /// The address of a page about getting help.
+        page: Option<String> = None,
+    }
+}
+
+section! {
     /// `[log]`: what is written to standard error.
     Log {
         /// `text` for people, `json` for machines.
@@ -164,6 +176,7 @@ pub(super) struct Settings {
     pub registration: Registration,
     pub limits: Limits,
     pub rooms: Rooms,
+    pub support: Support,
     pub log: Log,
     pub storage: Storage,
 }
@@ -177,6 +190,7 @@ pub(super) fn entries() -> Vec<Entry> {
         Registration::entries("registration"),
         Limits::entries("limits"),
         Rooms::entries("rooms"),
+        Support::entries("support"),
         Log::entries("log"),
         Storage::entries("storage"),
     ]
@@ -247,7 +261,7 @@ macro_rules! texts {
     )*};
 }
 
-texts!(String PathBuf SocketAddr OwnedServerName Secret LogFormat StorageEngine);
+texts!(String PathBuf SocketAddr OwnedServerName OwnedUserId Secret LogFormat StorageEngine);
 
 macro_rules! numbers {
     ($($type:ty)*) => {$(
