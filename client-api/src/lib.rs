@@ -47,14 +47,23 @@
 
 mod account;
 mod api;
+mod creation;
 mod devices;
+mod directory;
 mod discovery;
+mod ephemeral;
 mod error;
 mod events;
+mod membership;
+mod named_room;
+mod notices;
+mod people;
 mod registration;
 mod request;
 mod routes;
 mod session;
+mod spaces;
+mod summary;
 mod sync;
 mod uia;
 

@@ -3,18 +3,27 @@
 use axum::{Router, routing::MethodRouter};
 use http::StatusCode;
 
-use crate::{Api, ApiError, account, devices, discovery, events, registration, session, sync};
+use crate::{
+    Api, ApiError, account, creation, devices, directory, discovery, ephemeral, events, membership,
+    notices, registration, session, spaces, sync,
+};
 
 /// Everything clients may ask for. Paths nobody has are `M_UNRECOGNIZED`, as are methods a path doesn't have
 /// (<https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>).
 pub fn router(api: Api) -> Router {
     let routes = Routes::new()
         .and(account::routes())
+        .and(creation::routes())
         .and(devices::routes())
+        .and(directory::routes())
         .and(discovery::routes())
+        .and(ephemeral::routes())
         .and(events::routes())
+        .and(membership::routes())
+        .and(notices::routes())
         .and(registration::routes())
         .and(session::routes())
+        .and(spaces::routes())
         .and(sync::routes());
     routes
         .0

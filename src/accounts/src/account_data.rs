@@ -27,6 +27,8 @@ const MAX_TAGS: usize = 100;
 pub const PUSH_RULES: &str = "m.push_rules";
 /// The type that holds a room's tags.
 pub const TAGS: &str = "m.tag";
+/// The type that holds a room's fully read marker.
+const FULLY_READ: &str = "m.fully_read";
 /// The type that lists ignored users.
 pub const IGNORED_USERS: &str = "m.ignored_user_list";
 
@@ -212,6 +214,23 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let content = checked(kind, content)?;
         self.change_room_data(user_id, room_id, kind, |_| Ok(Some(content.clone())))
+            .await
+    }
+
+    /// Moves a user's fully read marker in a room; that the event is the room's is the caller's to know.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#fully-read-markers>
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn set_fully_read(
+        &self,
+        user_id: &str,
+        room_id: &str,
+        event_id: &str,
+    ) -> Result<(), AccountError> {
+        let content = json!({ "event_id": event_id }).to_string();
+        self.change_room_data(user_id, room_id, FULLY_READ, |_| Ok(Some(content.clone())))
             .await
     }
 
@@ -403,7 +422,7 @@ fn room_key(user_id: &str, room_id: &str, kind: &str) -> UserRoomPart {
 }
 
 fn checked(kind: &str, content: &Map<String, Value>) -> Result<String, AccountError> {
-    if matches!(kind, PUSH_RULES | "m.fully_read") {
+    if matches!(kind, PUSH_RULES | FULLY_READ) {
         return Err(AccountError::Forbidden(
             "This type of account data has an API of its own.",
         ));

@@ -46,6 +46,8 @@ const COMMON_ERRORS: [(u16, &[&str]); 7] = [
             "M_USER_SUSPENDED",
             "M_USER_DEACTIVATED",
             "M_GUEST_ACCESS_FORBIDDEN",
+            // Said by the module of server notices about leaving, where the endpoint is silent.
+            "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM",
         ],
     ),
     (404, &["M_NOT_FOUND", "M_UNRECOGNIZED"]),

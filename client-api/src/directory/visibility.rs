@@ -1,0 +1,69 @@
+//! `/directory/list/room/{roomId}`: whether a room is in the directory.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directorylistroomroomid>
+
+use axum::extract::State;
+use comity_protocol::id::OwnedRoomId;
+use comity_rooms::{RoomError, Visibility};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{Api, ApiError, Json, Path, User};
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Listed {
+    #[default]
+    Public,
+    Private,
+}
+
+#[derive(Serialize)]
+pub(super) struct Answer {
+    visibility: Listed,
+}
+
+pub(super) async fn get(
+    State(api): State<Api>,
+    Path(room_id): Path<OwnedRoomId>,
+) -> Result<Json<Answer>, ApiError> {
+    let visibility = api.rooms.visibility(&room_id).await.map_err(unknown)?;
+    Ok(Json(Answer {
+        visibility: match visibility {
+            Visibility::Public => Listed::Public,
+            Visibility::Private => Listed::Private,
+        },
+    }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    visibility: Listed,
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directorylistroomroomid>
+pub(super) async fn put(
+    State(api): State<Api>,
+    user: User,
+    Path(room_id): Path<OwnedRoomId>,
+    Json(asked): Json<Asked>,
+) -> Result<Json<Value>, ApiError> {
+    user.may_act()?;
+    let visibility = match asked.visibility {
+        Listed::Public => Visibility::Public,
+        Listed::Private => Visibility::Private,
+    };
+    api.rooms
+        .set_visibility(&user.id, &room_id, visibility)
+        .await
+        .map_err(unknown)?;
+    Ok(Json(json!({})))
+}
+
+fn unknown(error: RoomError) -> ApiError {
+    match error {
+        RoomError::UnknownRoom => ApiError::not_found("There is no such room here"),
+        error => error.into(),
+    }
+}

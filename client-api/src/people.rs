@@ -1,0 +1,62 @@
+//! What is asked of a user's account before they appear in a room: how they show themselves, and whether they may be invited.
+
+use comity_accounts::{AVATAR_URL, AccountError, DISPLAY_NAME, Limit};
+use comity_protocol::id::UserId;
+use comity_rooms::Profile;
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::{Api, ApiError};
+
+/// The account data that says from whom a user takes invites.
+const INVITE_PERMISSION: &str = "m.invite_permission_config";
+
+/// How a user shows themselves in their member events. Of users of other servers, and of those who don't exist, nothing is known.
+pub(crate) async fn profile(api: &Api, user: &UserId) -> Result<Profile, ApiError> {
+    if user.server_name() != api.rooms.server_name() {
+        return Ok(Profile::default());
+    }
+    let fields = match api.accounts.profile(user.as_str()).await {
+        Err(AccountError::NotFound(_)) => return Ok(Profile::default()),
+        fields => fields?,
+    };
+    let text = |field| fields.get(field).and_then(Value::as_str).map(str::to_owned);
+    Ok(Profile {
+        displayname: text(DISPLAY_NAME),
+        avatar_url: text(AVATAR_URL),
+    })
+}
+
+/// What an invite shows of the user it is for, if they take invites at all.
+///
+/// An invite of a user they ignore is not refused: it is kept from them, and nobody learns that they ignore someone.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
+///
+/// # Errors
+/// 403 `M_INVITE_BLOCKED`; 429 where `inviter` sends, or `user` gets, more than can be meant well.
+pub(crate) async fn invitee(
+    api: &Api,
+    inviter: &UserId,
+    user: &UserId,
+) -> Result<Profile, ApiError> {
+    api.limit(Limit::InviteBySender, inviter)?;
+    api.limit(Limit::InviteByReceiver, user)?;
+    if user.server_name() == api.rooms.server_name() {
+        let wishes = api
+            .accounts
+            .account_data(user.as_str(), INVITE_PERMISSION)
+            .await?;
+        let action = wishes
+            .as_ref()
+            .and_then(|wishes| wishes.get("default_action"));
+        if action.and_then(Value::as_str) == Some("block") {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "M_INVITE_BLOCKED",
+                "The user doesn't take invites",
+            ));
+        }
+    }
+    profile(api, user).await
+}

@@ -1,0 +1,35 @@
+//! `GET /room_summary/{roomIdOrAlias}`: what a room looks like.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias>
+
+use axum::extract::State;
+use comity_protocol::auth::Membership;
+use comity_rooms::RoomError;
+use serde::Serialize;
+
+use crate::{Api, ApiError, Json, Path, User, named_room::named_room, summary::RoomSummary};
+
+#[derive(Serialize)]
+pub(super) struct Answer {
+    #[serde(flatten)]
+    summary: RoomSummary,
+    membership: &'static str,
+}
+
+pub(super) async fn get(
+    State(api): State<Api>,
+    user: User,
+    Path(room): Path<String>,
+) -> Result<Json<Answer>, ApiError> {
+    let room_id = named_room(&api, &room).await?;
+    let found = api.rooms.preview(Some(&user.id), &room_id).await;
+    let (summary, membership) = found.map_err(|error| match error {
+        // The same for a room that isn't there and for one that isn't shown (threat E5).
+        RoomError::UnknownRoom => ApiError::not_found("There is no such room, or you can't see it"),
+        error => error.into(),
+    })?;
+    Ok(Json(Answer {
+        summary: summary.into(),
+        membership: membership.unwrap_or(Membership::Leave).as_str(),
+    }))
+}

@@ -1,0 +1,71 @@
+//! What lists, previews and spaces show of a room.
+
+use comity_protocol::id::{RoomAliasId, RoomId};
+use comity_rooms::tables::Summary;
+use serde::Serialize;
+
+/// A room of the directory: `PublishedRoomsChunk`.
+#[derive(Serialize)]
+pub(crate) struct PublicRoom {
+    room_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canonical_alias: Option<String>,
+    num_joined_members: u64,
+    join_rule: String,
+    world_readable: bool,
+    guest_can_join: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_type: Option<String>,
+}
+
+impl From<Summary> for PublicRoom {
+    /// Members may have put anything into the room's state; what isn't an alias or an avatar is left out.
+    fn from(room: Summary) -> Self {
+        Self {
+            num_joined_members: room.joined,
+            join_rule: room.join_rule().to_owned(),
+            world_readable: room.world_readable(),
+            guest_can_join: room.guest_can_join,
+            avatar_url: room.avatar_url.filter(|url| url.starts_with("mxc://")),
+            canonical_alias: room
+                .canonical_alias
+                .filter(|alias| RoomAliasId::parse(alias.as_str()).is_ok()),
+            room_id: room.room_id,
+            name: room.name,
+            topic: room.topic,
+            room_type: room.room_type,
+        }
+    }
+}
+
+/// A room in a preview or a space: `RoomSummary`.
+#[derive(Serialize)]
+pub(crate) struct RoomSummary {
+    #[serde(flatten)]
+    room: PublicRoom,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allowed_room_ids: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption: Option<String>,
+    room_version: &'static str,
+}
+
+impl From<Summary> for RoomSummary {
+    fn from(mut room: Summary) -> Self {
+        let restricted = matches!(room.join_rule(), "restricted" | "knock_restricted");
+        let mut allowed_room_ids = std::mem::take(&mut room.allowed);
+        allowed_room_ids.retain(|room_id| restricted && RoomId::parse(room_id.as_str()).is_ok());
+        Self {
+            allowed_room_ids,
+            encryption: room.encryption.take(),
+            room_version: room.version.as_str(),
+            room: room.into(),
+        }
+    }
+}
