@@ -35,11 +35,13 @@ enum Listed {
 }
 
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum Named {
-    PrivateChat,
-    PublicChat,
-    TrustedPrivateChat,
+    #[serde(rename = "private_chat")]
+    Private,
+    #[serde(rename = "public_chat")]
+    Public,
+    #[serde(rename = "trusted_private_chat")]
+    TrustedPrivate,
 }
 
 #[derive(Deserialize)]
@@ -93,9 +95,9 @@ pub(super) async fn post(
             })
             .collect(),
         preset: asked.preset.map(|preset| match preset {
-            Named::PrivateChat => Preset::Private,
-            Named::PublicChat => Preset::Public,
-            Named::TrustedPrivateChat => Preset::TrustedPrivate,
+            Named::Private => Preset::Private,
+            Named::Public => Preset::Public,
+            Named::TrustedPrivate => Preset::TrustedPrivate,
         }),
         is_direct: asked.is_direct.unwrap_or_default(),
         power_level_content_override: asked.power_level_content_override.unwrap_or_default(),
