@@ -46,6 +46,8 @@
 )]
 
 mod account;
+mod account_data;
+mod admin;
 mod api;
 mod creation;
 mod devices;
@@ -58,7 +60,11 @@ mod membership;
 mod named_room;
 mod notices;
 mod people;
+mod presence;
+mod profile;
+mod push;
 mod registration;
+mod reports;
 mod request;
 mod routes;
 mod session;
@@ -66,6 +72,7 @@ mod spaces;
 mod summary;
 mod sync;
 mod uia;
+mod user_directory;
 
 pub use api::{Api, Capabilities, Settings, Support};
 pub use error::ApiError;

@@ -4,8 +4,9 @@ use axum::{Router, routing::MethodRouter};
 use http::StatusCode;
 
 use crate::{
-    Api, ApiError, account, creation, devices, directory, discovery, ephemeral, events, membership,
-    notices, registration, session, spaces, sync,
+    Api, ApiError, account, account_data, admin, creation, devices, directory, discovery,
+    ephemeral, events, membership, notices, presence, profile, push, registration, reports,
+    session, spaces, sync, user_directory,
 };
 
 /// Everything clients may ask for. Paths nobody has are `M_UNRECOGNIZED`, as are methods a path doesn't have
@@ -13,6 +14,8 @@ use crate::{
 pub fn router(api: Api) -> Router {
     let routes = Routes::new()
         .and(account::routes())
+        .and(account_data::routes())
+        .and(admin::routes())
         .and(creation::routes())
         .and(devices::routes())
         .and(directory::routes())
@@ -21,10 +24,15 @@ pub fn router(api: Api) -> Router {
         .and(events::routes())
         .and(membership::routes())
         .and(notices::routes())
+        .and(presence::routes())
+        .and(profile::routes())
+        .and(push::routes())
         .and(registration::routes())
+        .and(reports::routes())
         .and(session::routes())
         .and(spaces::routes())
-        .and(sync::routes());
+        .and(sync::routes())
+        .and(user_directory::routes());
     routes
         .0
         .fallback(async || ApiError::unrecognized(StatusCode::NOT_FOUND))

@@ -16,7 +16,7 @@ pub(super) async fn get(State(api): State<Api>, user: User) -> Json<Value> {
         .map(|version| (version.as_str(), "stable"))
         .collect();
     let may_act = user.may_act().is_ok();
-    Json(json!({ "capabilities": {
+    let mut capabilities = json!({
         "m.change_password": { "enabled": true },
         "m.set_displayname": { "enabled": may_act },
         "m.set_avatar_url": { "enabled": may_act },
@@ -27,5 +27,13 @@ pub(super) async fn get(State(api): State<Api>, user: User) -> Json<Value> {
             "default": api.rooms.default_version().as_str(),
             "available": available,
         },
-    }}))
+    });
+    // Left out for those who may do neither.
+    if user.must_be_admin().is_ok()
+        && let Some(capabilities) = capabilities.as_object_mut()
+    {
+        let may = json!({ "suspend": true, "lock": true });
+        capabilities.insert("m.account_moderation".to_owned(), may);
+    }
+    Json(json!({ "capabilities": capabilities }))
 }

@@ -58,7 +58,11 @@ impl Accounts {
         let row = self
             .get::<AccountData>(&UserPart::new(user_id, kind))
             .await?;
-        row.map(|row| shown(user_id, kind, &row.value)).transpose()
+        match row {
+            Some(row) => shown(user_id, kind, &row.value).map(Some),
+            None if kind == PUSH_RULES => Ok(Some(whole(&UserRules::default(), user_id))),
+            None => Ok(None),
+        }
     }
 
     /// All global account data of a user, by type, the default push rules included. Not bounded: a sync leaves out rows newer than
@@ -83,11 +87,10 @@ impl Accounts {
             .map(event)
             .collect::<Result<Vec<_>, AccountError>>()?;
         if !events.iter().any(|event| event.kind == PUSH_RULES) {
-            let content = json!({ "global": UserRules::default().ruleset(user_id) });
             events.push(DataEvent {
                 room_id: None,
                 kind: PUSH_RULES.to_owned(),
-                content,
+                content: whole(&UserRules::default(), user_id),
                 pos: 0,
             });
         }
@@ -451,7 +454,11 @@ fn stored_rules(row: &Json) -> Result<UserRules, AccountError> {
 
 fn shown(user_id: &str, kind: &str, row: &Json) -> Result<Value, AccountError> {
     match kind {
-        PUSH_RULES => Ok(json!({ "global": stored_rules(row)?.ruleset(user_id) })),
+        PUSH_RULES => Ok(whole(&stored_rules(row)?, user_id)),
         _ => parse(&row.0),
     }
+}
+
+fn whole(rules: &UserRules, user_id: &str) -> Value {
+    json!({ "global": rules.ruleset(user_id) })
 }

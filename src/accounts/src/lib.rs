@@ -30,9 +30,11 @@ mod password;
 pub mod presence;
 mod profile;
 mod registration;
+mod reports;
 mod sessions;
 pub mod tables;
 mod token;
+mod user_search;
 mod users;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -51,6 +53,8 @@ pub use login::{Issued, NewDevice};
 pub use password::{MAX_PASSWORD_BYTES, PasswordCost};
 pub use profile::{AVATAR_URL, DISPLAY_NAME};
 pub use registration::{Registered, Registration, SharedSecretRegistration};
+pub use reports::{Report, Reported};
+pub use user_search::{FoundUser, FoundUsers};
 pub use users::Standing;
 
 /// How a tenant keeps accounts.

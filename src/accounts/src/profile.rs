@@ -19,6 +19,8 @@ const MAX_PROFILE_BYTES: usize = 64 * 1024;
 pub const DISPLAY_NAME: &str = "displayname";
 /// The field of the avatar's `mxc:` URI.
 pub const AVATAR_URL: &str = "avatar_url";
+/// The field of the time zone.
+const TIME_ZONE: &str = "m.tz";
 
 impl Accounts {
     /// A user's profile.
@@ -89,12 +91,12 @@ impl Accounts {
     }
 }
 
-/// Custom fields have names of the common namespaced identifier grammar; the two of the spec have strings.
+/// Custom fields have names of the common namespaced identifier grammar; those of the spec have strings.
 fn check(field: &str, value: Option<&Value>) -> Result<(), AccountError> {
     if field.len() > MAX_NAME_BYTES {
         return Err(AccountError::KeyTooLarge);
     }
-    let known = matches!(field, DISPLAY_NAME | AVATAR_URL);
+    let known = matches!(field, DISPLAY_NAME | AVATAR_URL | TIME_ZONE);
     let first = field.chars().next().is_some_and(|c| c.is_ascii_lowercase());
     let rest =
         |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
@@ -112,7 +114,7 @@ fn check(field: &str, value: Option<&Value>) -> Result<(), AccountError> {
     Ok(())
 }
 
-fn parse(row: &Json) -> Result<Map<String, Value>, AccountError> {
+pub(crate) fn parse(row: &Json) -> Result<Map<String, Value>, AccountError> {
     serde_json::from_str(&row.0)
         .map_err(|_| AccountError::Internal("a stored profile is no JSON object"))
 }

@@ -1,11 +1,13 @@
-//! The rows of accounts, all under the user and in the user's lane, but for registration tokens (a lane of their own) and
-//! room account data (the room's lane).
+//! The rows of accounts, all under the user and in the user's lane, but for registration tokens (a lane of their own), room
+//! account data (the room's lane) and reports (the audit slot).
 
 use comity_storage::{
-    Damaged, Family, Home, Key, KeyReader, KeyWriter, Registered, RoomKey, Table, Value,
+    Damaged, Family, Home, Key, KeyReader, KeyWriter, Registered, RoomKey, Slot, Table, Value,
     postcard_value,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::reports::Report;
 
 /// A user's one row in a table. User ids are whole: `@localpart:server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +98,33 @@ impl Key for Named {
     }
     fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
         Ok(Self(from.str()?))
+    }
+}
+
+/// A report's place: by time, so that they read as they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportKey {
+    /// When it was made, in milliseconds since 1970.
+    pub ts: u64,
+    /// Tells those of one moment apart.
+    pub id: [u8; 8],
+}
+
+/// Where what administrators must be able to look back on is kept.
+pub(crate) const AUDIT: Home<'static> = Home::Fixed(Slot::new(0));
+
+impl Key for ReportKey {
+    fn home(&self) -> Home<'_> {
+        AUDIT
+    }
+    fn write(&self, to: &mut KeyWriter) {
+        to.u64(self.ts).fixed(&self.id);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        Ok(Self {
+            ts: from.u64()?,
+            id: from.fixed()?,
+        })
     }
 }
 
@@ -212,7 +241,8 @@ postcard_value!(
     Session,
     RegistrationToken,
     Deactivation,
-    RoomData
+    RoomData,
+    Report
 );
 
 macro_rules! tables {
@@ -257,4 +287,6 @@ tables! {
     Deactivations: "deactivation", b"Aj", UserKey => Deactivation;
     /// `token` → [`RegistrationToken`].
     RegistrationTokens: "registration token", b"At", Named => RegistrationToken;
+    /// `time, id` → [`Report`].
+    Reports: "report", b"Ax", ReportKey => Report;
 }

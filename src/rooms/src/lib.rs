@@ -10,6 +10,7 @@
     )
 )]
 
+mod acquaintance;
 mod aliases;
 pub mod chains;
 mod change;

@@ -590,7 +590,7 @@ mod tests {
         let call = ruleset.get(RuleKind::Underride, ".m.rule.call").unwrap();
         assert_eq!(
             serde_json::to_value(&call.actions).unwrap(),
-            json!(["notify", {"set_tweak": "x", "value": [1]}])
+            json!(["notify", "dont_notify", {"set_tweak": "x", "value": [1]}])
         );
         assert!(!ruleset.get(RuleKind::Content, "mine").unwrap().enabled);
     }

@@ -48,6 +48,8 @@ impl RuleKind {
 
 /// What a matching rule does: `notify`, or setting a tweak. What else a client sends is kept out by [`Action::parse_all`].
 ///
+/// The historical `dont_notify` and `coalesce` do nothing, as the spec asks; they are only given back to the client that set them.
+///
 /// <https://spec.matrix.org/v1.19/client-server-api/#actions>
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -62,6 +64,18 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         value: Option<Value>,
     },
+    /// `"dont_notify"` or `"coalesce"`.
+    Historical(Historical),
+}
+
+/// A word that was an action once, and means nothing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Historical {
+    /// Meant not to notify, which a rule without `notify` does anyway.
+    DontNotify,
+    /// Meant to notify once for many.
+    Coalesce,
 }
 
 /// The word `notify`.
@@ -84,12 +98,10 @@ impl Action {
         }
     }
 
-    /// Reads a client's list of actions. The historical `dont_notify` and `coalesce` are left out, as the spec asks; `None` if
-    /// any other action is none the spec knows.
+    /// Reads a client's list of actions; `None` if one is none the spec knows.
     pub fn parse_all(actions: &[Value]) -> Option<Vec<Self>> {
         actions
             .iter()
-            .filter(|action| !matches!(action.as_str(), Some("dont_notify" | "coalesce")))
             .map(|action| Self::deserialize(action).ok())
             .collect()
     }
@@ -97,7 +109,7 @@ impl Action {
     /// Whether this is a `highlight` tweak that isn't `false`.
     pub(super) fn highlights(&self) -> bool {
         match self {
-            Self::Notify(_) => false,
+            Self::Notify(_) | Self::Historical(_) => false,
             Self::SetTweak { set_tweak, value } => {
                 set_tweak == "highlight" && *value != Some(Value::Bool(false))
             }

@@ -1,0 +1,38 @@
+//! `/user/{userId}/account_data/{type}`: account data of no room.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3useruseridaccount_datatype>
+
+use axum::extract::State;
+use comity_accounts::Limit;
+use comity_protocol::id::OwnedUserId;
+use serde_json::{Map, Value};
+
+use super::refused;
+use crate::{Api, ApiError, Json, Path, User};
+
+pub(super) async fn get(
+    State(api): State<Api>,
+    user: User,
+    Path((of, kind)): Path<(OwnedUserId, String)>,
+) -> Result<Json<Value>, ApiError> {
+    user.must_be(&of)?;
+    let content = api.accounts.account_data(user.id.as_str(), &kind).await?;
+    content
+        .map(Json)
+        .ok_or_else(|| ApiError::not_found("There is no account data of this type"))
+}
+
+pub(super) async fn put(
+    State(api): State<Api>,
+    user: User,
+    Path((of, kind)): Path<(OwnedUserId, String)>,
+    Json(content): Json<Map<String, Value>>,
+) -> Result<Json<Map<String, Value>>, ApiError> {
+    user.must_be(&of)?;
+    api.limit(Limit::AccountChange, &user.id)?;
+    api.accounts
+        .set_account_data(user.id.as_str(), &kind, &content)
+        .await
+        .map_err(refused)?;
+    Ok(Json(Map::new()))
+}

@@ -1,0 +1,16 @@
+//! `GET /profile/{userId}`: all of a user's profile, for everybody.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuserid>
+
+use axum::extract::State;
+use comity_protocol::id::OwnedUserId;
+use serde_json::{Map, Value};
+
+use crate::{Api, ApiError, Json, Path};
+
+pub(super) async fn get(
+    State(api): State<Api>,
+    Path(user): Path<OwnedUserId>,
+) -> Result<Json<Map<String, Value>>, ApiError> {
+    Ok(Json(api.accounts.profile(user.as_str()).await?))
+}

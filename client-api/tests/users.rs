@@ -1,0 +1,75 @@
+//! Presence and the user directory: who sees whom.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use comity_testkit::{Server, User};
+use serde_json::{Value, json};
+
+const V3: &str = "/_matrix/client/v3";
+
+async fn search(user: &User, term: &str, limit: u32) -> (Vec<Value>, bool) {
+    let request = user.post(format!("{V3}/user_directory/search"));
+    let asked = json!({"search_term": term, "limit": limit});
+    let answer = request.json(asked).send().await.ok();
+    let found = answer["results"].as_array().unwrap().iter();
+    let ids = found.map(|user| user["user_id"].clone()).collect();
+    (ids, answer["limited"] == true)
+}
+
+/// User directory: by id and by the profile's name, never by a room's; whoever shares a room or is in an open one.
+#[tokio::test(start_paused = true)]
+async fn users_are_found_by_those_who_may_know_them() {
+    let server = Server::start().await;
+    let [alice, bob, eve] = [
+        server.register("user-alice").await,
+        server.register("user-bob").await,
+        server.register("eve").await,
+    ];
+    let name = alice.put(format!("{V3}/profile/{}/displayname", alice.id));
+    let _ = name
+        .json(json!({"displayname": "Alice Cooper"}))
+        .send()
+        .await
+        .ok();
+    let nobody = (Vec::<Value>::new(), false);
+    assert_eq!(search(&eve, "alice", 10).await, nobody);
+    alice.create_room(json!({"preset": "public_chat"})).await;
+    let just_alice = (vec![json!(alice.id)], false);
+    for term in ["Alice Cooper", "@user", "cooper", &alice.id] {
+        assert_eq!(search(&eve, term, 10).await, just_alice, "{term}");
+    }
+    assert_eq!(search(&eve, "", 10).await, nobody);
+
+    let room = bob.create_room(json!({"preset": "private_chat"})).await;
+    bob.invite(&room, &eve.id).await;
+    eve.join(&room).await;
+    let (both, limited) = search(&eve, "USER", 10).await;
+    assert_eq!((both.len(), limited), (2, false));
+    assert_eq!(search(&eve, "user", 1).await, (vec![json!(alice.id)], true));
+    assert_eq!(search(&bob, "user", 10).await, just_alice);
+}
+
+/// R4.5: presence is told to those who share a room, and to nobody else.
+#[tokio::test(start_paused = true)]
+async fn presence_is_for_those_who_share_a_room() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let status = format!("{V3}/presence/{}/status", alice.id);
+    assert_eq!(alice.get(&status).send().await.ok()["presence"], "offline");
+    let busy = json!({"presence": "unavailable", "status_msg": "baking"});
+    let _ = alice.put(&status).json(&busy).send().await.ok();
+    bob.put(&status)
+        .json(&busy)
+        .send()
+        .await
+        .error(403, "M_FORBIDDEN");
+    bob.get(&status).send().await.error(403, "M_FORBIDDEN");
+    let wrong = alice.put(&status).json(json!({"presence": "asleep"}));
+    wrong.send().await.error(400, "M_INVALID_PARAM");
+
+    let room = alice.create_room(json!({"preset": "public_chat"})).await;
+    bob.join(&room).await;
+    let seen = bob.get(&status).send().await.ok();
+    assert_eq!(seen["presence"], "unavailable");
+    assert_eq!(seen["status_msg"], "baking");
+}
