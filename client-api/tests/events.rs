@@ -1,0 +1,219 @@
+//! Sending to a room, and reading what is there: who may see what, page by page.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use comity_protocol::id::{RoomId, UserId};
+use comity_rooms::{CreateRoom, Join, Preset, Profile};
+use comity_testkit::{Server, User, encode};
+use serde_json::{Value, json};
+
+const V3: &str = "/_matrix/client/v3/rooms";
+const V1: &str = "/_matrix/client/v1/rooms";
+
+/// A room made and joined by the engine: these tests are about events.
+async fn room(server: &Server, creator: &User, members: &[&User]) -> String {
+    let rooms = &server.api.rooms;
+    let request = CreateRoom {
+        preset: Some(Preset::Public),
+        ..CreateRoom::default()
+    };
+    let creator = UserId::parse(creator.id.as_str()).unwrap();
+    let made = rooms
+        .create_room(&creator, &Profile::default(), request)
+        .await;
+    let room = made.unwrap();
+    for member in members {
+        let member = UserId::parse(member.id.as_str()).unwrap();
+        rooms.join(&member, &room, Join::default()).await.unwrap();
+    }
+    room.to_string()
+}
+
+fn bodies(chunk: &Value) -> Vec<&str> {
+    let events = chunk.as_array().unwrap().iter();
+    events
+        .filter_map(|event| event["content"]["body"].as_str())
+        .collect()
+}
+
+/// R12.1, transaction identifiers: a repeated send is the event it was, with its sequence number.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_is_done_once() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice, &[]).await;
+    let send = |txn: &'static str, body: &'static str| {
+        let path = format!("{V3}/{}/send/m.room.message/{txn}", encode(&room));
+        let content = json!({ "msgtype": "m.text", "body": body });
+        let request = alice.put(path).json(content);
+        async { request.send().await.ok() }
+    };
+    let first = send("1", "one").await;
+    assert_eq!(send("1", "again").await, first);
+    let second = send("2", "two").await;
+    let seq = |answer: &Value| answer["org.comity.seq"].as_i64().unwrap();
+    assert_eq!(seq(&second), seq(&first) + 1);
+    let path = format!("{V3}/{}/send/m.room.message/3", encode(&room));
+    let refused = alice.put(path.clone()).json("text").send().await;
+    refused.error(400, "M_BAD_JSON");
+    let large = json!({ "body": "x".repeat(70_000) });
+    alice
+        .put(path.clone())
+        .json(large)
+        .send()
+        .await
+        .error(413, "M_TOO_LARGE");
+    let bob = server.register("bob").await;
+    let refused = bob.put(path).json(json!({})).send().await;
+    refused.error(403, "M_FORBIDDEN");
+}
+
+/// `/messages`, both ways, to the end, from a sync's tokens too.
+#[tokio::test(start_paused = true)]
+async fn history_is_read_page_by_page() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice, &[]).await;
+    alice.send(&room, "1").await;
+    let since = alice.sync(None).await["next_batch"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for body in ["2", "3", "4"] {
+        alice.send(&room, body).await;
+    }
+    let messages = |dir: &'static str, from: Option<String>| {
+        let request = alice.get(format!("{V3}/{}/messages", encode(&room)));
+        let request = request.query("dir", dir).query("limit", "2");
+        let request = match from {
+            Some(from) => request.query("from", &from),
+            None => request,
+        };
+        async { request.send().await.ok() }
+    };
+    let page = messages("f", Some(since)).await;
+    assert_eq!(bodies(&page["chunk"]), ["2", "3"]);
+    let end = page["end"].as_str().unwrap().to_owned();
+    let page = messages("f", Some(end.clone())).await;
+    assert_eq!(bodies(&page["chunk"]), ["4"]);
+    assert!(page.get("end").is_none());
+    // The same gap, seen from its other side.
+    let page = messages("b", Some(end)).await;
+    assert_eq!(bodies(&page["chunk"]), ["3", "2"]);
+    let (mut from, mut seen) = (None, Vec::new());
+    loop {
+        let mut page = messages("b", from).await;
+        seen.append(page["chunk"].as_array_mut().unwrap());
+        match page["end"].as_str() {
+            Some(end) => from = Some(end.to_owned()),
+            None => break,
+        }
+    }
+    assert_eq!(bodies(&Value::Array(seen.clone())), ["4", "3", "2", "1"]);
+    assert_eq!(seen.last().unwrap()["type"], "m.room.create");
+}
+
+/// Threat E3: who left sees the room as it was then; who was never there, nothing.
+#[tokio::test(start_paused = true)]
+async fn who_left_sees_what_was() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let eve = server.register("eve").await;
+    let room = room(&server, &alice, &[&bob]).await;
+    let name = json!({ "name": "then" });
+    alice
+        .set_state(&room, "m.room.name", "", name.clone())
+        .await;
+    let (bob_id, room_id) = (
+        UserId::parse(bob.id.as_str()).unwrap(),
+        RoomId::parse(&room).unwrap(),
+    );
+    server
+        .api
+        .rooms
+        .leave(&bob_id, &room_id, None)
+        .await
+        .unwrap();
+    let now = json!({ "name": "now" });
+    alice.set_state(&room, "m.room.name", "", now.clone()).await;
+    let later = alice.send(&room, "later").await;
+    let path = |rest: &str| format!("{V3}/{}/{rest}", encode(&room));
+    for slash in ["state/m.room.name", "state/m.room.name/"] {
+        assert_eq!(bob.get(path(slash)).send().await.ok(), name);
+        assert_eq!(alice.get(path(slash)).send().await.ok(), now);
+    }
+    let members: Value = bob.get(path("members")).send().await.ok();
+    assert_eq!(members["chunk"].as_array().unwrap().len(), 2);
+    assert!(bodies(&Value::Array(bob.messages(&room, 50).await)).is_empty());
+    let event = path(&format!("event/{}", encode(&later)));
+    bob.get(event.clone())
+        .send()
+        .await
+        .error(404, "M_NOT_FOUND");
+    eve.get(event).send().await.error(404, "M_NOT_FOUND");
+    for rest in [
+        "state",
+        "members",
+        "joined_members",
+        "messages?dir=b",
+        "initialSync",
+    ] {
+        let answer = eve.get(path(rest)).send().await;
+        answer.error(403, "M_FORBIDDEN");
+    }
+}
+
+/// Relations, threads, context, the event next to a time.
+#[tokio::test(start_paused = true)]
+async fn events_are_found_from_others() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice, &[]).await;
+    let root = alice.send(&room, "root").await;
+    let reply = json!({
+        "msgtype": "m.text", "body": "reply",
+        "m.relates_to": { "rel_type": "m.thread", "event_id": root },
+    });
+    let reply = alice.send_event(&room, "m.room.message", reply).await;
+    let like = json!({
+        "m.relates_to": { "rel_type": "m.annotation", "event_id": reply, "key": "+" },
+    });
+    let like_id = alice.send_event(&room, "m.reaction", like.clone()).await;
+    let path = format!("{V3}/{}/send/m.reaction/again", encode(&room));
+    alice
+        .put(path)
+        .json(like)
+        .send()
+        .await
+        .error(400, "M_DUPLICATE_ANNOTATION");
+    let at = format!("{V1}/{}/relations/{}", encode(&room), encode(&root));
+    let ids = |answer: &Value| -> Vec<String> {
+        let chunk = answer["chunk"].as_array().unwrap().iter();
+        chunk
+            .map(|event| event["event_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let direct: Value = alice.get(format!("{at}/m.thread")).send().await.ok();
+    assert_eq!(ids(&direct), [reply.clone()]);
+    let all: Value = alice.get(at).query("recurse", "true").send().await.ok();
+    assert_eq!(ids(&all), [like_id, reply.clone()]);
+    let threads: Value = alice
+        .get(format!("{V1}/{}/threads", encode(&room)))
+        .send()
+        .await
+        .ok();
+    assert_eq!(ids(&threads), [root.clone()]);
+    let context = format!("{V3}/{}/context/{}", encode(&room), encode(&reply));
+    let context: Value = alice.get(context).query("limit", "2").send().await.ok();
+    assert_eq!(context["events_before"][0]["event_id"], root);
+    assert_eq!(context["events_after"][0]["type"], "m.reaction");
+    let near = format!("{V1}/{}/timestamp_to_event", encode(&room));
+    let near: Value = alice
+        .get(near)
+        .query("ts", "0")
+        .query("dir", "f")
+        .send()
+        .await
+        .ok();
+    assert!(near["event_id"].is_string());
+}
