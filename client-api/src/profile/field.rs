@@ -7,11 +7,10 @@
 use axum::extract::State;
 use comity_accounts::{AVATAR_URL, DISPLAY_NAME, Limit};
 use comity_protocol::id::OwnedUserId;
-use comity_rooms::Profile;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::{Api, ApiError, Json, Path, User, UserOrGuest};
+use crate::{Api, ApiError, Json, Path, User, UserOrGuest, people};
 
 type Answer = Json<Map<String, Value>>;
 
@@ -67,15 +66,7 @@ async fn set(
     api.accounts.set_profile_field(id, field, value).await?;
     if matches!(field, DISPLAY_NAME | AVATAR_URL) {
         // Also when nothing changed: the first try may have died before its rooms were told.
-        let mut profile = api.accounts.profile(id).await?;
-        let mut text = |field| match profile.remove(field) {
-            Some(Value::String(text)) => Some(text),
-            _ => None,
-        };
-        let profile = Profile {
-            displayname: text(DISPLAY_NAME),
-            avatar_url: text(AVATAR_URL),
-        };
+        let profile = people::profile(api, &user.id).await?;
         api.rooms.update_profile(&user.id, &profile).await?;
     }
     Ok(Json(Map::new()))
