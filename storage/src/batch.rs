@@ -29,6 +29,8 @@ pub struct Batch {
     pub(crate) ops: Vec<Staged>,
     pub(crate) conditions: Vec<(RowKey, Condition, &'static str)>,
     pub(crate) entry: Entry,
+    /// The lane's count of losses that what it rests on was read under.
+    pub(crate) read_under: Option<u64>,
     fault: Option<CommitError>,
 }
 
@@ -87,8 +89,16 @@ impl Batch {
             ops,
             conditions,
             entry,
+            read_under: None,
             fault,
         }
+    }
+
+    /// Refuses the batch where the lane has lost appended commits since its [`crate::LaneWriter::losses`]
+    /// were this many: what was read then may never have been.
+    pub fn unless_lost_since(&mut self, losses: u64) -> &mut Self {
+        self.read_under = Some(losses);
+        self
     }
 
     /// The lane whose rows it may hold.

@@ -207,11 +207,21 @@ impl Committer {
         if let Some(why) = &self.broken {
             return Err(why.clone());
         }
-        match &request.lane.state.lock().standing {
+        let state = request.lane.state.lock();
+        match &state.standing {
             Standing::Open => {}
             Standing::Doubt(_) => return Err(CommitError::NotApplied("the lane recovers".into())),
             Standing::Closed(why) => return Err(why.clone()),
         }
+        if request
+            .batch
+            .read_under
+            .is_some_and(|read| read != state.losses)
+        {
+            let why = "what it was built upon was lost";
+            return Err(CommitError::NotApplied(why.into()));
+        }
+        drop(state);
         for (row, condition, table) in &request.batch.conditions {
             let appended = request.lane.appended_value(row.family, &row.key);
             let value = appended.unwrap_or_else(|| stored.get(row).cloned().flatten());

@@ -38,6 +38,8 @@ pub(crate) struct State {
     /// The last commit that the engine has.
     pub written: Pos,
     pub standing: Standing,
+    /// How often what was appended was dropped.
+    pub losses: u64,
 }
 
 /// Whether a lane takes commits.
@@ -98,6 +100,12 @@ impl LaneWriter {
         )
     }
 
+    /// How often the lane lost what it had appended. Who keeps what [`LaneWriter::reader`] found keeps
+    /// this from before the read too: once it differs, what is kept may never have been.
+    pub fn losses(&self) -> u64 {
+        self.lane.state.lock().losses
+    }
+
     /// Reads with what this lane has appended laid over what is stored.
     pub fn reader(&self) -> Reader {
         Reader {
@@ -154,6 +162,7 @@ impl LaneShared {
     pub(crate) fn drop_appended(&self) {
         let mut state = self.state.lock();
         state.appended = state.written;
+        state.losses += 1;
         self.overlay.write().clear();
     }
 

@@ -182,6 +182,7 @@ impl Store {
             appended: written,
             written,
             standing: Standing::Open,
+            losses: 0,
         });
         let writers: Vec<LaneWriter> = lanes
             .all()

@@ -124,8 +124,6 @@ pub struct Change {
 
 /// A change that has its position, while it becomes durable. The room is free again.
 pub(crate) struct Appending {
-    rooms: Rooms,
-    room: RoomKey,
     appended: Appended,
     placed: Vec<Placed>,
 }
@@ -195,7 +193,9 @@ impl Rooms {
         let mut batch = writer.batch();
         batch.expect::<tables::Infos>(&tables::InRoom { room }, comity_storage::Expect::Absent);
         batch.put::<tables::Infos>(&tables::InRoom { room }, &info);
-        *guard = Some(Live::born(room_id, info, writer));
+        let live = Live::born(room_id, info, writer);
+        batch.unless_lost_since(live.losses);
+        *guard = Some(live);
         let mut change = Change {
             rooms: self.clone(),
             guard,
@@ -263,7 +263,9 @@ impl Change {
         rooms: Rooms,
         guard: OwnedMutexGuard<Option<Live>>,
     ) -> Result<Self, RoomError> {
-        let batch = guard.as_ref().ok_or(RoomError::UnknownRoom)?.writer.batch();
+        let live = guard.as_ref().ok_or(RoomError::UnknownRoom)?;
+        let mut batch = live.writer.batch();
+        batch.unless_lost_since(live.losses);
         Ok(Self {
             rooms,
             guard,
@@ -430,7 +432,6 @@ impl Change {
         let appended = lane.append(batch).await?;
         let placed = std::mem::take(&mut self.placed);
         let live = self.live_mut()?;
-        let room = live.room;
         live.pending.clear();
         if std::mem::take(&mut self.moved) {
             let live = self.live_mut()?;
@@ -438,26 +439,15 @@ impl Change {
             live.root_changed = false;
             live.rows.push_back((appended.pos, first));
         }
-        Ok(Appending {
-            rooms: self.rooms.clone(),
-            room,
-            appended,
-            placed,
-        })
+        Ok(Appending { appended, placed })
     }
 }
 
 impl Appending {
     /// Waits until the change is durable; what was placed.
     pub async fn durable(self) -> Result<Vec<Placed>, RoomError> {
-        match self.appended.durable().await {
-            Ok(_) => Ok(self.placed),
-            Err(error) => {
-                // What is cached stands on a change that never was.
-                *self.rooms.cell(self.room).lock().await = None;
-                Err(error.into())
-            }
-        }
+        self.appended.durable().await?;
+        Ok(self.placed)
     }
 }
 

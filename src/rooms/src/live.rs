@@ -55,6 +55,8 @@ pub(crate) struct Live {
     /// they were asked for.
     pub after: BTreeMap<EventNum, Root>,
     pub writer: LaneWriter,
+    /// The lane's losses before this was read; once they differ, this may never have been.
+    pub losses: u64,
     pub pending: Pending,
 }
 
@@ -76,6 +78,7 @@ pub(crate) struct Tip {
 impl Live {
     /// Reads a room from its rows; `None` where there is no such room.
     pub async fn load(room: RoomKey, writer: LaneWriter) -> Result<Option<Self>, RoomError> {
+        let losses = writer.losses();
         let reader = writer.reader();
         let info_key = InRoom { room };
         let heads = Range::of(Home::Room(room), |key| {
@@ -115,6 +118,7 @@ impl Live {
             totals,
             summary,
             writer,
+            losses,
         )))
     }
 
@@ -132,6 +136,7 @@ impl Live {
         };
         let room = RoomKey::of(room_id.as_str());
         let summary = Summary::new(&info);
+        let losses = writer.losses();
         Self::new(
             room,
             room_id,
@@ -142,6 +147,7 @@ impl Live {
             Totals::default(),
             summary,
             writer,
+            losses,
         )
     }
 
@@ -156,6 +162,7 @@ impl Live {
         totals: Totals,
         summary: Summary,
         writer: LaneWriter,
+        losses: u64,
     ) -> Self {
         let (keys, facts, tips) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let after = BTreeMap::new();
@@ -177,8 +184,15 @@ impl Live {
             tips,
             after,
             writer,
+            losses,
             pending,
         }
+    }
+
+    /// Whether the lane has dropped changes that this may stand on. It can't be left to who waited for
+    /// them: a client that hangs up ends the wait.
+    pub fn is_lost(&self) -> bool {
+        self.losses != self.writer.losses()
     }
 
     pub fn rules(&self) -> &'static RoomVersionRules {

@@ -116,7 +116,7 @@ impl Rooms {
     pub async fn change(&self, room_id: &RoomId) -> Result<Change, RoomError> {
         let room = RoomKey::of(room_id.as_str());
         let mut guard = self.cell(room).lock_owned().await;
-        if guard.is_none() {
+        if guard.as_ref().is_none_or(Live::is_lost) {
             let writer = self.0.tenant.lane(Home::Room(room)).clone();
             *guard = Live::load(room, writer).await?;
         }
