@@ -29,7 +29,7 @@ pub mod spec;
 mod user;
 
 pub use client::{Answer, Client, Request, encode};
-pub use server::{SHARED_SECRET, Server, Settings};
+pub use server::{Place, SHARED_SECRET, Server, Settings};
 pub use user::{User, password};
 
 /// The number of lanes a test's store opens with: `COMITY_TEST_LANES` (1 or 4), or 1.

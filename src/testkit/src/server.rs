@@ -7,7 +7,9 @@ use comity_client_api::{Api, Capabilities, Support};
 use comity_protocol::{room_version::RoomVersion, sign::SigningKey};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
-use comity_storage::{Engine, Lanes, Options, Store, TenantId, engine::Memory};
+use comity_storage::{
+    CommitError, Engine, Lanes, OpenError, Options, Store, TenantId, engine::Memory,
+};
 use comity_sync::Sync;
 
 use crate::{Client, lanes};
@@ -21,6 +23,18 @@ pub struct Server {
     pub router: axum::Router,
     disk: Memory,
     settings: Settings,
+}
+
+/// What a server stands on.
+pub struct Place {
+    /// The disk, which a crash and another server outlive.
+    pub disk: Memory,
+    /// Lanes of a disk that is empty.
+    pub lanes: u8,
+    /// Time and randomness.
+    pub runtime: Runtime,
+    /// What happens when the store can't say any more what is durable. In the binary it ends the process.
+    pub on_fatal: Arc<dyn Fn(&CommitError) + Send + std::marker::Sync>,
 }
 
 /// What a test may want otherwise.
@@ -75,17 +89,29 @@ impl Server {
     }
 
     async fn on(disk: Memory, settings: Settings) -> Self {
-        let options = Options {
-            lanes: u8::try_from(lanes())
-                .ok()
-                .and_then(Lanes::new)
-                .expect("a number of lanes"),
-            sync: true,
+        let place = Place {
+            disk,
+            lanes: u8::try_from(lanes()).expect("a number of lanes"),
+            runtime: Runtime::simulated(1),
             on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
+        };
+        Self::open(place, settings).await.expect("the store opens")
+    }
+
+    /// A server where the test says, which may not open: on a disk that fails, or that another server has.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn open(place: Place, settings: Settings) -> Result<Self, OpenError> {
+        let Place { disk, runtime, .. } = place;
+        let options = Options {
+            lanes: Lanes::new(place.lanes).expect("a number of lanes"),
+            sync: true,
+            on_fatal: place.on_fatal,
             appliers: Vec::new(),
         };
-        let store = Store::new(Engine::Memory(disk.clone()), options, Runtime::simulated(1));
-        let tenant = store.tenant(TenantId(1)).await.expect("the tenant opens");
+        let store = Store::new(Engine::Memory(disk.clone()), options, runtime);
+        let tenant = store.tenant(TenantId(1)).await?;
         let accounts = comity_accounts::Config {
             server_name: "localhost".into(),
             public_baseurl: "http://localhost".into(),
@@ -122,12 +148,12 @@ impl Server {
             },
         });
         let router = comity_client_api::router(api.clone());
-        Self {
+        Ok(Self {
             client: Client::new(router.clone()),
             api,
             router,
             disk,
             settings,
-        }
+        })
     }
 }

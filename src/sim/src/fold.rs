@@ -1,0 +1,86 @@
+//! What a client puts together from the answers of `/sync`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// A user's rooms as their syncs told them.
+#[derive(Debug, Default)]
+pub(crate) struct Folded {
+    pub since: Option<String>,
+    pub rooms: BTreeMap<String, Room>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    state: BTreeMap<(String, String), String>,
+    timeline: Vec<String>,
+}
+
+impl Folded {
+    /// Takes an answer in.
+    ///
+    /// # Errors
+    /// It says what can't be.
+    pub fn take(&mut self, answer: &Value) -> Result<(), String> {
+        self.since = answer["next_batch"].as_str().map(str::to_owned);
+        for (id, joined) in answer["rooms"]["join"].as_object().into_iter().flatten() {
+            let room = self.rooms.entry(id.clone()).or_default();
+            if joined["timeline"]["limited"] == true {
+                room.timeline.clear();
+            }
+            for event in events(&joined["state"]) {
+                room.state(event);
+            }
+            for event in events(&joined["timeline"]) {
+                if event.get("state_key").is_some() {
+                    room.state(event);
+                }
+                let event = text(event, "event_id");
+                if room.timeline.contains(&event) {
+                    return Err(format!("{event} came twice by sync in {id}"));
+                }
+                room.timeline.push(event);
+            }
+        }
+        for section in ["leave", "invite", "knock"] {
+            for id in answer["rooms"][section].as_object().into_iter().flatten() {
+                self.rooms.remove(id.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// What differs from a fresh sync.
+    pub fn differs(&self, fresh: &Self) -> Option<String> {
+        let rooms = |folded: &Self| folded.rooms.keys().cloned().collect::<Vec<_>>();
+        if rooms(self) != rooms(fresh) {
+            return Some(format!("rooms {:?} {:?}", rooms(self), rooms(fresh)));
+        }
+        self.rooms.iter().find_map(|(id, room)| {
+            let new = &fresh.rooms[id];
+            if room.state != new.state {
+                return Some(format!("state of {id}: {:?} {:?}", room.state, new.state));
+            }
+            let common = room.timeline.len().min(new.timeline.len());
+            let tail = |room: &Room| room.timeline[room.timeline.len() - common..].to_vec();
+            (tail(room) != tail(new))
+                .then(|| format!("timeline of {id}: {:?} {:?}", tail(room), tail(new)))
+        })
+    }
+}
+
+impl Room {
+    fn state(&mut self, event: &Value) {
+        let key = (text(event, "type"), text(event, "state_key"));
+        self.state.insert(key, text(event, "event_id"));
+    }
+}
+
+fn events(of: &Value) -> &[Value] {
+    of["events"].as_array().map_or(&[], Vec::as_slice)
+}
+
+pub(crate) fn text(of: &Value, key: &str) -> String {
+    of[key].as_str().unwrap_or_default().to_owned()
+}

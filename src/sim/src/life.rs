@@ -1,0 +1,214 @@
+//! The server's lives: each begins on the disk as the last one left it.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+
+use comity_runtime::Runtime;
+use comity_storage::{Engine, TenantId, check, engine::Memory};
+use comity_testkit::{Place, Server, Settings};
+use futures_util::future::select_all;
+use http::Method;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    fold::text,
+    user::{self, Shared, V3, request},
+    verify,
+    weather::Weather,
+    world::{Known, World},
+};
+
+const TENANT: TenantId = TenantId(1);
+const USERS: u64 = 4;
+const ROOMS: usize = 2;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// From the first start on an empty disk to the last look at it.
+pub(crate) fn all(world: &mut World) -> Result<(), String> {
+    let mut disk = Memory::new();
+    one(world, &disk, async |world, disk| {
+        let _server = open(world, disk, &Arc::default()).await?;
+        found(world).await
+    })?;
+    for _ in 0..world.rng.random_range(2..5) {
+        let (weather, power) = (world.rng.random(), world.rng.random_range(0..3) > 0);
+        one(world, &disk, async |world, disk| {
+            stormy(world, disk, weather).await
+        })?;
+        disk.set_faults(None);
+        disk.reconnect();
+        // A process that is killed leaves what it wrote; a machine without power what it synced.
+        if power {
+            world.tell("the power goes");
+            disk = disk.crash();
+        }
+        checked(world, &disk)?;
+    }
+    one(world, &disk, async |world, disk| {
+        let _server = open(world, disk, &Arc::default()).await?;
+        verify::all(world).await
+    })?;
+    checked(world, &disk)
+}
+
+/// A life in a reactor of its own: when it is over, nothing of it runs on.
+fn one(
+    world: &mut World,
+    disk: &Memory,
+    body: impl AsyncFnOnce(&Shared<'_>, &Memory) -> Result<(), String>,
+) -> Result<(), String> {
+    let reactor = reactor();
+    reactor.block_on(async {
+        let runtime = Runtime::simulated(world.rng.random());
+        // Time goes on where the last life ended.
+        tokio::time::advance(world.lived).await;
+        world.runtime = Some(runtime);
+        let shared: Shared<'_> = Rc::new(RefCell::new(world));
+        let outcome = body(&shared, disk).await;
+        let mut world = shared.borrow_mut();
+        world.lived = world.clock();
+        (world.router, world.runtime) = (None, None);
+        outcome
+    })
+}
+
+fn reactor() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
+}
+
+/// Opens a server on the disk, again and again while the disk refuses, and sends requests there from now on.
+async fn open(
+    world: &Shared<'_>,
+    disk: &Memory,
+    end: &Arc<tokio::sync::Notify>,
+) -> Result<Server, String> {
+    for _ in 0..50 {
+        let place = {
+            let world = world.borrow();
+            let ends = end.clone();
+            Place {
+                disk: disk.clone(),
+                lanes: world.lanes,
+                runtime: world.runtime.clone().ok_or("no life")?,
+                on_fatal: Arc::new(move |_| ends.notify_one()),
+            }
+        };
+        match Server::open(place, Settings::default()).await {
+            Ok(server) => {
+                let mut world = world.borrow_mut();
+                world.tell("a server opened");
+                world.router = Some(server.router.clone());
+                return Ok(server);
+            }
+            Err(why) => world
+                .borrow()
+                .tell(format!("a server could not open: {why}")),
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    Err("no server can open the store".into())
+}
+
+/// Users and rooms, before the weather begins.
+async fn found(world: &Shared<'_>) -> Result<(), String> {
+    for number in 0..USERS {
+        let name = format!("user{number}");
+        let body = json!({
+            "username": name, "password": "secret", "auth": {"type": "m.login.dummy"},
+        });
+        let path = format!("{V3}/register");
+        let answer = must(world, usize::MAX, Method::POST, &path, body).await?;
+        let mut world = world.borrow_mut();
+        let rng = ChaCha8Rng::seed_from_u64(world.rng.random());
+        world.users.push(Known::new(
+            name,
+            text(&answer, "device_id"),
+            text(&answer, "access_token"),
+            rng,
+        ));
+    }
+    for _ in 0..ROOMS {
+        let path = format!("{V3}/createRoom");
+        let answer = must(
+            world,
+            0,
+            Method::POST,
+            &path,
+            json!({"preset": "public_chat", "power_level_content_override": {"state_default": 0}}),
+        )
+        .await?;
+        let room = text(&answer, "room_id");
+        world.borrow_mut().rooms.push(room);
+    }
+    Ok(())
+}
+
+/// A request whose answer is a success.
+pub(crate) async fn must(
+    world: &Shared<'_>,
+    user: usize,
+    method: Method,
+    path: &str,
+    body: Value,
+) -> Result<Value, String> {
+    match request(world, user, method.clone(), path, body, PATIENCE).await {
+        Some((200, body)) => Ok(body),
+        other => Err(format!("{method} {path}: {other:?}")),
+    }
+}
+
+/// Everybody does things while the disk does its own, until the end comes.
+async fn stormy(world: &Shared<'_>, disk: &Memory, seed: u64) -> Result<(), String> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let weather = Weather::begin(disk, rng.random());
+    let length = Duration::from_millis(rng.random_range(200..20_000));
+    let second = (rng.random_range(0..3) == 0).then(|| rng.random_range(100..5_000));
+    let users = (0..world.borrow().users.len()).map(|user| Box::pin(user::live(world, user)));
+    let lives = async {
+        let _first = open(world, disk, &weather.end).await?;
+        let users = select_all(users);
+        let takeover = async {
+            if let Some(after) = second {
+                sleep(Duration::from_millis(after)).await;
+                let _second = open(world, disk, &weather.end).await?;
+                std::future::pending::<()>().await;
+            }
+            std::future::pending::<Result<(), String>>().await
+        };
+        tokio::select! {
+            biased;
+            (done, ..) = users => done,
+            failed = takeover => failed,
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        () = weather.end.notified() => Ok(()),
+        () = sleep(length) => Ok(()),
+        () = weather.mend(disk, world) => Ok(()),
+        ended = lives => ended,
+    };
+    for line in weather.news() {
+        world.borrow().tell(line);
+    }
+    ended
+}
+
+/// Every row is as its table writes it.
+fn checked(world: &World, disk: &Memory) -> Result<(), String> {
+    let mut tables = comity_accounts::tables::all();
+    tables.extend(comity_rooms::tables::all());
+    let mut findings = Vec::new();
+    let engine = Engine::Memory(disk.clone());
+    let mut say = |finding: check::Finding| findings.push(finding.to_string());
+    let walk = check::tenant(&engine, TENANT, &tables, &mut say);
+    let rows = reactor().block_on(walk).map_err(|e| e.to_string())?.rows;
+    world.tell(format!("checked {rows} rows"));
+    match findings.as_slice() {
+        [] => Ok(()),
+        found => Err(format!("the check found:\n{}", found.join("\n"))),
+    }
+}
