@@ -16,7 +16,7 @@ use crate::{Api, ApiError, Json, Path, Query, UserOrGuest};
 pub(super) struct Which {
     from: Option<String>,
     to: Option<String>,
-    dir: Direction,
+    dir: Option<Direction>,
     limit: Option<u64>,
     filter: Option<String>,
 }
@@ -38,6 +38,9 @@ pub(super) async fn get(
     Query(which): Query<Which>,
 ) -> Result<Json<Answer>, ApiError> {
     let access = Access::of(&api, &user.id, &room_id).await?;
+    let direction = which
+        .dir
+        .ok_or_else(|| ApiError::missing_param("dir is missing"))?;
     let filter = read_filter(which.filter.as_deref())?;
     let from = match &which.from {
         Some(from) => Some(gap(&api, &access.view, from).await?),
@@ -52,7 +55,7 @@ pub(super) async fn get(
         user: &user.id,
         from,
         to,
-        direction: which.dir,
+        direction,
         limit: limit(which.limit, &filter),
         filter: &filter,
         ignored: &ignored,

@@ -141,7 +141,9 @@ impl Sync {
             }
             Membership::Leave | Membership::Ban => {
                 let wanted = build.request.filter.room.include_leave || build.since.is_some();
-                if stood.is_news && wanted && !place.forgotten {
+                // A client that knew the room learns of the leave, also of a room forgotten since.
+                let shown = build.since.is_some() || !place.forgotten;
+                if stood.is_news && wanted && shown {
                     answer.rooms.leave.insert(room_id, sync.left().await?);
                 }
             }

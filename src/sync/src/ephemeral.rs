@@ -72,13 +72,15 @@ impl Sync {
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#mpresence>
 fn presence_event(user: &str, seen: &Seen) -> Value {
-    let mut content =
-        json!({ "presence": seen.state.as_str(), "currently_active": seen.currently_active });
+    let mut content = serde_json::Map::new();
+    content.insert("presence".into(), seen.state.as_str().into());
+    content.insert("currently_active".into(), seen.currently_active.into());
     if let Some(status) = &seen.status_msg {
-        content["status_msg"] = status.clone().into();
+        content.insert("status_msg".into(), status.clone().into());
     }
     if let Some(ago) = seen.last_active_ago {
-        content["last_active_ago"] = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX).into();
+        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        content.insert("last_active_ago".into(), ago.into());
     }
     json!({ "type": "m.presence", "sender": user, "content": content })
 }
@@ -141,10 +143,10 @@ impl RoomSync<'_> {
 fn receipt_event(receipts: &[ReadReceipt]) -> Value {
     let mut content: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, Value>>> = BTreeMap::new();
     for receipt in receipts {
-        let mut told = json!({ "ts": receipt.ts });
-        if let Some(thread) = &receipt.thread {
-            told["thread_id"] = thread.clone().into();
-        }
+        let told = match &receipt.thread {
+            Some(thread) => json!({ "ts": receipt.ts, "thread_id": thread }),
+            None => json!({ "ts": receipt.ts }),
+        };
         let kinds = content.entry(receipt.event_id.as_str()).or_default();
         kinds
             .entry(receipt.kind.as_str())

@@ -49,6 +49,9 @@ struct Room {
 
 struct User {
     wake: watch::Sender<u64>,
+    /// Their rooms have been read. Until then whoever asks for them reads them: a reader may be
+    /// dropped on its way, and two of them do no harm.
+    loaded: bool,
     rooms: BTreeMap<RoomKey, Membership>,
     /// The latest change of their own rows.
     own: Heads,
@@ -190,30 +193,30 @@ impl Index {
         let name: Arc<str> = user.as_str().into();
         {
             let mut state = self.state.lock();
-            if let Some(user) = state.users.get(&name) {
-                return Ok(user.wake.subscribe());
+            match state.users.get(&name) {
+                Some(user) if user.loaded => return Ok(user.wake.subscribe()),
+                Some(_) => {}
+                None => {
+                    state.make_room();
+                    // From here on the follower tells this user what happens; what is read below
+                    // is older.
+                    let user = User {
+                        wake: watch::Sender::new(0),
+                        loaded: false,
+                        rooms: BTreeMap::new(),
+                        own: self.start.clone(),
+                    };
+                    state.users.insert(name.clone(), user);
+                }
             }
-            state.make_room();
-            // From here on the follower tells this user what happens; what is read below is older.
-            let user = User {
-                wake: watch::Sender::new(0),
-                rooms: BTreeMap::new(),
-                own: self.start.clone(),
-            };
-            state.users.insert(name.clone(), user);
         }
-        let rows = match rooms.memberships(&rooms.tenant().reader(), user).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                self.state.lock().users.remove(&name);
-                return Err(error.into());
-            }
-        };
+        let rows = rooms.memberships(&rooms.tenant().reader(), user).await?;
         let mut state = self.state.lock();
         let State { rooms, users } = &mut *state;
         let Some(user) = users.get_mut(&name) else {
             return Ok(watch::Sender::new(0).subscribe());
         };
+        user.loaded = true;
         for (room, row) in rows {
             let member = row.value;
             let joined = member.membership == "join";

@@ -11,7 +11,7 @@ use comity_rooms::{
     Found, RoomError, RoomView, Span, Viewer,
     num::EventNum,
     state::{Half, Root},
-    tables::Tally,
+    tables::{InRoom, Summaries, Tally},
 };
 use comity_storage::{Home, RoomKey};
 use serde_json::value::RawValue;
@@ -26,6 +26,8 @@ use crate::{
 
 /// Members who name a room without a name.
 const HEROES: usize = 5;
+/// Members looked at to find them.
+const HEROES_LOOKED_AT: usize = 64;
 
 /// How a user stood and stands to a room.
 #[derive(Debug, Clone, Copy)]
@@ -119,10 +121,7 @@ impl RoomSync<'_> {
         let joined = changed
             .iter()
             .filter(|found| found.event.event_type() == "m.room.member")
-            .filter(|found| {
-                MemberContent::read(found.event.content().get()).membership
-                    == Some(Membership::Join)
-            });
+            .filter(|found| membership_of(found) == Some(Membership::Join));
         Ok(joined
             .filter_map(|found| found.event.state_key().map(str::to_owned))
             .collect())
@@ -259,7 +258,10 @@ impl RoomSync<'_> {
                 }
                 start = one.place().unwrap_or(start);
                 first = Some(one.clone());
-                if visible && filter.wants(&one.event) && !self.is_ignored(&one) {
+                let own = one
+                    .event
+                    .is_state("m.room.member", self.build.request.user.as_str());
+                if (visible || own) && filter.wants(&one.event) && !self.is_ignored(&one) {
                     found.push(one);
                 }
             }
@@ -329,8 +331,8 @@ impl RoomSync<'_> {
         } else {
             stretch.root
         };
-        let summary = if summarise && filter.lazy_load_members {
-            self.summary(view).await?
+        let summary = if summarise {
+            Some(self.summary(view).await?)
         } else {
             None
         };
@@ -428,25 +430,32 @@ impl RoomSync<'_> {
         })
     }
 
+    /// Who is there, from the room's summary where it is not newer than this answer, and by whom to
+    /// name a room without a name.
+    ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary>
-    async fn summary(&self, view: &RoomView) -> Result<Option<Summary>, SyncError> {
-        let members = view.all_state(Some(Half::Members)).await?;
-        let me = self.build.request.user.as_str();
-        let of = |found: &Found| MemberContent::read(found.event.content().get()).membership;
-        let (mut here, mut gone) = (Vec::new(), Vec::new());
-        let (mut joined, mut invited) = (0, 0);
-        for found in &members {
-            let user = found.event.state_key().unwrap_or_default();
-            match of(found) {
-                Some(Membership::Join) => joined += 1,
-                Some(Membership::Invite) => invited += 1,
-                _ => {
-                    gone.push((found.num, user));
-                    continue;
-                }
+    async fn summary(&self, view: &RoomView) -> Result<Summary, SyncError> {
+        let row = view
+            .reader()
+            .get::<Summaries>(&InRoom { room: self.room })
+            .await?;
+        let settled = row.filter(|row| row.pos <= view.reader().bound(Home::Room(self.room)));
+        let (joined, invited) = match &settled {
+            Some(row) => (row.value.joined, row.value.invited),
+            None => {
+                let members = view.all_state(Some(Half::Members)).await?;
+                let count = |wanted| {
+                    members
+                        .iter()
+                        .filter(|found| membership_of(found) == Some(wanted))
+                        .count()
+                };
+                (
+                    count(Membership::Join) as u64,
+                    count(Membership::Invite) as u64,
+                )
             }
-            here.push((found.num, user));
-        }
+        };
         let named = view
             .states(&[("m.room.name", ""), ("m.room.canonical_alias", "")])
             .await?;
@@ -461,27 +470,38 @@ impl RoomSync<'_> {
                 .content_string(key)
                 .is_some_and(|value| !value.is_empty())
         });
-        let pick = |mut members: Vec<(EventNum, &str)>| {
-            members.sort_unstable();
-            let others = members
-                .into_iter()
-                .map(|(_, user)| user)
-                .filter(|user| *user != me);
-            others.take(HEROES).map(str::to_owned).collect::<Vec<_>>()
+        let heroes = if is_named {
+            None
+        } else {
+            Some(self.heroes(view).await?)
         };
-        let heroes = (!is_named).then(|| {
-            let heroes = pick(here);
-            if heroes.is_empty() {
-                pick(gone)
-            } else {
-                heroes
-            }
-        });
-        Ok(Some(Summary {
+        Ok(Summary {
             heroes,
             joined,
             invited,
-        }))
+        })
+    }
+
+    /// The first members other than the user; those who left, where nobody else is there.
+    async fn heroes(&self, view: &RoomView) -> Result<Vec<String>, SyncError> {
+        let mut nums = view.state_nums(view.root(), Some(Half::Members)).await?;
+        nums.truncate(HEROES_LOOKED_AT);
+        let me = self.build.request.user.as_str();
+        let members = view.load(&nums).await?;
+        let others = members
+            .iter()
+            .filter(|found| found.event.state_key() != Some(me));
+        let (here, gone): (Vec<&Found>, Vec<&Found>) = others.partition(|found| {
+            matches!(
+                membership_of(found),
+                Some(Membership::Join | Membership::Invite)
+            )
+        });
+        let heroes = if here.is_empty() { gone } else { here };
+        let names = heroes
+            .into_iter()
+            .filter_map(|found| found.event.state_key());
+        Ok(names.take(HEROES).map(str::to_owned).collect())
     }
 
     /// What someone may see of a room who is not in it.
@@ -577,6 +597,10 @@ impl RoomSync<'_> {
             .render(found, viewer, ClientFormat::WithoutRoomId)
             .await?)
     }
+}
+
+fn membership_of(member: &Found) -> Option<Membership> {
+    MemberContent::read(member.event.content().get()).membership
 }
 
 /// The state before an event.
