@@ -133,6 +133,11 @@ class Publisher:
         self.listener.close()
 
 
+def sockets(folder: str, names: list[str]) -> list[str]:
+    """Those of the names that are sockets: no file of an image, and not to be copied."""
+    return [name for name in names if (Path(folder) / name).is_socket()]
+
+
 class Container:
     """A folder, an address and, once started, a process."""
 
@@ -226,7 +231,7 @@ class Container:
         was_paused = self.paused
         self.pause(True)
         try:
-            shutil.copytree(self.folder / "data", image.folder / "data")
+            shutil.copytree(self.folder / "data", image.folder / "data", ignore=sockets)
         finally:
             self.pause(was_paused)
         return identity, image
