@@ -1,6 +1,6 @@
 # `make run` starts a server, `make test` runs everything CI runs; both bring what they need.
 
-.PHONY: run test lint bench
+.PHONY: run test lint bench kill
 
 run:
 	@scripts/run.sh
@@ -20,3 +20,9 @@ bench:
 	@rm -f target/bench.jsonl
 	@target/release/comity-bench compare $(ARGS)
 	@target/release/comity-bench report
+
+# SIGKILL, two hundred times, under 16 writers; CI does twenty.
+kill:
+	@scripts/setup-system.sh test
+	@. scripts/env.sh && cargo build --locked --workspace
+	@COMITY_KILLS=$${COMITY_KILLS:-200} scripts/test-kill.sh

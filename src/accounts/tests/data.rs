@@ -180,7 +180,9 @@ async fn profile_fields_and_their_bounds() {
     let missing = accounts.profile(ALICE).await;
     assert!(matches!(missing, Err(AccountError::NotFound(_))));
     register(&accounts, "alice").await;
-    assert!(accounts.profile(ALICE).await.unwrap().is_empty());
+    // A new account is named after its localpart.
+    let new = Value::Object(accounts.profile(ALICE).await.unwrap());
+    assert_eq!(new, json!({"displayname": "alice"}));
     let set = |field: &str, value: Value| {
         let (accounts, field) = (accounts.clone(), field.to_owned());
         async move { accounts.set_profile_field(ALICE, &field, Some(value)).await }

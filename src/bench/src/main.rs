@@ -16,6 +16,7 @@
 
 mod error;
 mod http;
+mod kill;
 mod machine;
 mod matrix;
 mod plot;
@@ -88,6 +89,25 @@ enum Task {
         data: PathBuf,
         #[command(flatten)]
         load: Load,
+    },
+    /// Kill Comity (SIGKILL) again and again while it is written to, and hold what it has against
+    /// what it acknowledged.
+    Kill {
+        /// Comity's binary.
+        #[arg(long, default_value = "target/debug/comity")]
+        comity: PathBuf,
+        /// Kills.
+        #[arg(long, default_value_t = 20)]
+        kills: usize,
+        /// Writers.
+        #[arg(long, default_value_t = 16)]
+        writers: usize,
+        /// Decides when.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where the server keeps its data. Removed at the end, unless something was wrong.
+        #[arg(long, default_value = "/var/tmp/comity-kill")]
+        data: PathBuf,
     },
     /// Make the table and the plot from a record.
     Report {
@@ -234,6 +254,28 @@ async fn perform(task: Task) -> Result<()> {
             };
             let recorder = Recorder::append_to(&load.record)?;
             run::side_by_side(&load.plan(tag()?), &servers, &places, &recorder, now()?).await
+        }
+        Task::Kill {
+            comity,
+            kills,
+            writers,
+            seed,
+            data,
+        } => {
+            let data = data.join(tag()?);
+            std::fs::create_dir_all(&data)?;
+            let places = Places {
+                comity: std::path::absolute(comity)?,
+                synapse: PathBuf::new(),
+                data: data.clone(),
+            };
+            let plan = kill::Plan {
+                kills,
+                writers,
+                seed,
+            };
+            kill::run(&places, plan).await?;
+            Ok(std::fs::remove_dir_all(data)?)
         }
         Task::Report { record, page, plot } => report::write(&record::read(&record)?, &page, &plot),
     }

@@ -93,6 +93,19 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Kills it where it stands (SIGKILL).
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn kill(self) -> Result<()> {
+        for mut child in self.children {
+            child.kill().await?;
+        }
+        Ok(())
+    }
+}
+
 /// Asks the process to end (SIGTERM, for PostgreSQL SIGINT's "fast" is not needed: nobody is connected).
 async fn stop(mut child: Child) -> Result<()> {
     if let Some(pid) = child.id() {

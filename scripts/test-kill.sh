@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# test-kill.sh: the built server is killed (SIGKILL) in the middle of 16 writers' sending, 20 times, on four lanes: nothing
+# acknowledged is lost, nothing repeated on retry, the store is in order each time. More: COMITY_KILLS=200 scripts/test-kill.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+COMITY_STORAGE__LANES=4 target/debug/comity-bench kill --comity target/debug/comity --kills "${COMITY_KILLS:-20}"
