@@ -16,7 +16,7 @@ cat <<END
 
   Comity serves $COMITY_SERVER_NAME on http://127.0.0.1:8008 with its data in $COMITY_DATA_DIR.
 
-  The first user, from another terminal (it asks for a password):
+  The first user, from another terminal (it prints a password):
       COMITY_SERVER_NAME=$COMITY_SERVER_NAME target/quick/comity user add alice --admin
   Then sign in with any Matrix client: homeserver http://127.0.0.1:8008, user alice.
 

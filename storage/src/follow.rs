@@ -59,8 +59,11 @@ impl Follower {
 
     async fn up_to(&mut self, heads: &Heads) -> Result<Vec<Arc<Logged>>, ReadError> {
         let mut found = Vec::new();
+        // Moved for good only once every lane is read: a failure, or a caller that goes away, must
+        // not step over what was read before it.
+        let mut cursor = self.cursor.clone();
         for lane in self.shared.lanes.all() {
-            let (from, to) = (self.cursor.get(lane), heads.get(lane));
+            let (from, to) = (cursor.get(lane), heads.get(lane));
             if from >= to {
                 continue;
             }
@@ -75,9 +78,10 @@ impl Follower {
             } else {
                 commits.last().map_or(to, |last| last.pos)
             };
-            self.cursor = self.cursor.with(lane, reached);
+            cursor = cursor.with(lane, reached);
             found.append(&mut commits);
         }
+        self.cursor = cursor;
         Ok(found)
     }
 

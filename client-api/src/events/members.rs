@@ -5,7 +5,7 @@
 use axum::extract::State;
 use comity_protocol::{
     auth::{MemberContent, Membership},
-    id::OwnedRoomId,
+    id::{OwnedRoomId, UserId},
 };
 use comity_rooms::{Found, RoomError, state::Half};
 use comity_sync::token::Token;
@@ -35,7 +35,7 @@ pub(super) async fn get(
 ) -> Result<Json<Answer>, ApiError> {
     let mut access = Access::of(&api, &user.id, &room_id).await?;
     if let Some(at) = &which.at {
-        go_back(&api, &mut access, at).await?;
+        go_back(&api, &mut access, &user.id, at).await?;
     }
     let is = named(which.membership.as_deref())?;
     let is_not = named(which.not_membership.as_deref())?;
@@ -63,7 +63,7 @@ fn named(membership: Option<&str>) -> Result<Option<Membership>, ApiError> {
 }
 
 /// The state as it was for a sync that gave out the token: where everything stood then, not where the token's place is in the order.
-async fn go_back(api: &Api, access: &mut Access, at: &str) -> Result<(), ApiError> {
+async fn go_back(api: &Api, access: &mut Access, user: &UserId, at: &str) -> Result<(), ApiError> {
     let bad = |_| ApiError::invalid_param("at is no token that the server gave out");
     let heads = match at.parse::<Token>().map_err(bad)? {
         Token::Sync(token) => api.sync.clamp(&token).heads,
@@ -72,6 +72,13 @@ async fn go_back(api: &Api, access: &mut Access, at: &str) -> Result<(), ApiErro
     let reader = access.view.reader().at(heads);
     match api.rooms.view_at(&reader, access.view.room_id()).await {
         Ok(then) => {
+            // The members of a time that the asker could not see are none of theirs (E3).
+            let last: Vec<Found> = then.at(then.seq()).await?.into_iter().collect();
+            if access.view.only_visible(last, user).await?.is_empty() {
+                return Err(ApiError::forbidden(
+                    "The room as it was then is not yours to see",
+                ));
+            }
             if access.left.is_none_or(|left| then.seq() < left) {
                 access.root = then.root();
             }

@@ -15,7 +15,7 @@ use super::{
     Access,
     send::{Answer, send},
 };
-use crate::{Api, ApiError, Json, Path, Query, UserOrGuest};
+use crate::{Api, ApiError, Json, Path, Query, UserOrGuest, notices};
 
 #[derive(Deserialize)]
 pub(super) struct Of {
@@ -63,8 +63,12 @@ pub(super) async fn put(
     Path(of): Path<Of>,
     Json(content): Json<Box<RawValue>>,
 ) -> Result<Json<Answer>, ApiError> {
-    let leaves = of.event_type == "m.room.member" && is_leave(&content);
-    if !leaves {
+    // One's own leave is free to everybody, another's is a kick.
+    let leaves =
+        of.event_type == "m.room.member" && of.state_key == user.id.as_str() && is_leave(&content);
+    if leaves {
+        notices::may_leave(&api, &user.id, &of.room_id).await?;
+    } else {
         user.may_act()?;
     }
     if of.event_type == "m.room.canonical_alias" && of.state_key.is_empty() {

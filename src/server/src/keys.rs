@@ -6,7 +6,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -29,7 +29,11 @@ impl Keys {
     /// What is wrong with which file. A file that can't be read as a key is left alone: with another key this would be another
     /// server to everybody who knows it.
     pub fn open(folder: &Path, runtime: &Runtime) -> Result<Self, String> {
-        fs::create_dir_all(folder)
+        // Nobody else on the machine reads what users write.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
             .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         let random = runtime.random();
         let signing = folder.join("signing.key");

@@ -204,7 +204,8 @@ impl Index {
                         wake: watch::Sender::new(0),
                         loaded: false,
                         rooms: BTreeMap::new(),
-                        own: self.start.clone(),
+                        // What came before may have been missed.
+                        own: rooms.tenant().heads(),
                     };
                     state.users.insert(name.clone(), user);
                 }

@@ -4,10 +4,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members>
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use comity_rooms::num::EventNum;
-use comity_storage::RoomKey;
+use comity_storage::{Pos, RoomKey};
 use parking_lot::Mutex;
 
 /// Devices remembered.
@@ -15,7 +15,9 @@ const DEVICES: usize = 20_000;
 /// Members remembered of one device.
 const MEMBERS: usize = 5_000;
 
-type Device = BTreeSet<(RoomKey, EventNum)>;
+/// By member event, the head of the room's lane in the answer that told it: an answer may get lost, so
+/// it counts once the client has come back from there.
+type Device = BTreeMap<(RoomKey, EventNum), Pos>;
 
 /// See the module.
 #[derive(Default)]
@@ -25,17 +27,19 @@ impl SentMembers {
     /// Forgets what a device was told of a room: it starts from nothing there.
     pub fn forget(&self, user: &str, device: &str, room: RoomKey) {
         if let Some(sent) = self.0.lock().get_mut(&(user.to_owned(), device.to_owned())) {
-            sent.retain(|(of, _)| *of != room);
+            sent.retain(|(of, _), _| *of != room);
         }
     }
 
-    /// Those of the member events that the device has not been told of; now it has.
+    /// Those of the member events that the device has not been told of up to `since`; the answer up to
+    /// `bound` tells it.
     pub fn unsent(
         &self,
         user: &str,
         device: &str,
         room: RoomKey,
         members: Vec<EventNum>,
+        (since, bound): (Option<Pos>, Pos),
     ) -> Vec<EventNum> {
         let mut devices = self.0.lock();
         if devices.len() >= DEVICES {
@@ -47,9 +51,14 @@ impl SentMembers {
         if sent.len() >= MEMBERS {
             sent.clear();
         }
-        members
-            .into_iter()
-            .filter(|num| sent.insert((room, *num)))
-            .collect()
+        let mut tell = |num: &EventNum| {
+            let told = sent.get(&(room, *num)).copied();
+            let known = told.is_some_and(|told| since.is_some_and(|since| told <= since));
+            if !known {
+                sent.insert((room, *num), bound);
+            }
+            !known
+        };
+        members.into_iter().filter(|num| tell(num)).collect()
     }
 }

@@ -20,12 +20,18 @@ use crate::{
     Sync, SyncError,
     answer::{Counts, Events, Invited, Joined, Knocked, Left, State, Summary, Timeline},
     build::{Build, between},
-    filter::{EventFormat, MAX_LIMIT},
+    filter::EventFormat,
     token::PlaceToken,
 };
 
 /// Members who name a room without a name.
 const HEROES: usize = 5;
+/// Events that a sync is mostly behind.
+const NEAR: usize = 16;
+/// Events read in one go for a timeline.
+const PAGE: usize = 32;
+/// Events looked at for a timeline at the most; what is not found among them is a gap.
+const LOOKED_AT: usize = 2_000;
 /// Members looked at to find them.
 const HEROES_LOOKED_AT: usize = 64;
 
@@ -139,9 +145,19 @@ impl RoomSync<'_> {
             return Ok(Left::default());
         };
         let known = self.known_root(&view).await?;
-        let last = view.root_after(&member).await?;
-        let stretch = self.stretch(&view, Some((end, last))).await?;
-        let (state, _) = if self.stood.then == Membership::Join || standing.joined_until.is_some() {
+        // The state is the one in which they left; of what came between that and a later ban, or an
+        // invite declined, they learn nothing (E3).
+        let left = match standing.joined_until {
+            Some(until) => view.at(until).await?.unwrap_or(member),
+            None => member,
+        };
+        let last = view.root_after(&left).await?;
+        let mut stretch = self.stretch(&view, Some((end, last))).await?;
+        if stretch.start > left.place().unwrap_or(stretch.start) {
+            stretch.root = last;
+        }
+        let knows_the_room = self.was_in() || standing.joined_until == Some(standing.since);
+        let (state, _) = if knows_the_room {
             self.state(&view, &stretch, known, last, false).await?
         } else {
             (self.state_of(Events::default()), None)
@@ -226,7 +242,11 @@ impl RoomSync<'_> {
                         .lanes()
                         .of(Home::Room(self.room).slot()),
                 );
-                view.place_at(pos, MAX_LIMIT).await?
+                // Mostly a few events back; otherwise it is searched for.
+                match view.place_at(pos, NEAR).await? {
+                    Some(seq) => Some(seq),
+                    None => Some(view.seq_at(pos).await?),
+                }
             }
             _ => None,
         };
@@ -237,6 +257,7 @@ impl RoomSync<'_> {
             limit: limit.max(1),
         };
         let mut found: Vec<Found> = Vec::new();
+        let mut looked_at = 0;
         let mut limited = false;
         let mut start = end;
         let mut first: Option<Found> = None;
@@ -266,6 +287,12 @@ impl RoomSync<'_> {
                 }
             }
             span.before = last.place();
+            looked_at += span.limit;
+            span.limit = span.limit.max(PAGE);
+            if more && looked_at >= LOOKED_AT {
+                limited = true;
+                break;
+            }
             if limited || !more {
                 break;
             }
@@ -280,9 +307,6 @@ impl RoomSync<'_> {
         // A room joined since the last answer begins with a gap: what was before is history.
         limited |=
             self.build.since.is_some() && self.stood.now == Membership::Join && !self.was_in();
-        // So does what is known to be more than can be looked through.
-        limited |=
-            after.is_none() && self.stood.then == Membership::Join && self.build.since.is_some();
         found.reverse();
         let root = match &first {
             Some(first) => root_before(first)?,
@@ -418,11 +442,15 @@ impl RoomSync<'_> {
             .into_iter()
             .flatten()
             .collect();
-        let unsent = self
-            .sync
-            .0
-            .sent
-            .unsent(user, device, self.room, members.clone());
+        let home = Home::Room(self.room);
+        let lane = self.sync.0.rooms.tenant().lanes().of(home.slot());
+        let since = self.build.since.map(|since| since.get(lane));
+        let bound = self.build.reader.bound(home);
+        let unsent =
+            self.sync
+                .0
+                .sent
+                .unsent(user, device, self.room, members.clone(), (since, bound));
         Ok(if request.filter.room.state.include_redundant_members {
             members
         } else {

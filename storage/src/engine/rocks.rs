@@ -11,7 +11,7 @@
 //! What memtables and block cache hold is read where the caller stands; what may touch the disk,
 //! and what is large, on a bounded pool.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use comity_runtime::{Pool, Runtime};
@@ -336,7 +336,10 @@ fn unknown(error: impl fmt::Display) -> CommitError {
 
 fn open(config: &Config) -> Result<(Db, usize), OpenError> {
     let path = &config.path;
-    std::fs::create_dir_all(path)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
         .map_err(|error| OpenError::Engine(format!("{} can't be made: {error}", path.display())))?;
     let cache = Cache::new_lru_cache(config.block_cache);
     let families = Family::ALL.map(|family| {

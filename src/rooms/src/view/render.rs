@@ -229,14 +229,17 @@ impl RoomView {
             .into_iter()
             .map(|row| row.map(|row| row.value))
             .collect();
-        let mut wanted: BTreeSet<EventNum> =
+        // What was already so when the event came, and who took its content: its reader may know.
+        let mut of_event: BTreeSet<EventNum> =
             replaced.iter().chain(&member).copied().flatten().collect();
-        wanted.extend(
+        of_event.extend(
             found
                 .iter()
                 .filter_map(|one| one.status.redacted_by)
                 .map(EventNum),
         );
+        // What came after it: only what the reader may see (E3).
+        let mut wanted = of_event.clone();
         wanted.extend(
             threads
                 .iter()
@@ -260,10 +263,18 @@ impl RoomView {
             );
         }
         let wanted: Vec<EventNum> = wanted.into_iter().collect();
-        let others = self
-            .load(&wanted)
-            .await?
+        let loaded = self.load(&wanted).await?;
+        let (kept, later): (Vec<Found>, Vec<Found>) = loaded
             .into_iter()
+            .partition(|found| of_event.contains(&found.num));
+        let later = if later.is_empty() {
+            later
+        } else {
+            self.only_visible(later, user).await?
+        };
+        let others = kept
+            .into_iter()
+            .chain(later)
             .map(|found| (found.num, found))
             .collect();
         Ok(Beside {
