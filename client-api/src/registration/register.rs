@@ -49,6 +49,8 @@ pub(super) async fn post(
         Some("guest") => true,
         Some(_) => return Err(ApiError::invalid_param("kind is user or guest")),
     };
+    // Every attempt counts, also to guess a name or a registration token.
+    api.limit(Limit::LoginByAddress, &address)?;
     let new: Register = read(body.clone())?;
     if let Some(username) = new.username.as_deref().filter(|_| !guest) {
         // Before anything is proved: whoever hears it later has solved a riddle in vain.

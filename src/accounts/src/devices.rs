@@ -11,8 +11,7 @@ use crate::{
     attempts::Attempts,
     login::{NewDevice, check_device},
     tables::{
-        Deactivation, Deactivations, Device, Devices, LastSeen, Seen, Sessions, UserKey, UserPart,
-        of_user,
+        Deactivations, Device, Devices, LastSeen, Seen, Sessions, UserKey, UserPart, of_user,
     },
 };
 
@@ -289,15 +288,29 @@ impl Accounts {
             .reader()
             .scan::<Deactivations>(Range::everywhere(|_| {}))
             .await?;
+        // One account that can't leave yet must not keep the others.
+        let mut first = Ok(());
         for (UserKey(user_id), row) in jobs {
-            let Deactivation { erase, .. } = row.value;
-            rooms.leave_all(&user_id, erase).await?;
-            self.forget_room_account_data(&user_id).await?;
-            let lane = self.0.tenant.lane(Home::User(&user_id));
-            let mut batch = lane.batch();
-            batch.delete::<Deactivations>(&UserKey(user_id));
-            lane.commit(batch).await?;
+            let done = self
+                .finish_deactivation(&user_id, row.value.erase, rooms)
+                .await;
+            first = first.and(done);
         }
+        first
+    }
+
+    async fn finish_deactivation(
+        &self,
+        user_id: &str,
+        erase: bool,
+        rooms: &dyn LeaveRooms,
+    ) -> Result<(), AccountError> {
+        rooms.leave_all(user_id, erase).await?;
+        self.forget_room_account_data(user_id).await?;
+        let lane = self.0.tenant.lane(Home::User(user_id));
+        let mut batch = lane.batch();
+        batch.delete::<Deactivations>(&UserKey(user_id.to_owned()));
+        lane.commit(batch).await?;
         Ok(())
     }
 }

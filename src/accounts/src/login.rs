@@ -67,8 +67,14 @@ impl Accounts {
         device: NewDevice,
     ) -> Result<Issued, AccountError> {
         self.0.limits.take(Limit::LoginByAddress, address)?;
+        let known = match self.local_user_id(name) {
+            Some(user_id) => self.user(&user_id).await?,
+            None => None,
+        };
         let user_id = self.checked_password(name, password).await?;
-        self.login(&user_id, device).await
+        // A hash takes its time: what was proved must still be the password when the session begins.
+        let proof = known.and_then(|user| user.password);
+        self.start_session(&user_id, device, proof).await
     }
 
     /// The id of the user with this name and password; failures count against the account.
@@ -96,6 +102,16 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::Deactivated`], [`AccountError::InvalidParam`] for a device that can't be; the store's.
     pub async fn login(&self, user_id: &str, device: NewDevice) -> Result<Issued, AccountError> {
+        self.start_session(user_id, device, None).await
+    }
+
+    /// Begins a session, if the password hash that was `proved` is still the user's.
+    async fn start_session(
+        &self,
+        user_id: &str,
+        device: NewDevice,
+        proved: Option<String>,
+    ) -> Result<Issued, AccountError> {
         check_device(&device)?;
         let device_id = match &device.device_id {
             Some(id) if !id.is_empty() => id.clone(),
@@ -120,6 +136,9 @@ impl Accounts {
                 async { Ok(reader.get::<Devices>(&key).await?) },
                 async { Ok(reader.get::<Sessions>(&key).await?) },
             )?;
+            if proved.is_some() && user.value.password != proved {
+                return Err(AccountError::WrongCredentials);
+            }
             let mut batch = lane.batch();
             // An account that is deactivated meanwhile must not gain a session.
             batch.expect::<Users>(&user_key, Expect::At(user.pos));

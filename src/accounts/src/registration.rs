@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use comity_storage::{Expect, Home, Range};
+use comity_storage::{CommitError, Expect, Home, Range};
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use sha1::Sha1;
@@ -130,10 +130,15 @@ impl Accounts {
         let Some(token) = &new.token else {
             return self.insert(user_id, user, new.device).await;
         };
-        // Spent first and given back on failure: a crash in between may waste a use, never grant one too many (G21).
+        // Spent first and given back on failure: a crash in between may waste a use, never grant one too many (G21); so does an
+        // outcome that is not known.
         self.spend_token(token).await?;
         let registered = self.insert(user_id, user, new.device).await;
-        if registered.is_err() {
+        let unknown = matches!(
+            &registered,
+            Err(AccountError::Commit(CommitError::Unknown(_)))
+        );
+        if registered.is_err() && !unknown {
             self.change_token(token, |row| row.uses = row.uses.saturating_sub(1))
                 .await?;
         }
@@ -184,7 +189,7 @@ impl Accounts {
         };
         match lane.commit(batch).await {
             Ok(_) => Ok(Registered { user_id, issued }),
-            Err(comity_storage::CommitError::Conflict(_)) => Err(AccountError::UserInUse),
+            Err(CommitError::Conflict(_)) => Err(AccountError::UserInUse),
             Err(error) => Err(error.into()),
         }
     }
@@ -305,7 +310,7 @@ impl Accounts {
             .put::<RegistrationTokens>(&key, &row);
         match lane.commit(batch).await {
             Ok(_) => Ok(key.0),
-            Err(comity_storage::CommitError::Conflict(_)) => Err(AccountError::InvalidParam(
+            Err(CommitError::Conflict(_)) => Err(AccountError::InvalidParam(
                 "There is such a registration token.",
             )),
             Err(error) => Err(error.into()),

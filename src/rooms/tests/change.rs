@@ -137,3 +137,41 @@ async fn a_room_of_every_version_lives_through_a_restart() {
         }
     }
 }
+
+/// R3.4, R12.3: redacted state is in no summary any more.
+#[tokio::test(start_paused = true)]
+async fn a_redacted_name_leaves_the_summary() {
+    let alice: &UserId = "@alice:localhost".try_into().unwrap();
+    let rooms = open(&Memory::new(), 4, 1).await;
+    let create = to_raw_value(&json!({ "room_version": "12" })).unwrap();
+    let mut change = rooms
+        .create_event(RoomVersion::V12, alice, create)
+        .await
+        .unwrap();
+    let join = Intent::state(
+        alice,
+        "m.room.member",
+        alice.as_str(),
+        &json!({ "membership": "join" }),
+    );
+    change.add(join, None).await.unwrap();
+    let name = Intent::state(alice, "m.room.name", "", &json!({ "name": "a slur" }));
+    let name = change.add(name, None).await.unwrap();
+    let room_id = change.room_id().unwrap().to_owned();
+    change.commit().await.unwrap();
+    assert_eq!(
+        rooms.summary(&room_id).await.unwrap().name.as_deref(),
+        Some("a slur")
+    );
+
+    let mut change = rooms.change(&room_id).await.unwrap();
+    let mut redaction = Intent::message(
+        alice,
+        "m.room.redaction",
+        &json!({ "redacts": name.event_id }),
+    );
+    redaction.redacts = Some(name.event_id);
+    change.add(redaction, None).await.unwrap();
+    change.commit().await.unwrap();
+    assert_eq!(rooms.summary(&room_id).await.unwrap().name, None);
+}

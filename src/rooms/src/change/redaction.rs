@@ -81,13 +81,44 @@ impl Change {
         }
         status.redacted_by = Some(redaction.num.0);
         self.unrelate(&event, &status).await?;
+        let redacted = event.redact();
+        self.forget_state(num, &redacted).await?;
         let body = Body {
             generation: Generation::Redacted,
-            json: event.redact().json().to_owned(),
+            json: redacted.json().to_owned(),
         };
         self.batch
             .put::<tables::Bodies>(&at, &body)
             .put::<tables::Statuses>(&at, &status);
+        Ok(())
+    }
+
+    /// What was kept of a state event that is being redacted goes too: the summary's copy, where the
+    /// event is the current one of its key, and what the rules read of it.
+    async fn forget_state(&mut self, num: EventNum, redacted: &Event) -> Result<(), RoomError> {
+        let Some(state_key) = redacted.state_key() else {
+            return Ok(());
+        };
+        let Some(key) = self.key(redacted.event_type(), state_key).await? else {
+            return Ok(());
+        };
+        let live = self.live()?;
+        let trie = self
+            .rooms
+            .trie(live.room, live.reader(), live.pending.clone());
+        if trie.get(live.root, key).await?.present() != Some(num) {
+            return Ok(());
+        }
+        let live = self.live_mut()?;
+        live.facts.remove(&key);
+        let before = live.summary.clone();
+        live.summary
+            .set(redacted.event_type(), state_key, Some(redacted));
+        if live.summary != before {
+            let (room, summary) = (live.room, live.summary.clone());
+            self.batch
+                .put::<tables::Summaries>(&tables::InRoom { room }, &summary);
+        }
         Ok(())
     }
 
