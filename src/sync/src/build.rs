@@ -77,7 +77,7 @@ impl Sync {
             .values()
             .flat_map(|joined| joined.newcomers.iter().cloned())
             .collect();
-        answer.presence = self.presence(request, known, &new, &newcomers);
+        answer.presence = self.presence(request, known, &new, &newcomers).await?;
         Ok(answer)
     }
 

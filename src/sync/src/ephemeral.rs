@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_accounts::presence::Seen;
+use comity_protocol::id::UserId;
 use comity_rooms::{ReadReceipt, RoomView};
 use comity_storage::Home;
 use serde_json::{Value, json, value::RawValue};
@@ -38,15 +39,21 @@ impl Sync {
 
     /// The presence of those who share a room with the user, where it changed; of everybody in the
     /// rooms that are `new` to them, and of the `newcomers` to their rooms.
-    pub(crate) fn presence(
+    pub(crate) async fn presence(
         &self,
         request: &Request,
         known: Option<Ephemeral>,
         new: &BTreeSet<comity_storage::RoomKey>,
         newcomers: &[String],
-    ) -> Events {
+    ) -> Result<Events, SyncError> {
         let presence = self.0.accounts.presence();
         let (changed, _) = presence.since(known.map_or(0, |known| known.presence));
+        // Whose rooms aren't known yet would seem to share none, and be told of never.
+        for (user, _) in &changed {
+            if let Ok(user) = <&UserId>::try_from(user.as_str()) {
+                self.0.index.user(&self.0.rooms, user).await?;
+            }
+        }
         let mut told: BTreeMap<String, Seen> = changed
             .into_iter()
             .filter(|(user, _)| self.0.index.share(&request.user, user))
@@ -62,11 +69,10 @@ impl Sync {
         let wanted = told
             .into_iter()
             .filter(|(user, _)| filter.wants_type("m.presence") && filter.wants_sender(user));
-        Events {
-            events: wanted
-                .filter_map(|(user, seen)| raw(&presence_event(&user, &seen)))
-                .collect(),
-        }
+        let events = wanted.filter_map(|(user, seen)| raw(&presence_event(&user, &seen)));
+        Ok(Events {
+            events: events.collect(),
+        })
     }
 }
 
