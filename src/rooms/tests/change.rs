@@ -9,8 +9,10 @@
 
 use std::sync::Arc;
 
-use comity_protocol::{id::UserId, room_version::RoomVersion, sign::SigningKey};
-use comity_rooms::{Config, Intent, RoomError, Rooms, Transaction, tables};
+use comity_protocol::{
+    client_event::ClientFormat, id::UserId, room_version::RoomVersion, sign::SigningKey,
+};
+use comity_rooms::{Config, Intent, RoomError, Rooms, Transaction, Viewer, tables};
 use comity_runtime::Runtime;
 use comity_storage::{Engine, Lanes, Options, RoomKey, Store, TenantId, engine::Memory};
 use serde_json::{json, value::to_raw_value};
@@ -174,4 +176,59 @@ async fn a_redacted_name_leaves_the_summary() {
     change.add(redaction, None).await.unwrap();
     change.commit().await.unwrap();
     assert_eq!(rooms.summary(&room_id).await.unwrap().name, None);
+}
+
+/// E3: what is bundled with an event came after it, and is shown to those who may see that too.
+#[tokio::test(start_paused = true)]
+async fn an_edit_after_a_kick_is_not_bundled_for_the_kicked() {
+    let alice: &UserId = "@alice:localhost".try_into().unwrap();
+    let bob: &UserId = "@bob:localhost".try_into().unwrap();
+    let rooms = open(&Memory::new(), 4, 1).await;
+    let create = to_raw_value(&json!({ "room_version": "12" })).unwrap();
+    let mut change = rooms
+        .create_event(RoomVersion::V12, alice, create)
+        .await
+        .unwrap();
+    let member = |membership: &str| json!({ "membership": membership });
+    let text = |body: &str| json!({ "msgtype": "m.text", "body": body });
+    for intent in [
+        Intent::state(alice, "m.room.member", alice.as_str(), &member("join")),
+        Intent::state(
+            alice,
+            "m.room.join_rules",
+            "",
+            &json!({ "join_rule": "public" }),
+        ),
+        Intent::state(bob, "m.room.member", bob.as_str(), &member("join")),
+    ] {
+        change.add(intent, None).await.unwrap();
+    }
+    let message = Intent::message(alice, "m.room.message", &text("before"));
+    let message = change.add(message, None).await.unwrap();
+    let kick = Intent::state(alice, "m.room.member", bob.as_str(), &member("leave"));
+    change.add(kick, None).await.unwrap();
+    let room_id = change.room_id().unwrap().to_owned();
+    change.commit().await.unwrap();
+    let mut edit = text("* after");
+    edit["m.new_content"] = text("after");
+    edit["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": message.event_id });
+    let mut change = rooms.change(&room_id).await.unwrap();
+    let edit = Intent::message(alice, "m.room.message", &edit);
+    change.add(edit, None).await.unwrap();
+    change.commit().await.unwrap();
+
+    let view = rooms.view(&room_id).await.unwrap();
+    let found = view.event(&message.event_id).await.unwrap().unwrap();
+    for (user, sees) in [(alice, true), (bob, false)] {
+        let viewer = Viewer { user, device: None };
+        let shown = view
+            .render(
+                std::slice::from_ref(&found),
+                viewer,
+                ClientFormat::WithRoomId,
+            )
+            .await
+            .unwrap();
+        assert_eq!(shown[0].get().contains("m.replace"), sees, "{user}");
+    }
 }
