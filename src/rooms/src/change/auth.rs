@@ -13,7 +13,6 @@ use crate::{
     live::{Fact, Judged},
     num::{EventNum, StateKeyNum},
     state::{Lookup, Root},
-    tables::{self, RoomNum},
 };
 
 impl Change {
@@ -140,32 +139,12 @@ impl Change {
         let Some(state_key) = &intent.state_key else {
             return Ok(None);
         };
-        let Some(key) = self.key(&intent.event_type, state_key).await? else {
+        // What this change has placed is no repetition.
+        let current = self.current(&intent.event_type, state_key).await?;
+        let Some((num, header, status)) = current else {
             return Ok(None);
         };
-        let Some(num) = self
-            .lookup(self.live()?.root, &[Some(key)])
-            .await?
-            .pop()
-            .flatten()
-        else {
-            return Ok(None);
-        };
-        let live = self.live()?;
-        let at = RoomNum {
-            room: live.room,
-            num: num.0,
-        };
-        let reader = live.reader();
-        let (header, status) = futures_util::try_join!(
-            reader.get::<tables::Headers>(&at),
-            reader.get::<tables::Statuses>(&at)
-        )?;
-        // What this change has placed is not in the rows yet, and is no repetition.
-        let (Some(header), Some(status)) = (header, status) else {
-            return Ok(None);
-        };
-        if header.value.sender != intent.sender.as_str() {
+        if header.sender != intent.sender.as_str() {
             return Ok(None);
         }
         let event = self.event(num).await?;
@@ -174,7 +153,7 @@ impl Change {
             return Ok(None);
         }
         let event_id: OwnedEventId = event.event_id().to_owned();
-        Ok(status.value.place.map(|(seq, _)| Placed { event_id, seq }))
+        Ok(status.place.map(|(seq, _)| Placed { event_id, seq }))
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Change, Placed};
 use crate::{
     error::RoomError,
     event::read_id,
-    num::StateKeyNum,
+    num::{EventNum, StateKeyNum},
     rooms::Rooms,
     state::Half,
     tables::{self, RoomNum},
@@ -113,12 +113,13 @@ impl Change {
         }
     }
 
-    /// Where the event under a key of the state before this change stands.
-    pub(crate) async fn standing(
+    /// The event under a key of the current state, as its rows have it: none for one that this change
+    /// has placed.
+    pub(super) async fn current(
         &mut self,
         event_type: &str,
         state_key: &str,
-    ) -> Result<Option<Placed>, RoomError> {
+    ) -> Result<Option<(EventNum, tables::Header, tables::Status)>, RoomError> {
         let key = self.key(event_type, state_key).await?;
         let Some(num) = self
             .lookup(self.live()?.root, &[key])
@@ -141,8 +142,20 @@ impl Change {
         let (Some(header), Some(status)) = (header, status) else {
             return Ok(None);
         };
-        let event_id = read_id(&header.value.event_id)?;
-        Ok(status.value.place.map(|(seq, _)| Placed { event_id, seq }))
+        Ok(Some((num, header.value, status.value)))
+    }
+
+    /// Where the event under a key of the state before this change stands.
+    pub(crate) async fn standing(
+        &mut self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Placed>, RoomError> {
+        let Some((_, header, status)) = self.current(event_type, state_key).await? else {
+            return Ok(None);
+        };
+        let event_id = read_id(&header.event_id)?;
+        Ok(status.place.map(|(seq, _)| Placed { event_id, seq }))
     }
 
     /// A joined user of this server who may invite, if there is one: those with a power of their
