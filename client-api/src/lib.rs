@@ -54,7 +54,6 @@ mod devices;
 mod directory;
 mod discovery;
 mod ephemeral;
-mod error;
 mod events;
 mod membership;
 mod named_room;
@@ -69,14 +68,14 @@ mod request;
 mod routes;
 mod session;
 mod spaces;
-mod summary;
 mod sync;
 mod uia;
 mod user_directory;
 
 pub use api::{Api, Capabilities, Settings, Support};
-pub use error::ApiError;
+pub use comity_web::ApiError;
 pub use routes::router;
 
-pub(crate) use request::{Address, Json, Path, Query, SigningOut, User, UserOrGuest, read};
+pub(crate) use comity_web::{Json, Path, Query, read};
+pub(crate) use request::{Address, SigningOut, User, UserOrGuest};
 pub(crate) use routes::Routes;

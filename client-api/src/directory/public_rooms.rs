@@ -6,9 +6,10 @@
 use axum::extract::State;
 use comity_accounts::Limit;
 use comity_rooms::{DirectoryFilter, RoomError};
+use comity_web::PublicRoom;
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, Api, ApiError, Json, Query, User, summary::PublicRoom};
+use crate::{Address, Api, ApiError, Json, Query, User};
 
 /// Rooms on a page where the client doesn't say.
 const PAGE: usize = 100;

@@ -4,12 +4,12 @@
 
 use axum::extract::State;
 use comity_accounts::Limit;
-use comity_protocol::{event::Event, id::OwnedRoomId};
-use comity_rooms::{Hierarchy, HierarchyRoom};
+use comity_protocol::id::OwnedRoomId;
+use comity_rooms::Hierarchy;
+use comity_web::SpaceRoom;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::{Api, ApiError, Json, Path, Query, User, summary::RoomSummary};
+use crate::{Api, ApiError, Json, Path, Query, User};
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -21,26 +21,9 @@ pub(super) struct Asked {
 
 #[derive(Serialize)]
 pub(super) struct Answer {
-    rooms: Vec<Room>,
+    rooms: Vec<SpaceRoom>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_batch: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Room {
-    #[serde(flatten)]
-    summary: RoomSummary,
-    children_state: Vec<Child>,
-}
-
-#[derive(Serialize)]
-struct Child {
-    #[serde(rename = "type")]
-    event_type: String,
-    state_key: String,
-    sender: String,
-    content: Box<RawValue>,
-    origin_server_ts: i64,
 }
 
 pub(super) async fn get(
@@ -61,28 +44,7 @@ pub(super) async fn get(
     };
     let page = api.rooms.hierarchy(&user.id, &room_id, &request).await?;
     Ok(Json(Answer {
-        rooms: page.rooms.into_iter().map(Room::from).collect(),
+        rooms: page.rooms.into_iter().map(SpaceRoom::from).collect(),
         next_batch: page.next,
     }))
-}
-
-impl From<HierarchyRoom> for Room {
-    fn from(room: HierarchyRoom) -> Self {
-        Self {
-            summary: room.summary.into(),
-            children_state: room.children.iter().map(Child::from).collect(),
-        }
-    }
-}
-
-impl From<&Event> for Child {
-    fn from(event: &Event) -> Self {
-        Self {
-            event_type: event.event_type().to_owned(),
-            state_key: event.state_key().unwrap_or_default().to_owned(),
-            sender: event.sender().to_string(),
-            content: event.content().to_owned(),
-            origin_server_ts: event.origin_server_ts(),
-        }
-    }
 }

@@ -7,7 +7,9 @@ use comity_protocol::auth::Membership;
 use comity_rooms::RoomError;
 use serde::Serialize;
 
-use crate::{Api, ApiError, Json, Path, User, named_room::named_room, summary::RoomSummary};
+use comity_web::RoomSummary;
+
+use crate::{Api, ApiError, Json, Path, User, named_room::named_room};
 
 #[derive(Serialize)]
 pub(super) struct Answer {

@@ -23,10 +23,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         "sync",
         &["accounts", "protocol", "rooms", "runtime", "storage"],
     ),
+    ("web", &["accounts", "protocol", "rooms", "sync"]),
     (
         "client-api",
         &[
-            "accounts", "protocol", "rooms", "runtime", "storage", "sync",
+            "accounts", "protocol", "rooms", "runtime", "storage", "sync", "web",
         ],
     ),
     (

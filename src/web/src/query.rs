@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::ApiError;
 
 /// The query's parameters as a struct; those it doesn't name are ignored. A value that can't be is 400 `M_INVALID_PARAM`.
-pub(crate) struct Query<T>(pub T);
+pub struct Query<T>(pub T);
 
 impl<T, S> FromRequestParts<S> for Query<T>
 where

@@ -1,12 +1,16 @@
 //! What lists, previews and spaces show of a room.
 
-use comity_protocol::id::{RoomAliasId, RoomId};
-use comity_rooms::tables::Summary;
+use comity_protocol::{
+    event::Event,
+    id::{RoomAliasId, RoomId},
+};
+use comity_rooms::{HierarchyRoom, tables::Summary};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 /// A room of the directory: `PublishedRoomsChunk`.
 #[derive(Serialize)]
-pub(crate) struct PublicRoom {
+pub struct PublicRoom {
     room_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -46,7 +50,7 @@ impl From<Summary> for PublicRoom {
 
 /// A room in a preview or a space: `RoomSummary`.
 #[derive(Serialize)]
-pub(crate) struct RoomSummary {
+pub struct RoomSummary {
     #[serde(flatten)]
     room: PublicRoom,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -66,6 +70,45 @@ impl From<Summary> for RoomSummary {
             encryption: room.encryption.take(),
             room_version: room.version.as_str(),
             room: room.into(),
+        }
+    }
+}
+
+/// A room of a space's tree: `SpaceHierarchyRoomsChunk`, with the children it names.
+#[derive(Serialize)]
+pub struct SpaceRoom {
+    #[serde(flatten)]
+    summary: RoomSummary,
+    children_state: Vec<Child>,
+}
+
+#[derive(Serialize)]
+struct Child {
+    #[serde(rename = "type")]
+    event_type: String,
+    state_key: String,
+    sender: String,
+    content: Box<RawValue>,
+    origin_server_ts: i64,
+}
+
+impl From<HierarchyRoom> for SpaceRoom {
+    fn from(room: HierarchyRoom) -> Self {
+        Self {
+            summary: room.summary.into(),
+            children_state: room.children.iter().map(Child::from).collect(),
+        }
+    }
+}
+
+impl From<&Event> for Child {
+    fn from(event: &Event) -> Self {
+        Self {
+            event_type: event.event_type().to_owned(),
+            state_key: event.state_key().unwrap_or_default().to_owned(),
+            sender: event.sender().to_string(),
+            content: event.content().to_owned(),
+            origin_server_ts: event.origin_server_ts(),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::ApiError;
 
 /// The path's parameters, decoded and parsed: one, or a tuple of them in order. One that can't be is 400 `M_INVALID_PARAM`.
-pub(crate) struct Path<T>(pub T);
+pub struct Path<T>(pub T);
 
 impl<T, S> FromRequestParts<S> for Path<T>
 where

@@ -26,7 +26,7 @@ struct Refusal {
 
 impl ApiError {
     /// The standard error.
-    pub(crate) fn new(
+    pub fn new(
         status: StatusCode,
         errcode: &'static str,
         error: impl Into<Cow<'static, str>>,
@@ -37,7 +37,7 @@ impl ApiError {
     }
 
     /// An error without the standard keys, such as the challenge of user-interactive authentication.
-    pub(crate) fn plain(status: StatusCode) -> Self {
+    pub fn plain(status: StatusCode) -> Self {
         Self(Box::new(Refusal {
             status,
             body: Map::new(),
@@ -45,53 +45,53 @@ impl ApiError {
     }
 
     /// With another key in its body.
-    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.0.body.insert(key.to_owned(), value.into());
         self
     }
 
     /// 403 `M_FORBIDDEN`.
-    pub(crate) fn forbidden(error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn forbidden(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "M_FORBIDDEN", error)
     }
 
     /// 404 `M_NOT_FOUND`.
-    pub(crate) fn not_found(error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn not_found(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "M_NOT_FOUND", error)
     }
 
     /// 400 with a code of its own.
-    pub(crate) fn bad(errcode: &'static str, error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn bad(errcode: &'static str, error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, errcode, error)
     }
 
     /// 400 `M_INVALID_PARAM`.
-    pub(crate) fn invalid_param(error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn invalid_param(error: impl Into<Cow<'static, str>>) -> Self {
         Self::bad("M_INVALID_PARAM", error)
     }
 
     /// 400 `M_MISSING_PARAM`.
-    pub(crate) fn missing_param(error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn missing_param(error: impl Into<Cow<'static, str>>) -> Self {
         Self::bad("M_MISSING_PARAM", error)
     }
 
     /// 400 `M_BAD_JSON`: JSON, but not what is asked for.
-    pub(crate) fn bad_json(error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn bad_json(error: impl Into<Cow<'static, str>>) -> Self {
         Self::bad("M_BAD_JSON", error)
     }
 
     /// `M_UNRECOGNIZED`: 404 for paths we don't have, 405 for methods.
-    pub(crate) fn unrecognized(status: StatusCode) -> Self {
+    pub fn unrecognized(status: StatusCode) -> Self {
         Self::new(status, "M_UNRECOGNIZED", "Unrecognized request")
     }
 
     /// 413 `M_TOO_LARGE`.
-    pub(crate) fn too_large(error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn too_large(error: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error)
     }
 
     /// 500: a fault of ours. The operator finds the cause in the log, under the request's id; the client learns nothing of it.
-    pub(crate) fn internal(cause: impl fmt::Display) -> Self {
+    pub fn internal(cause: impl fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -112,12 +112,12 @@ impl ApiError {
     }
 
     /// Whether this is its status.
-    pub(crate) fn is(&self, status: StatusCode) -> bool {
+    pub fn is(&self, status: StatusCode) -> bool {
         self.0.status == status
     }
 
     /// With another status: where an endpoint documents its own for what is elsewhere told by the common one.
-    pub(crate) fn status(mut self, status: StatusCode) -> Self {
+    pub fn status(mut self, status: StatusCode) -> Self {
         self.0.status = status;
         self
     }

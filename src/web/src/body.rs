@@ -19,7 +19,7 @@ const MAX_BODY: usize = 1 << 20;
 /// A JSON object, in a request or in an answer. Whatever the content type says, and as older clients do, an absent body is `{}`.
 ///
 /// Bytes that are no JSON are 400 `M_NOT_JSON`; JSON that is no object, or not the one asked for, is 400 `M_BAD_JSON`.
-pub(crate) struct Json<T>(pub T);
+pub struct Json<T>(pub T);
 
 impl<T, S> FromRequest<S> for Json<T>
 where
@@ -29,13 +29,17 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let bytes = bytes(request.into_body()).await?;
+        let bytes = bytes(request.into_body(), MAX_BODY).await?;
         parse(&bytes).map(Self)
     }
 }
 
-async fn bytes(body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(body, MAX_BODY).collect().await {
+/// The bytes of a body, `most` of them.
+///
+/// # Errors
+/// 413 `M_TOO_LARGE`; 400 `M_NOT_JSON` if it doesn't arrive.
+pub async fn bytes(body: Body, most: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(ApiError::too_large("The request's body is too large"))
@@ -48,7 +52,11 @@ fn not_json() -> ApiError {
     ApiError::bad("M_NOT_JSON", "The request's body is not JSON")
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+/// A body's object. No bytes are an empty one.
+///
+/// # Errors
+/// 400 `M_NOT_JSON` or `M_BAD_JSON`.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // The parser doesn't look at the encoding of what it skips.
     let text = str::from_utf8(bytes).map_err(|_| not_json())?.trim_ascii();
     let text = if text.is_empty() { "{}" } else { text };
@@ -66,7 +74,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 /// Reads a value that was taken out of a body.
-pub(crate) fn read<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, ApiError> {
+///
+/// # Errors
+/// 400 `M_BAD_JSON`.
+pub fn read<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, ApiError> {
     serde_json::from_value(Value::Object(object)).map_err(|error| unfit(&error))
 }
 
