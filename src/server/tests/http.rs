@@ -20,7 +20,7 @@ use axum::{
     routing::{get, post},
 };
 use comity_runtime::Runtime;
-use comity_server::http::{Lifecycle, Limits, Listener, Phase, serve};
+use comity_server::http::{Lifecycle, Limits, Listener, Phase, Proxies, serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -83,6 +83,7 @@ async fn starting(limits: Limits) -> Server {
         vec![listener],
         router,
         limits,
+        Proxies::default(),
         lifecycle.clone(),
         runtime,
     ));
@@ -187,24 +188,49 @@ async fn hostile_heads_are_refused_and_the_connection_closed() {
     assert_eq!(status(&server.get("/hello").await), "200");
 }
 
-/// G4: of two ways to tell a length the chunks count, and nothing behind them is taken for a request: a proxy that
-/// believed the other length smuggles nothing ([RFC 9112, 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)).
+/// G4: a length told twice, in whichever way and order, and however the bytes are cut, is refused, and nothing behind it is
+/// taken for a request: a proxy that believed the other length smuggles nothing
+/// ([RFC 9112, 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)).
 #[tokio::test]
-async fn two_lengths_smuggle_no_request() {
+async fn g4_two_lengths_are_refused_and_smuggle_no_request() {
     let server = start(limits()).await;
+    let before = "POST /length HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     for headers in [
         "content-length: 5\r\ntransfer-encoding: chunked\r\n",
         "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        "Content-Length: 5\r\nx: y\r\ncontent-length: 5\r\n",
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "content-length: 5, 5\r\n",
     ] {
-        let request = format!(
+        let ambiguous = format!(
             "POST /length HTTP/1.1\r\nhost: a\r\n{headers}\r\n0\r\n\r\nGET /hello HTTP/1.1\r\nhost: a\r\n\r\n"
         );
-        let answer = server.exchange(request.as_bytes()).await;
-        assert!(
-            status(&answer) == "200" && answer.ends_with("\r\n\r\n0"),
-            "{answer}"
-        );
+        let answer = server.exchange(ambiguous.as_bytes()).await;
+        assert_eq!(status(&answer), "400", "{headers}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+        // As the second request of a connection, sent at once or a few bytes at a time.
+        for piece in [1_000, 10] {
+            let mut stream = server.connect().await;
+            for piece in format!("{before}{ambiguous}").as_bytes().chunks(piece) {
+                if stream.write_all(piece).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            let answer = read_to_close(&mut stream).await;
+            assert_eq!(status(&answer), "200", "{headers}: {answer}");
+            let second = answer.rfind("HTTP/1.1").unwrap();
+            assert_eq!(status(&answer[second..]), "400", "{headers}: {answer}");
+            assert!(!answer.contains("hello"), "{headers}: {answer}");
+        }
     }
+    // Many requests behind one another, each with one length, are each answered.
+    let plain = "POST /length HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    let last = "GET /hello HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answer = server
+        .exchange(format!("{before}{plain}{before}{plain}{last}").as_bytes())
+        .await;
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 5, "{answer}");
 }
 
 /// G1: an endless chunked body is cut at the limit.

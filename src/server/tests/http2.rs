@@ -1,4 +1,4 @@
-//! HTTP/2 under TLS, frame by frame: floods end in GOAWAY (threat G5), good streams are answered.
+//! HTTP/2 under TLS, frame by frame: floods end in GOAWAY (threat G5), the silent are closed in time, good streams are answered.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@
     reason = "these tests are the clients on the other side"
 )]
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,12 +19,12 @@ use axum::{
     routing::{get, post},
 };
 use comity_runtime::Runtime;
-use comity_server::http::{Lifecycle, Limits, Listener, Tls, serve};
+use comity_server::http::{Lifecycle, Limits, Listener, Proxies, Tls, serve};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -59,7 +59,13 @@ fn head(method: u8, path: &str) -> Vec<u8> {
 const GET: u8 = 0x82;
 const POST: u8 = 0x83;
 
-async fn connect() -> TlsStream<TcpStream> {
+/// A running server, and how to trust it.
+struct Server {
+    address: SocketAddr,
+    client: TlsConnector,
+}
+
+fn start(limits: Limits) -> Server {
     let folder = tempfile::tempdir().unwrap();
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -76,14 +82,11 @@ async fn connect() -> TlsStream<TcpStream> {
     let router = Router::new()
         .route("/hello", get(async || "hello"))
         .route("/length", post(async |body: Bytes| body.len().to_string()));
-    let limits = Limits {
-        body_gap: Duration::from_secs(2),
-        ..Limits::default()
-    };
     tokio::spawn(serve(
         vec![listener],
         router,
         limits,
+        Proxies::default(),
         Lifecycle::default(),
         Runtime::system(),
     ));
@@ -97,18 +100,38 @@ async fn connect() -> TlsStream<TcpStream> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap();
-    stream
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .await
-        .unwrap();
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
-    stream
+    let client = TlsConnector::from(Arc::new(config));
+    Server { address, client }
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn handshake(&self) -> TlsStream<TcpStream> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = self.connect().await;
+        self.client.connect(name, stream).await.unwrap()
+    }
+
+    /// A connection that speaks HTTP/2.
+    async fn speak(&self) -> TlsStream<TcpStream> {
+        let mut stream = self.handshake().await;
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        stream
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        body_gap: Duration::from_secs(2),
+        ..Limits::default()
+    }
 }
 
 /// Frames as they come, until one of `kind` or the end.
@@ -127,7 +150,7 @@ async fn read_until(stream: &mut (impl AsyncReadExt + Unpin), kind: u8) -> Optio
 
 #[tokio::test]
 async fn a_stream_is_answered() {
-    let mut stream = connect().await;
+    let mut stream = start(limits()).speak().await;
     let request = frame(HEADERS, END_STREAM | END_HEADERS, 1, &head(GET, "/hello"));
     stream.write_all(&request).await.unwrap();
     assert_eq!(read_until(&mut stream, DATA).await.unwrap(), b"hello");
@@ -135,7 +158,7 @@ async fn a_stream_is_answered() {
 
 /// G5: reset floods (CVE-2023-44487), CONTINUATION without end, empty DATA without end, PINGs nobody reads.
 #[tokio::test]
-async fn floods_end_in_goaway() {
+async fn g5_floods_end_in_goaway() {
     let resets: Vec<u8> = (0..2_000_u32)
         .flat_map(|number| {
             let id = 2 * number + 1;
@@ -159,7 +182,7 @@ async fn floods_end_in_goaway() {
         ("continuations", continuations),
         ("empty data", empty),
     ] {
-        let stream = connect().await;
+        let stream = start(limits()).speak().await;
         let (mut read, mut write) = tokio::io::split(stream);
         let writing = tokio::spawn(async move {
             let _ = write.write_all(&flood).await;
@@ -172,5 +195,77 @@ async fn floods_end_in_goaway() {
             assert_ne!(goaway[4..8], [0; 4], "{name}: a GOAWAY without an error");
         } // else: the reset that follows the GOAWAY came first
         writing.abort();
+    }
+}
+
+/// How long until the server closes it.
+async fn closed_after(mut stream: impl AsyncReadExt + Unpin) -> Duration {
+    let began = Instant::now();
+    let mut read = [0; 1_024];
+    let closing = async { while stream.read(&mut read).await.is_ok_and(|n| n > 0) {} };
+    timeout(Duration::from_secs(10), closing)
+        .await
+        .expect("the server closes the connection");
+    began.elapsed()
+}
+
+/// The deadline of the first head runs from the connection's first moment, whatever it says meanwhile: nothing, half a
+/// handshake, a handshake alone, HTTP/2 without a request, PINGs, a head without an end. It is shorter when places are few.
+#[tokio::test]
+async fn the_first_head_is_due_under_tls_and_http2_too() {
+    let (patient, crowded) = (Duration::from_millis(800), Duration::from_millis(200));
+    let limits = |connections| Limits {
+        connections,
+        head: patient,
+        head_when_crowded: crowded,
+        idle: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    for (connections, least, most) in [
+        (1_000, patient / 2, Duration::from_secs(8)),
+        (8, Duration::ZERO, patient),
+    ] {
+        let server = start(limits(connections));
+        // Seven of eight places are taken while these go on.
+        let mut holding = Vec::new();
+        for _ in 0..7 {
+            let mut stream = server.speak().await;
+            let request = frame(HEADERS, END_HEADERS, 1, &head(POST, "/length"));
+            stream.write_all(&request).await.unwrap();
+            // The request was taken in.
+            let ping = frame(PING, 0, 0, &[0; 8]);
+            stream.write_all(&ping).await.unwrap();
+            read_until(&mut stream, PING).await.unwrap();
+            holding.push(stream);
+        }
+        let mut half = server.connect().await;
+        half.write_all(&[22, 3, 1, 1, 0, 1]).await.unwrap();
+        let mut took = vec![
+            closed_after(half).await,
+            closed_after(server.connect().await).await,
+        ];
+        took.push(closed_after(server.handshake().await).await);
+        took.push(closed_after(server.speak().await).await);
+        let mut endless = server.speak().await;
+        let unfinished = frame(HEADERS, END_STREAM, 1, &head(GET, "/hello"));
+        endless.write_all(&unfinished).await.unwrap();
+        took.push(closed_after(endless).await);
+        let (read, mut write) = tokio::io::split(server.speak().await);
+        let pings = tokio::spawn(async move {
+            while write.write_all(&frame(PING, 0, 0, &[0; 8])).await.is_ok()
+                && write.flush().await.is_ok()
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        took.push(closed_after(read).await);
+        pings.abort();
+        for (case, took) in took.iter().enumerate() {
+            assert!(
+                (least..most).contains(took),
+                "{connections}, {case}: {took:?}"
+            );
+        }
+        drop(holding);
     }
 }

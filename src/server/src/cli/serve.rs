@@ -9,7 +9,7 @@ use super::Failure;
 use crate::{
     config::Config,
     house::House,
-    http::{self, Lifecycle, Limits, Listener, Phase, Tls},
+    http::{self, Lifecycle, Limits, Listener, Phase, Proxies, Tls},
     log, operator,
 };
 
@@ -53,7 +53,8 @@ async fn run(config: Config) -> Result<(), Failure> {
         version = env!("CARGO_PKG_VERSION"),
         "serving"
     );
-    http::serve(listeners, router, limits, lifecycle, runtime).await;
+    let proxies = Proxies::new(config.listen.trusted_proxies.clone());
+    http::serve(listeners, router, limits, proxies, lifecycle, runtime).await;
     house.close().await.map_err(Failure::new)?;
     tracing::info!("stopped");
     Ok(())

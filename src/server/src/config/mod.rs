@@ -180,6 +180,7 @@ mod tests {
                 ("COMITY_LISTEN__CLIENT", "0.0.0.0:80"),
                 ("COMITY_REGISTRATION__SHARED_SECRET", "007"),
                 ("COMITY_OUTBOUND__EXTRA_CA_FILES", "/a.pem,/b.pem"),
+                ("COMITY_LISTEN__TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8"),
                 ("COMITY_ROOMS__DEFAULT_VERSION", "10"),
                 ("COMITY_LIMITS__ENABLED", "false"),
                 ("COMITY_TEST_POSTGRES_URL", "not ours"),
@@ -192,6 +193,7 @@ mod tests {
         assert_eq!(config.listen.client.to_string(), "0.0.0.0:80");
         assert_eq!(config.registration.shared_secret.unwrap().expose(), "007");
         assert_eq!(config.outbound.extra_ca_files.len(), 2);
+        assert_eq!(config.listen.trusted_proxies.len(), 2);
         assert_eq!(config.rooms.default_version, "10");
         assert_eq!(config.log.level, "warn");
         assert!(!config.limits.enabled && !config.storage.sync);
@@ -238,6 +240,11 @@ mod tests {
                 &format!("{name}[listen]\nclient = \"localhost\""),
                 &[],
                 "listen.client",
+            ),
+            (
+                &format!("{name}[listen]\ntrusted_proxies = [\"nginx\"]"),
+                &[],
+                "is no network",
             ),
             (
                 &format!("{name}[storage]\nengine = \"mysql\""),

@@ -6,6 +6,8 @@ use comity_protocol::id::{OwnedServerName, OwnedUserId};
 use figment::value::Value;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::http::Network;
+
 /// One key as the reference and the environment see it.
 pub(super) struct Entry {
     /// The section, empty at the top.
@@ -85,6 +87,9 @@ section! {
         tls_key: Option<PathBuf> = None,
         /// Whether the listener for clients speaks TLS too (without it, put a reverse proxy in front).
         client_tls: bool = false,
+        /// Reverse proxies whose `X-Forwarded-For` is believed: addresses and networks (`127.0.0.1`, `10.0.0.0/8`). Of the
+        /// list in that header the rightmost address that isn't one of them is the client's, by which rates are limited.
+        trusted_proxies: Vec<Network> = Vec::new(),
         /// Connections held at once; more wait in the operating system's queue. Unset: as many as the process may
         /// open files, less a quarter.
         max_connections: Option<usize> = None,
@@ -261,7 +266,7 @@ macro_rules! texts {
     )*};
 }
 
-texts!(String PathBuf SocketAddr OwnedServerName OwnedUserId Secret LogFormat StorageEngine);
+texts!(String PathBuf SocketAddr OwnedServerName OwnedUserId Secret LogFormat StorageEngine Network);
 
 macro_rules! numbers {
     ($($type:ty)*) => {$(

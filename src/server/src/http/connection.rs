@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Phase, Shared, door,
-    patience::{Activity, Patient},
+    patience::{Activity, Patience, Patient},
     tls::{Protocol, Tls},
 };
 
@@ -29,33 +29,40 @@ pub(super) async fn serve(
     tls: Option<Tls>,
     shared: Arc<Shared>,
 ) {
+    let crowded = shared.places.available_permits() < shared.limits.connections / 4;
+    let patience = Patience::new(&shared.limits, crowded);
     match tls {
-        None => http1(stream, peer, shared).await,
+        None => http1(stream, peer, patience, shared).await,
         // Boxed, so that a plain connection's task is not as large as one with TLS.
-        Some(tls) => Box::pin(secured(stream, peer, tls, shared)).await,
+        Some(tls) => Box::pin(secured(stream, peer, patience, tls, shared)).await,
     }
 }
 
-async fn secured(stream: TcpStream, peer: SocketAddr, tls: Tls, shared: Arc<Shared>) {
+async fn secured(
+    stream: TcpStream,
+    peer: SocketAddr,
+    patience: Patience,
+    tls: Tls,
+    shared: Arc<Shared>,
+) {
     let handshake = tokio::select! {
         biased;
         () = shared.lifecycle.reached(Phase::Draining) => return,
-        handshake = tokio::time::timeout(shared.limits.head, tls.accept(stream)) => handshake,
+        handshake = tokio::time::timeout_at(patience.first_head, tls.accept(stream)) => handshake,
     };
     match handshake {
-        Ok(Ok((stream, Protocol::Http1))) => http1(stream, peer, shared).await,
-        Ok(Ok((stream, Protocol::Http2))) => http2(stream, peer, shared).await,
+        Ok(Ok((stream, Protocol::Http1))) => http1(stream, peer, patience, shared).await,
+        Ok(Ok((stream, Protocol::Http2))) => http2(stream, peer, patience, shared).await,
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
 }
 
-async fn http1<S>(stream: S, peer: SocketAddr, shared: Arc<Shared>)
+async fn http1<S>(stream: S, peer: SocketAddr, patience: Patience, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let crowded = shared.places.available_permits() < shared.limits.connections / 4;
-    let activity = Activity::http1(&shared.limits, crowded);
+    let activity = Activity::http1(&shared.limits, patience);
     let io = TokioIo::new(Patient::new(stream, Arc::clone(&activity)));
     let connection = http1::Builder::new()
         // Reading begins with 8 kB and grows only for those who send more.
@@ -74,11 +81,11 @@ where
     until_closed(connection, &shared).await;
 }
 
-async fn http2<S>(stream: S, peer: SocketAddr, shared: Arc<Shared>)
+async fn http2<S>(stream: S, peer: SocketAddr, patience: Patience, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Activity::http2(&shared.limits);
+    let activity = Activity::http2(&shared.limits, patience);
     let io = TokioIo::new(Patient::new(stream, Arc::clone(&activity)));
     let mut builder = http2::Builder::new(Tasks(shared.runtime.clone()));
     builder

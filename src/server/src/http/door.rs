@@ -43,7 +43,11 @@ pub(super) fn enter(
         let span = tracing::error_span!(
             parent: None, "request", id = %id, method = %request.method(), path = request.uri().path()
         );
-        let response = answer(&shared, peer, request, &id).instrument(span).await;
+        let ambiguous = under_way.is_ambiguous();
+        let peer = shared.proxies.client(peer, request.headers());
+        let response = answer(&shared, peer, request, ambiguous, &id)
+            .instrument(span)
+            .await;
         let (mut parts, body) = response.into_parts();
         if let Ok(id) = HeaderValue::from_str(&id) {
             parts.headers.insert(REQUEST_ID, id);
@@ -57,10 +61,14 @@ async fn answer(
     shared: &Shared,
     peer: SocketAddr,
     request: Request<Incoming>,
+    ambiguous: bool,
     id: &str,
 ) -> Response<Body> {
     let began = shared.runtime.clock().monotonic();
-    let response = match refuse(shared, &request).or_else(|| by_ourselves(shared, &request)) {
+    let refused = ambiguous
+        .then(two_lengths)
+        .or_else(|| refuse(shared, &request));
+    let response = match refused.or_else(|| by_ourselves(shared, &request)) {
         Some(response) => response,
         None => endpoint(shared, peer, request, id).await,
     };
@@ -156,6 +164,15 @@ fn panicked(id: &str) -> Response<Body> {
         "M_UNKNOWN",
         &format!("Internal server error; the operator finds its cause under {id}"),
     )
+}
+
+/// Whoever handed it on may have read it by the other length (G4).
+fn two_lengths() -> Response<Body> {
+    closing(error(
+        StatusCode::BAD_REQUEST,
+        "M_UNKNOWN",
+        "The request tells the length of its body twice",
+    ))
 }
 
 fn too_large() -> Response<Body> {

@@ -12,8 +12,10 @@ mod accept;
 mod body;
 mod connection;
 mod door;
+mod framing;
 mod lifecycle;
 mod patience;
+mod proxies;
 mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -27,6 +29,7 @@ use tokio::{
 
 pub use door::error;
 pub use lifecycle::{Lifecycle, Phase};
+pub use proxies::{Network, NotANetwork, Proxies};
 pub use tls::{Tls, TlsError};
 
 /// What a connection may take, in time and in bytes.
@@ -35,7 +38,7 @@ pub struct Limits {
     /// Connections at once, over all listeners.
     pub connections: usize,
     /// From the first moment of a connection, or from the first byte of a further request, to the end of that
-    /// request's head. The TLS handshake has as much.
+    /// request's head. The TLS handshake is within the first.
     pub head: Duration,
     /// The same while three quarters of the connections are taken.
     pub head_when_crowded: Duration,
@@ -114,6 +117,7 @@ impl Listener {
 struct Shared {
     router: Router,
     limits: Limits,
+    proxies: Proxies,
     lifecycle: Lifecycle,
     runtime: Runtime,
     places: Arc<Semaphore>,
@@ -124,11 +128,13 @@ pub async fn serve(
     listeners: Vec<Listener>,
     router: Router,
     limits: Limits,
+    proxies: Proxies,
     lifecycle: Lifecycle,
     runtime: Runtime,
 ) {
     let shared = Arc::new(Shared {
         router,
+        proxies,
         places: Arc::new(Semaphore::new(limits.connections)),
         limits,
         lifecycle,

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::Limits;
+use super::{Limits, framing::Framing};
 
 /// What goes on over one connection, and what it may cost in time.
 #[derive(Debug)]
@@ -30,61 +30,95 @@ pub(super) struct Activity {
     under_way: AtomicU32,
     /// Requests taken in since the beginning, wrapping.
     taken: AtomicU32,
+    /// For the first head, from the connection's first moment.
+    first_head: Instant,
     head: Duration,
     idle: Duration,
     stalled_write: Duration,
+    /// The first request, by its number, whose head tells two lengths; 0: none did.
+    ambiguous: AtomicU32,
     /// The connection's task while it waits for bytes with no deadline: hyper would not ask again by itself.
     waiting: AtomicWaker,
     /// In HTTP/1 a byte after an answer begins the next request's head; in HTTP/2 it may be any frame.
     bytes_begin_a_head: bool,
 }
 
+/// How long a connection may take until its first head is there, TLS included, and each head after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// When the first head is due.
+    pub first_head: Instant,
+    head: Duration,
+}
+
+impl Patience {
+    /// For a connection that begins now.
+    pub(super) fn new(limits: &Limits, crowded: bool) -> Self {
+        let head = if crowded {
+            limits.head_when_crowded
+        } else {
+            limits.head
+        };
+        Self {
+            first_head: Instant::now() + head,
+            head,
+        }
+    }
+}
+
 impl Activity {
-    pub(super) fn http1(limits: &Limits, crowded: bool) -> Arc<Self> {
-        Arc::new(Self {
-            under_way: AtomicU32::new(0),
-            taken: AtomicU32::new(0),
-            waiting: AtomicWaker::new(),
-            head: if crowded {
-                limits.head_when_crowded
-            } else {
-                limits.head
-            },
-            idle: limits.idle,
-            stalled_write: limits.stalled_write,
-            bytes_begin_a_head: true,
-        })
+    pub(super) fn http1(limits: &Limits, patience: Patience) -> Arc<Self> {
+        Arc::new(Self::new(limits, patience, true))
     }
 
-    pub(super) fn http2(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn http2(limits: &Limits, patience: Patience) -> Arc<Self> {
+        Arc::new(Self::new(limits, patience, false))
+    }
+
+    fn new(limits: &Limits, patience: Patience, bytes_begin_a_head: bool) -> Self {
+        Self {
             under_way: AtomicU32::new(0),
             taken: AtomicU32::new(0),
+            ambiguous: AtomicU32::new(0),
             waiting: AtomicWaker::new(),
-            head: limits.head,
+            first_head: patience.first_head,
+            head: patience.head,
             idle: limits.idle,
             stalled_write: limits.stalled_write,
-            bytes_begin_a_head: false,
-        })
+            bytes_begin_a_head,
+        }
     }
 
     /// Says that a request is under way, until the answer's last byte is handed over.
     pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
-        self.taken.fetch_add(1, Ordering::Relaxed);
+        let number = self.taken.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
+        UnderWay {
+            activity: Arc::clone(self),
+            number,
+        }
     }
 }
 
 /// Held while a request is under way.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Activity>);
+pub(super) struct UnderWay {
+    activity: Arc<Activity>,
+    number: u32,
+}
+
+impl UnderWay {
+    /// Whether the request's head tells two lengths, so that nobody can say where it ends.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.activity.ambiguous.load(Ordering::Acquire) == self.number
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if self.0.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.activity.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
             // From now on a deadline runs again.
-            self.0.waiting.wake();
+            self.activity.waiting.wake();
         }
     }
 }
@@ -94,7 +128,10 @@ impl Drop for UnderWay {
 pub(super) struct Patient<S> {
     stream: S,
     activity: Arc<Activity>,
-    waiting_since: Instant,
+    /// Follows what is read, in HTTP/1, until it finds what must be refused.
+    framing: Option<Framing>,
+    /// When what is waited for is due.
+    due: Instant,
     /// The requests taken in when the present wait began.
     taken: u32,
     /// The next request has sent its first byte.
@@ -107,8 +144,9 @@ impl<S> Patient<S> {
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self {
             stream,
+            framing: activity.bytes_begin_a_head.then(Framing::default),
+            due: activity.first_head,
             activity,
-            waiting_since: Instant::now(),
             taken: 0,
             head_begun: true, // the first request is due from the first moment
             read: None,
@@ -127,16 +165,11 @@ impl<S> Patient<S> {
         let taken = self.activity.taken.load(Ordering::Relaxed);
         if taken != self.taken {
             self.taken = taken;
-            self.waiting_since = Instant::now();
+            self.due = Instant::now() + self.activity.idle;
             self.head_begun = false;
             self.read = None;
         }
-        let patience = if self.head_begun {
-            self.activity.head
-        } else {
-            self.activity.idle
-        };
-        let deadline = self.waiting_since + patience;
+        let deadline = self.due;
         let timer = self
             .read
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -146,14 +179,18 @@ impl<S> Patient<S> {
         timer.as_mut().poll(context).map(|()| Err(timed_out()))
     }
 
-    /// Bytes came.
-    fn has_read(&mut self) {
+    /// These bytes came.
+    fn has_read(&mut self, bytes: &[u8]) {
+        if let Some(number) = self.framing.as_mut().and_then(|f| f.follow(bytes)) {
+            self.activity.ambiguous.store(number, Ordering::Release);
+            self.framing = None; // the connection ends with it
+        }
         let idle = self.activity.under_way.load(Ordering::Relaxed) == 0;
         if idle && self.activity.bytes_begin_a_head {
             let taken = self.activity.taken.load(Ordering::Relaxed);
             if taken != self.taken || !self.head_begun {
                 self.taken = taken;
-                self.waiting_since = Instant::now();
+                self.due = Instant::now() + self.activity.head;
                 self.head_begun = true;
             }
         }
@@ -188,9 +225,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Ready(result) => {
-                this.has_read();
+                this.has_read(buffer.filled().get(before..).unwrap_or_default());
                 Poll::Ready(result)
             }
             Poll::Pending => this.wait_to_read(context),
