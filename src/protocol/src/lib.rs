@@ -17,6 +17,7 @@ pub mod id;
 pub mod push;
 pub mod redact;
 pub mod room_version;
+pub mod server_acl;
 pub mod sign;
 pub mod state_res;
 pub mod unpadded;

@@ -27,6 +27,8 @@ use crate::{
 const HELD: u64 = 60_000;
 /// Aliases that one user may add to one room.
 const MAX_ALIASES: usize = 1_000;
+/// Other servers of a room that are named with its alias.
+const MAX_SERVERS: usize = 20;
 const CANONICAL: &str = "m.room.canonical_alias";
 const TAKEN: RoomError = RoomError::Taken("the alias is taken");
 
@@ -69,19 +71,39 @@ impl Rooms {
             .ok_or(RoomError::Invalid("the alias is not a valid room alias"))
     }
 
+    /// Where an alias leads; one of another server is asked for there.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownAlias`], [`RoomError::OtherServer`].
+    pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<Resolved, RoomError> {
+        if alias.server_name() != self.server_name() {
+            let elsewhere = self.elsewhere("aliases of other servers are not known here")?;
+            return elsewhere.resolve_alias(alias).await;
+        }
+        self.resolve_own_alias(alias).await
+    }
+
     /// Where an alias of this server leads.
     ///
     /// # Errors
     /// [`RoomError::UnknownAlias`].
-    pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<Resolved, RoomError> {
+    pub async fn resolve_own_alias(&self, alias: &RoomAliasId) -> Result<Resolved, RoomError> {
         let row = self.alias(alias).await?.ok_or(RoomError::UnknownAlias)?;
         if !self.leads(&row.value).await? {
             return Err(RoomError::UnknownAlias);
         }
-        Ok(Resolved {
-            room_id: parse_room_id(&row.value.room_id)?,
-            servers: vec![self.server_name().to_owned()],
-        })
+        let room_id = parse_room_id(&row.value.room_id)?;
+        let mut servers = vec![self.server_name().to_owned()];
+        match self.servers_in(&room_id).await {
+            Ok(others) => {
+                let others = others.into_iter().filter(|name| name != self.server_name());
+                servers.extend(others.take(MAX_SERVERS));
+            }
+            // The room is still being made.
+            Err(RoomError::UnknownRoom) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Resolved { room_id, servers })
     }
 
     /// Lets an alias lead to a room; any member of the room may.
@@ -182,7 +204,7 @@ impl Rooms {
     }
 
     /// Whether a new `m.room.canonical_alias` names only aliases that lead to its room. What the
-    /// room's current one names as well isn't asked again; aliases of other servers aren't asked.
+    /// room's current one names as well isn't asked again.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>
     ///
@@ -211,7 +233,9 @@ impl Rooms {
             }
             match self.resolve_alias(&alias).await {
                 Ok(resolved) if resolved.room_id == *room_id => {}
-                Ok(_) | Err(RoomError::UnknownAlias) => return Err(RoomError::BadAlias),
+                Ok(_) | Err(RoomError::UnknownAlias | RoomError::OtherServer(_)) => {
+                    return Err(RoomError::BadAlias);
+                }
                 Err(error) => return Err(error),
             }
         }

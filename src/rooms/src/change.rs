@@ -20,8 +20,9 @@ mod state;
 use std::collections::BTreeMap;
 
 pub(crate) use auth::fact_of;
+pub(crate) use chain::RoomChains;
 use comity_protocol::{
-    auth::{LevelField, Membership, check_auth},
+    auth::{AuthState, LevelField, Membership, check_auth},
     event::{BuildError, EventBuilder, Reference, Signed, Unsigned},
     id::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId},
     room_version::{EventIdFormat, RoomVersion},
@@ -120,6 +121,16 @@ pub struct Change {
     in_hand: BTreeMap<EventNum, Known>,
     /// The ids that got their numbers in it.
     names: BTreeMap<String, EventNum>,
+}
+
+/// An event of ours in the making: built and allowed, not signed.
+pub(crate) struct Draft {
+    pub unsigned: Unsigned,
+    /// The state that it was judged by.
+    state: AuthState<EventNum>,
+    prev: Vec<EventNum>,
+    auth: Vec<EventNum>,
+    root: Root,
 }
 
 /// A change that has its position, while it becomes durable. The room is free again.
@@ -350,40 +361,16 @@ impl Change {
         if let Some(same) = self.same_state(&intent).await? {
             return Ok(same);
         }
-        let (tips, root) = self.tips().await?;
-        let (state, auth) = self.auth_state(&intent, root).await?;
-        let live = self.live()?;
-        let unsigned = self.rooms.build(
-            live.info.version,
-            Some(live.room_id.clone()),
-            &intent,
-            tips.iter().map(|tip| tip.reference.clone()).collect(),
-            auth.iter().map(|fact| fact.reference.clone()).collect(),
-            live.head.depth + 1,
-            self.rooms.now(),
-        )?;
-        let prev: Vec<EventNum> = tips.iter().map(|tip| tip.num).collect();
-        let auth: Vec<EventNum> = auth.iter().map(|fact| fact.num).collect();
-        let judged = Judged {
-            num: EventNum(live.head.next_num),
-            event: unsigned.event(),
-            prev: &prev,
-            auth: &auth,
-        };
-        check_auth(live.rules(), &judged, &state)?;
-        if root != live.root {
-            // Others would soft-fail what the current state forbids.
-            let (rules, current) = (live.rules(), live.root);
-            let (state, _) = self.auth_state(&intent, current).await?;
-            check_auth(rules, &judged, &state)?;
-        }
+        let draft = self.draft(&intent).await?;
+        let (unsigned, levels) = (draft.unsigned, draft.state.levels());
         if intent.event_type == "m.room.redaction" {
-            let power = state.levels().user(intent.sender.as_str());
-            let redacts_all = power.reaches(state.levels().field(LevelField::Redact));
+            let power = levels.user(intent.sender.as_str());
+            let redacts_all = power.reaches(levels.field(LevelField::Redact));
             self.check_redaction(unsigned.event(), redacts_all).await?;
         }
         self.check_annotation(unsigned.event()).await?;
         let signed = self.rooms.sign(unsigned)?;
+        let (prev, auth, root) = (draft.prev, draft.auth, draft.root);
         let placed = self.place(signed, prev, auth, root, txn).await?;
         if let Some(txn) = txn {
             let key = txn_key(self.live()?.room, txn);
@@ -396,6 +383,43 @@ impl Change {
             self.batch.put::<tables::Txns>(&key, &done);
         }
         Ok(placed)
+    }
+
+    /// Builds an event on the room's current state and checks it. Nothing is signed or placed.
+    pub(crate) async fn draft(&mut self, intent: &Intent) -> Result<Draft, RoomError> {
+        let (tips, root) = self.tips().await?;
+        let (state, auth) = self.auth_state(intent, root).await?;
+        let live = self.live()?;
+        let unsigned = self.rooms.build(
+            live.info.version,
+            Some(live.room_id.clone()),
+            intent,
+            tips.iter().map(|tip| tip.reference.clone()).collect(),
+            auth.iter().map(|fact| fact.reference.clone()).collect(),
+            live.head.depth + 1,
+            self.rooms.now(),
+        )?;
+        let draft = Draft {
+            unsigned,
+            state,
+            prev: tips.iter().map(|tip| tip.num).collect(),
+            auth: auth.iter().map(|fact| fact.num).collect(),
+            root,
+        };
+        let judged = Judged {
+            num: EventNum(live.head.next_num),
+            event: draft.unsigned.event(),
+            prev: &draft.prev,
+            auth: &draft.auth,
+        };
+        check_auth(live.rules(), &judged, &draft.state)?;
+        if root != live.root {
+            // Others would soft-fail what the current state forbids.
+            let (rules, current) = (live.rules(), live.root);
+            let (state, _) = self.auth_state(intent, current).await?;
+            check_auth(rules, &judged, &state)?;
+        }
+        Ok(draft)
     }
 
     /// A user's membership by the room's state, what is placed in this change included.

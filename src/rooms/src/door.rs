@@ -41,6 +41,9 @@ pub enum Way {
     /// As part of another event's state or auth chain. It is checked by its auth events alone and
     /// gets no place in the graph.
     Outlier,
+    /// As a membership that is asked of us to be made part of the room: the body of a handshake, an
+    /// invite that came back signed. All checks, and what isn't accepted isn't stored.
+    Handshake,
 }
 
 /// What became of an event.
@@ -75,6 +78,9 @@ pub enum Refusal {
     /// It follows itself, or is authorised by itself, maybe by way of others.
     #[error("the event rests on itself")]
     Cycle,
+    /// What a handshake asks for is against the room's rules.
+    #[error("the room's rules forbid the event")]
+    Forbidden,
 }
 
 impl Rooms {

@@ -3,6 +3,8 @@
 use comity_protocol::{
     auth::Rejection,
     event::{BuildError, FormatError},
+    room_version::RoomVersion,
+    sign::SignatureError,
 };
 use comity_storage::{CommitError, Damaged, ReadError};
 
@@ -32,6 +34,13 @@ pub enum RoomError {
     /// The version isn't known here (`M_UNSUPPORTED_ROOM_VERSION`).
     #[error("the room version is not supported")]
     UnsupportedVersion,
+    /// The room is of a version that the asking server doesn't know
+    /// (`M_INCOMPATIBLE_ROOM_VERSION`).
+    #[error("the room is of version {}, which the asker does not support", .0.as_str())]
+    IncompatibleVersion(RoomVersion),
+    /// The servers that must sign an event haven't, as far as can be checked.
+    #[error("the event's signatures can't be accepted: {0}")]
+    Signature(#[from] SignatureError),
     /// The state a new room is to begin with is not allowed by its own rules
     /// (`M_INVALID_ROOM_STATE`).
     #[error("the room's state would not be valid: {0}")]

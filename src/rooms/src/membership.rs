@@ -85,7 +85,7 @@ impl Rooms {
     /// the user is banned and the rules will say so.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms>
-    async fn authoriser(
+    pub(crate) async fn authoriser(
         &self,
         change: &mut Change,
         user: &UserId,

@@ -17,8 +17,10 @@ use parking_lot::Mutex;
 use crate::{
     change::Change,
     counts::PushRules,
+    elsewhere::Elsewhere,
     error::RoomError,
     live::{Live, Pending, RoomNodes},
+    peers::{Acls, Present},
     state::{NodeCache, StateTrie},
     typing::Typing,
 };
@@ -50,6 +52,9 @@ pub(crate) struct Inner {
     cells: Mutex<HashMap<RoomKey, Cell>>,
     typing: Typing,
     push_rules: OnceLock<Arc<dyn PushRules>>,
+    elsewhere: OnceLock<Arc<dyn Elsewhere>>,
+    pub acls: Acls,
+    pub present: Present,
 }
 
 /// A room's place: empty until someone changes the room. Whoever holds the lock is its writer; the
@@ -71,6 +76,9 @@ impl Rooms {
             cells: Mutex::default(),
             typing,
             push_rules: OnceLock::new(),
+            elsewhere: OnceLock::new(),
+            acls: Acls::default(),
+            present: Present::default(),
         }))
     }
 
@@ -92,6 +100,21 @@ impl Rooms {
 
     pub(crate) fn push_rules(&self) -> Option<&Arc<dyn PushRules>> {
         self.0.push_rules.get()
+    }
+
+    /// Says who asks other servers; until then none is asked. Once only.
+    pub fn use_elsewhere(&self, elsewhere: Arc<dyn Elsewhere>) {
+        // A second one is refused: what was begun through the first is finished there.
+        drop(self.0.elsewhere.set(elsewhere));
+    }
+
+    /// Who asks other servers, for an operation that can't do without.
+    ///
+    /// # Errors
+    /// [`RoomError::OtherServer`] with this reason.
+    pub(crate) fn elsewhere(&self, why: &'static str) -> Result<Arc<dyn Elsewhere>, RoomError> {
+        let elsewhere = self.0.elsewhere.get().cloned();
+        elsewhere.ok_or(RoomError::OtherServer(why))
     }
 
     /// Who is typing where.

@@ -20,6 +20,16 @@ pub(crate) struct RoomChains {
     pending: Pending,
 }
 
+impl RoomChains {
+    pub fn new(room: RoomKey, reader: Reader, pending: Pending) -> Self {
+        Self {
+            room,
+            reader,
+            pending,
+        }
+    }
+}
+
 impl ChainSource for RoomChains {
     type Error = ReadError;
 
@@ -101,11 +111,9 @@ impl Change {
     /// The room's auth chains.
     pub(super) fn chains(&self) -> Result<ChainIndex<RoomChains>, RoomError> {
         let live = self.live()?;
-        Ok(ChainIndex::new(RoomChains {
-            room: live.room,
-            reader: live.reader(),
-            pending: live.pending.clone(),
-        }))
+        let (room, reader) = (live.room, live.reader());
+        let chains = RoomChains::new(room, reader, live.pending.clone());
+        Ok(ChainIndex::new(chains))
     }
 
     /// Gives a state event its place on a chain.

@@ -28,7 +28,7 @@ struct Links {
 
 impl Change {
     /// Judges an event and puts it, with its verdict, into this change.
-    pub(super) async fn judge(&mut self, arrival: Arrival) -> Result<Outcome, RoomError> {
+    pub(crate) async fn judge(&mut self, arrival: Arrival) -> Result<Outcome, RoomError> {
         let Arrival { event, way } = arrival;
         let event = event.into_event();
         if let Some(refusal) = self.refusal(&event, &way)? {
@@ -52,6 +52,9 @@ impl Change {
             return Err(RoomError::Damaged(format!("{to:?} after {from:?}")));
         }
         let verdict = known.verdict;
+        if way == Way::Handshake && verdict != Verdict::Accepted {
+            return Ok(Outcome::Refused(Refusal::Forbidden));
+        }
         let case = self.case(known, links.own).await?;
         if verdict == Verdict::Accepted {
             self.follow(&case.known, &links.prev)?;
@@ -84,7 +87,7 @@ impl Change {
     async fn links(&self, event: &Event, way: &Way) -> Result<Links, RoomError> {
         let given: &[OwnedEventId] = match way {
             Way::Beyond(state) => state,
-            Way::New | Way::Outlier => &[],
+            Way::New | Way::Outlier | Way::Handshake => &[],
         };
         let create = event
             .rules()
@@ -300,14 +303,14 @@ fn wanted(event: &Event, way: &Way, links: &Links) -> Result<Wanted, RoomError> 
     let auth = event.auth_events().iter().zip(&links.auth);
     let given = match way {
         Way::Beyond(state) => state.as_slice(),
-        Way::New | Way::Outlier => &[],
+        Way::New | Way::Outlier | Way::Handshake => &[],
     };
     for (id, heard) in auth.chain(given.iter().zip(&links.given)) {
         if !is_known(heard) {
             wanted.auth.push(id.clone());
         }
     }
-    if *way == Way::New {
+    if matches!(way, Way::New | Way::Handshake) {
         for (id, heard) in event.prev_events().iter().zip(&links.prev) {
             let root = heard.as_ref().map(Heard::root_before).transpose()?;
             if root.flatten().is_none() {

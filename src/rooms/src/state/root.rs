@@ -144,6 +144,15 @@ impl Root {
         members: None,
     });
 
+    /// This state with its memberships alone.
+    #[must_use]
+    pub const fn members(self) -> Self {
+        Self(Halves {
+            rest: None,
+            members: self.0.members,
+        })
+    }
+
     /// The bytes that stand in room heads and status rows: at most 33.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

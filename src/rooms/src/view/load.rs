@@ -79,7 +79,7 @@ impl RoomView {
     }
 
     /// Whether an event has a place at or before this position.
-    pub(super) fn holds(&self, found: &Found) -> bool {
+    pub(crate) fn holds(&self, found: &Found) -> bool {
         let accepted = found.status.verdict == Verdict::Accepted;
         accepted
             && found

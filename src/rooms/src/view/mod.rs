@@ -19,6 +19,7 @@ use comity_protocol::{
 };
 use comity_storage::{Home, Range, Reader, RoomKey, Row};
 
+pub(crate) use self::visible::visibility_in;
 pub use self::{render::Viewer, timeline::Span, visible::Standing};
 use crate::{
     error::RoomError,
@@ -195,6 +196,11 @@ impl RoomView {
     /// What the view reads through.
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// The room's states.
+    pub(crate) fn trie(&self) -> &StateTrie<RoomNodes> {
+        &self.trie
     }
 
     /// The tenant's rooms.

@@ -1,6 +1,7 @@
 //! State at a position, or before any event.
 
 use comity_protocol::auth::{AuthFact, AuthState, Membership, PowerLevels};
+use comity_protocol::event::Event;
 use comity_protocol::id::UserId;
 
 use super::{Found, RoomView};
@@ -14,6 +15,18 @@ use crate::{
 
 /// Entries of a state read in one go.
 const PAGE: usize = 512;
+/// Bytes of state that someone outside is given.
+const MAX_INTRODUCTION: usize = 128 * 1024;
+/// What they are given, the most important first.
+const INTRODUCING: [&str; 7] = [
+    "m.room.create",
+    "m.room.join_rules",
+    "m.room.name",
+    "m.room.encryption",
+    "m.room.canonical_alias",
+    "m.room.avatar",
+    "m.room.topic",
+];
 
 impl RoomView {
     /// The numbers of state keys, in order; `None` for one that the room never used.
@@ -170,6 +183,48 @@ impl RoomView {
             .apply(before, &[(key, Some(found.num))])
             .await?
             .root)
+    }
+
+    /// The events by which someone outside may know the room: an invite's or a knock's. Their texts
+    /// are no longer than [`MAX_INTRODUCTION`] in all, the create event aside (threat C8).
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn introduction(&self) -> Result<Vec<Event>, RoomError> {
+        let keys = INTRODUCING.map(|event_type| (event_type, ""));
+        let mut left = MAX_INTRODUCTION;
+        let found = self.states(&keys).await?.into_iter();
+        let events = found.map(|found| found.event).filter(|event| {
+            let size = event.json().len();
+            let fits = event.event_type() == "m.room.create" || size <= left;
+            if fits {
+                left = left.saturating_sub(size);
+            }
+            fits
+        });
+        Ok(events.collect())
+    }
+
+    /// The members by whom a room without a name is called: the first others who are there.
+    pub(crate) async fn heroes(
+        &self,
+        root: Root,
+        user: &str,
+        most: usize,
+    ) -> Result<Vec<EventNum>, RoomError> {
+        let mut entries = self
+            .trie
+            .entries(root, Some(Half::Members), StateKeyNum::member(0));
+        let page = entries.next_page(PAGE).await?;
+        let nums: Vec<EventNum> = page.into_iter().map(|(_, num)| num).collect();
+        let members = self.load(&nums).await?.into_iter();
+        let heroes = members.filter(|found| {
+            let here = [Membership::Join, Membership::Invite].contains(&membership_in(found));
+            here && found.event.state_key() != Some(user)
+        });
+        Ok(heroes.map(|found| found.num).take(most).collect())
     }
 
     /// A user's membership by the state at this position.

@@ -12,6 +12,8 @@ use crate::{
 
 /// Entries looked at beyond what was asked for, so that hidden ones don't end a page.
 const SLACK: usize = 16;
+/// Pages of headers that one search by time reads at the most.
+const MAX_PAGES: usize = 1_000;
 
 /// A stretch of the room's order: places are `(seq, sub)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,10 +191,6 @@ impl RoomView {
     /// The event next to a time that the user may see: the earliest at or after it, or backwards the
     /// latest at or before it.
     ///
-    /// Times are claims of the senders and need not grow with the order. The order is gone through
-    /// page by page in the direction asked, and of the first page that has such events the one
-    /// closest in time is taken.
-    ///
     /// # Errors
     /// The store can't be read.
     pub async fn near(
@@ -201,13 +199,28 @@ impl RoomView {
         backwards: bool,
         user: &UserId,
     ) -> Result<Option<Found>, RoomError> {
+        let seen = async |found| self.only_visible(found, user).await;
+        self.nearest(ts, backwards, seen).await
+    }
+
+    /// The event next to a time, of those that `seen` leaves.
+    ///
+    /// Times are claims of the senders and need not grow with the order. The order is gone through
+    /// page by page in the direction asked, and of the first page that has such events the one
+    /// closest in time is taken.
+    pub(crate) async fn nearest(
+        &self,
+        ts: i64,
+        backwards: bool,
+        seen: impl AsyncFn(Vec<Found>) -> Result<Vec<Found>, RoomError>,
+    ) -> Result<Option<Found>, RoomError> {
         let mut span = Span {
             after: None,
             before: None,
             backwards,
             limit: 256,
         };
-        loop {
+        for _ in 0..MAX_PAGES {
             let entries = self.entries(span).await?;
             let Some((last, _)) = entries.last() else {
                 return Ok(None);
@@ -230,8 +243,7 @@ impl RoomView {
                 .collect();
             let mut found = self.load(&nums).await?;
             found.retain(|found| self.holds(found));
-            let closest = self
-                .only_visible(found, user)
+            let closest = seen(found)
                 .await?
                 .into_iter()
                 .min_by_key(|found| found.event.origin_server_ts().abs_diff(ts));
@@ -244,5 +256,6 @@ impl RoomView {
                 span.after = Some(last);
             }
         }
+        Ok(None)
     }
 }

@@ -155,6 +155,7 @@ impl RoomView {
     }
 }
 
-fn visibility_in(found: &Found) -> HistoryVisibility {
+/// The setting that an `m.room.history_visibility` makes.
+pub(crate) fn visibility_in(found: &Found) -> HistoryVisibility {
     HistoryVisibility::parse(found.event.content_string("history_visibility").as_deref())
 }

@@ -9,5 +9,6 @@
 
 mod converge;
 mod hostile;
+mod peers;
 mod remote;
 mod ways;

@@ -1,0 +1,273 @@
+//! Rooms as other servers see them: what a server may read, and what it may ask for.
+//!
+//! A [`PeerView`] is a [`RoomView`] in the eyes of a server that takes part in the room: to have one
+//! is to have been let in (a user of it is joined, the room's access control list allows it). What
+//! was said while nobody of that server could see it goes out redacted, as the graph needs its events
+//! whoever may read them. Everything is read at one position, and every walk and list has an end.
+//!
+//! State is handed out by numbers, so that the answer about a large room can be written in portions.
+
+mod acl;
+mod history;
+mod present;
+mod template;
+mod visible;
+
+use comity_protocol::{
+    event::Event,
+    id::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName},
+};
+use comity_storage::{Range, RoomKey};
+
+pub(crate) use acl::Acls;
+pub(crate) use present::Present;
+pub use template::Template;
+
+use crate::{
+    chains::ChainIndex,
+    change::RoomChains,
+    error::RoomError,
+    event::read_id,
+    live::{Pending, parse_room_id, read_root},
+    num::EventNum,
+    rooms::Rooms,
+    tables::{Headers, IdRooms, InRoom, Infos, Mode, RoomNum, Verdict},
+    view::{Found, RoomView},
+};
+
+/// Rooms looked at for one bare event id: in the first room versions servers choose the ids.
+const ROOMS_OF_AN_ID: usize = 16;
+
+/// A room as a server that takes part in it may see it.
+#[derive(Clone)]
+pub struct PeerView {
+    view: RoomView,
+    server: OwnedServerName,
+}
+
+/// A state and what it rests on, by numbers for [`PeerView::pdus`] and [`PeerView::ids`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerState {
+    /// The state's events.
+    pub state: Vec<EventNum>,
+    /// The auth chains of all of them.
+    pub auth_chain: Vec<EventNum>,
+}
+
+impl Rooms {
+    /// The room as it is published now, for a server that is in it.
+    ///
+    /// # Errors
+    /// [`RoomError::Forbidden`] for a server that isn't, or that the room's access control list shuts
+    /// out; the same where there is no such room, or none that we are in (threat E2).
+    pub async fn peer_view(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+    ) -> Result<PeerView, RoomError> {
+        const OUTSIDE: RoomError = RoomError::Forbidden("the server is not in the room");
+        let view = match self.view(room_id).await {
+            Err(RoomError::UnknownRoom) => return Err(OUTSIDE),
+            view => view?,
+        };
+        if view.head().mode != Mode::Joined
+            || !view.lets_in(server).await?
+            || !view.has_server(server).await?
+        {
+            return Err(OUTSIDE);
+        }
+        Ok(PeerView {
+            view,
+            server: server.to_owned(),
+        })
+    }
+
+    /// The servers with joined users in a room now, in the order of their names.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`].
+    pub async fn servers_in(&self, room_id: &RoomId) -> Result<Vec<OwnedServerName>, RoomError> {
+        self.view(room_id).await?.servers().await
+    }
+
+    /// Whether a room has joined users of a server now.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`].
+    pub async fn is_server_in(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+    ) -> Result<bool, RoomError> {
+        self.view(room_id).await?.has_server(server).await
+    }
+
+    /// Whether a room's access control list lets a server take part; a room that isn't known has
+    /// none.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls>
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn lets_in(&self, server: &ServerName, room_id: &RoomId) -> Result<bool, RoomError> {
+        match self.view(room_id).await {
+            Err(RoomError::UnknownRoom) => Ok(true),
+            view => view?.lets_in(server).await,
+        }
+    }
+
+    /// An event, by its bare id, for a server that is in its room.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1eventeventid>
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownEvent`], also for a server that isn't in the room.
+    pub async fn peer_event(
+        &self,
+        server: &ServerName,
+        event_id: &EventId,
+    ) -> Result<Event, RoomError> {
+        let reader = self.tenant().reader();
+        let range = Range::everywhere(|key| {
+            key.str(event_id.as_str());
+        });
+        let rows = reader
+            .scan::<IdRooms>(range.limit(ROOMS_OF_AN_ID))
+            .await?
+            .into_iter();
+        let rooms: Vec<RoomKey> = rows.map(|(key, _)| key.room).collect();
+        for room in rooms {
+            let Some(info) = reader.get::<Infos>(&InRoom { room }).await? else {
+                continue;
+            };
+            let room_id = parse_room_id(&info.value.room_id)?;
+            let view = match self.peer_view(server, &room_id).await {
+                Err(RoomError::Forbidden(_)) => continue,
+                view => view?,
+            };
+            match view.event(event_id).await {
+                Err(RoomError::UnknownEvent) => {}
+                event => return event,
+            }
+        }
+        Err(RoomError::UnknownEvent)
+    }
+}
+
+impl PeerView {
+    /// The room.
+    pub fn room(&self) -> &RoomView {
+        &self.view
+    }
+
+    /// The server that looks.
+    pub fn server(&self) -> &ServerName {
+        &self.server
+    }
+
+    /// An event, as the server may see it.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownEvent`], which is also what an event of another room is (threat E1).
+    pub async fn event(&self, event_id: &EventId) -> Result<Event, RoomError> {
+        let found = self.found(event_id).await?;
+        // Part of a state or an auth chain: handed out with those as well.
+        if found.status.verdict == Verdict::Outlier {
+            return Ok(found.event);
+        }
+        let mut shown = self.shown(vec![found]).await?;
+        shown.pop().ok_or(RoomError::UnknownEvent)
+    }
+
+    /// The state before an event, and the auth chains of that state.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1stateroomid>
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownEvent`], also for an event of whose state nothing is known.
+    pub async fn state_before(&self, event_id: &EventId) -> Result<PeerState, RoomError> {
+        let found = self.found(event_id).await?;
+        if found.status.root_before.is_empty() {
+            return Err(RoomError::UnknownEvent);
+        }
+        let root = read_root(&found.status.root_before)?;
+        let state = self.view.state_nums(root, None).await?;
+        let auth_chain = self.chain_of(&state).await?;
+        Ok(PeerState { state, auth_chain })
+    }
+
+    /// The auth chain of an event.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1event_authroomideventid>
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownEvent`].
+    pub async fn event_auth(&self, event_id: &EventId) -> Result<Vec<EventNum>, RoomError> {
+        let found = self.found(event_id).await?;
+        let room = self.view.key();
+        let at = RoomNum {
+            room,
+            num: found.num.0,
+        };
+        let header = self.view.reader().get::<Headers>(&at).await?;
+        let header = header.ok_or(RoomError::UnknownEvent)?.value;
+        let auth: Vec<EventNum> = header.auth.into_iter().map(EventNum).collect();
+        let mut chain = self.chain_of(&auth).await?;
+        chain.extend(auth);
+        chain.sort_unstable();
+        chain.dedup();
+        Ok(chain)
+    }
+
+    /// Events of a state or an auth chain, whole.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn pdus(&self, nums: &[EventNum]) -> Result<Vec<Event>, RoomError> {
+        let found = self.view.load(nums).await?;
+        Ok(found.into_iter().map(|found| found.event).collect())
+    }
+
+    /// The ids of events, in their order.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn ids(&self, nums: &[EventNum]) -> Result<Vec<OwnedEventId>, RoomError> {
+        let room = self.view.key();
+        let keys: Vec<RoomNum> = nums
+            .iter()
+            .map(|num| RoomNum { room, num: num.0 })
+            .collect();
+        let headers = self.view.reader().get_many::<Headers>(&keys).await?;
+        let headers = headers.into_iter().flatten();
+        headers
+            .map(|header| read_id(&header.value.event_id))
+            .collect()
+    }
+
+    /// The auth chains of state events, without these unless one is another's.
+    pub(crate) async fn chain_of(&self, of: &[EventNum]) -> Result<Vec<EventNum>, RoomError> {
+        let chains = ChainIndex::new(RoomChains::new(
+            self.view.key(),
+            self.view.reader().clone(),
+            Pending::default(),
+        ));
+        Ok(chains.auth_chain(of).await?.into_iter().collect())
+    }
+
+    /// An event that other servers may ask about: not one that was rejected, not one that this
+    /// position doesn't know.
+    async fn found(&self, event_id: &EventId) -> Result<Found, RoomError> {
+        let num = self.view.num(event_id).await?;
+        let num = num.ok_or(RoomError::UnknownEvent)?;
+        let found = self.view.load(&[num]).await?.pop();
+        found
+            .filter(|found| match found.status.verdict {
+                Verdict::Accepted => self.view.holds(found),
+                Verdict::SoftFailed => true,
+                Verdict::Outlier => found.event.state_key().is_some(),
+                Verdict::Named | Verdict::Rejected | Verdict::OutOfBand => false,
+            })
+            .ok_or(RoomError::UnknownEvent)
+    }
+}

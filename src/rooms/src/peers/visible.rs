@@ -1,0 +1,114 @@
+//! What a server may read of events: history visibility, asked for its users together.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
+
+use std::collections::BTreeMap;
+
+use comity_protocol::{
+    auth::{MemberContent, Membership},
+    event::Event,
+    id::UserId,
+    visibility::HistoryVisibility,
+};
+
+use super::{PeerView, present::Tally};
+use crate::{
+    error::RoomError,
+    live::read_root,
+    num::EventNum,
+    view::{Found, visibility_in},
+};
+
+impl PeerView {
+    /// Events as the server may have them: those that none of its users could see, redacted.
+    pub(super) async fn shown(&self, found: Vec<Found>) -> Result<Vec<Event>, RoomError> {
+        let visible = self.visible(&found).await?;
+        Ok(found
+            .into_iter()
+            .zip(visible)
+            .map(|(found, visible)| {
+                if visible {
+                    found.event
+                } else {
+                    found.event.redact()
+                }
+            })
+            .collect())
+    }
+
+    /// Of each event, whether the server may read it. It is in the room, so that what is shared with
+    /// members is shared with it.
+    pub(super) async fn visible(&self, found: &[Found]) -> Result<Vec<bool>, RoomError> {
+        let view = &self.view;
+        let keys = view
+            .state_keys(&[("m.room.history_visibility", "")])
+            .await?;
+        let mut settings: BTreeMap<&[u8], HistoryVisibility> = BTreeMap::new();
+        let mut events: BTreeMap<EventNum, HistoryVisibility> = BTreeMap::new();
+        let mut census = view.census().await?;
+        let mut visible = Vec::with_capacity(found.len());
+        for one in found {
+            let before = one.status.root_before.as_slice();
+            let root = read_root(before)?;
+            let setting = match settings.get(before) {
+                Some(setting) => *setting,
+                None => {
+                    let num = view.lookup(root, &keys).await?.pop().flatten();
+                    let setting = match num {
+                        None => HistoryVisibility::default(),
+                        Some(num) => match events.get(&num) {
+                            Some(setting) => *setting,
+                            None => {
+                                let event = view.load(&[num]).await?.pop();
+                                let setting =
+                                    event.as_ref().map_or_else(Default::default, visibility_in);
+                                events.insert(num, setting);
+                                setting
+                            }
+                        },
+                    };
+                    settings.insert(before, setting);
+                    setting
+                }
+            };
+            let after = if one.event.is_state("m.room.history_visibility", "") {
+                visibility_in(one)
+            } else {
+                setting
+            };
+            if is_shared(setting) || is_shared(after) {
+                visible.push(true);
+                continue;
+            }
+            census = view.census_at(census, root).await?;
+            let mut tally = census.of(&self.server);
+            if let Some(membership) = self.membership_set_by(&one.event) {
+                tally.count(membership, true);
+            }
+            visible.push(sees(setting, tally) || sees(after, tally));
+        }
+        Ok(visible)
+    }
+
+    /// The membership that an event gives to a user of the server.
+    fn membership_set_by(&self, event: &Event) -> Option<Membership> {
+        let user = <&UserId>::try_from(event.state_key()?).ok()?;
+        let is_theirs = event.event_type() == "m.room.member" && user.server_name() == self.server;
+        is_theirs.then(|| MemberContent::read(event.content().get()).membership)?
+    }
+}
+
+fn is_shared(visibility: HistoryVisibility) -> bool {
+    matches!(
+        visibility,
+        HistoryVisibility::WorldReadable | HistoryVisibility::Shared
+    )
+}
+
+fn sees(visibility: HistoryVisibility, tally: Tally) -> bool {
+    match visibility {
+        HistoryVisibility::WorldReadable | HistoryVisibility::Shared => true,
+        HistoryVisibility::Invited => tally.joined + tally.invited > 0,
+        HistoryVisibility::Joined => tally.joined > 0,
+    }
+}
