@@ -200,6 +200,11 @@ impl From<RoomError> for ApiError {
             RoomError::Invalid(_) => Self::invalid_param(text),
             RoomError::BadJson(_) => Self::bad_json(text),
             RoomError::UnsupportedVersion => Self::bad("M_UNSUPPORTED_ROOM_VERSION", text),
+            RoomError::IncompatibleVersion(version) => {
+                Self::bad("M_INCOMPATIBLE_ROOM_VERSION", text)
+                    .with("room_version", version.as_str())
+            }
+            RoomError::Signature(_) => Self::forbidden(text),
             RoomError::InvalidState(_) => Self::bad("M_INVALID_ROOM_STATE", text),
             RoomError::OtherServer(_) => Self::not_found(text),
             RoomError::UnableToAuthoriseJoin => Self::bad("M_UNABLE_TO_AUTHORISE_JOIN", text),

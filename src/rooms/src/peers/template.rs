@@ -80,9 +80,9 @@ impl Rooms {
         for key in ["event_id", "hashes", "signatures"] {
             event.remove(key);
         }
-        let event = event.write().and_then(|event| {
-            RawValue::from_string(event).map_err(|_| JsonError::Unwritable)
-        });
+        let event = event
+            .write()
+            .and_then(|event| RawValue::from_string(event).map_err(|_| JsonError::Unwritable));
         let event = event.map_err(FormatError::from)?;
         Ok(Template { version, event })
     }

@@ -23,7 +23,10 @@ async fn seen_by(world: &World, name: &str) -> PeerView {
 }
 
 fn ids(events: &[Event]) -> Vec<OwnedEventId> {
-    events.iter().map(|event| event.event_id().to_owned()).collect()
+    events
+        .iter()
+        .map(|event| event.event_id().to_owned())
+        .collect()
 }
 
 async fn chain(world: &mut World, count: usize) -> Vec<OwnedEventId> {
@@ -58,7 +61,13 @@ async fn servers_follow_the_members() {
         world.tip = world.accepted(leave).await;
         let left = world.rooms.servers_in(&room_id).await.unwrap();
         assert_eq!(left, [all[0].clone(), all[2].clone()]);
-        assert!(!world.rooms.is_server_in(server("other"), &room_id).await.unwrap());
+        assert!(
+            !world
+                .rooms
+                .is_server_in(server("other"), &room_id)
+                .await
+                .unwrap()
+        );
         let view = world.rooms.view(&room_id).await.unwrap();
         for event_id in [&before, &world.tip] {
             let found = view.event(event_id).await.unwrap().unwrap();
@@ -76,7 +85,9 @@ async fn e2_servers_outside_read_nothing() {
     let room_id = world.remote.room_id.clone();
     let rooms = world.rooms.clone();
     let unknown = "!nowhere:localhost".try_into().unwrap();
-    assert!(is_refused(rooms.peer_view(server("stranger"), &room_id).await));
+    assert!(is_refused(
+        rooms.peer_view(server("stranger"), &room_id).await
+    ));
     assert!(is_refused(rooms.peer_view(server("remote"), unknown).await));
     let tip = world.tip.clone();
     assert!(is_unknown(rooms.peer_event(server("stranger"), &tip).await));
@@ -86,7 +97,10 @@ async fn e2_servers_outside_read_nothing() {
     let acl = Draft::state(ADMIN, "m.room.server_acl", "", acl, &[&tip]);
     world.tip = world.accepted(acl).await;
     for (name, expected) in [("other", false), ("OTHER:8448", false), ("remote", true)] {
-        assert_eq!(rooms.lets_in(server(name), &room_id).await.unwrap(), expected);
+        assert_eq!(
+            rooms.lets_in(server(name), &room_id).await.unwrap(),
+            expected
+        );
     }
     assert!(is_refused(rooms.peer_view(server("other"), &room_id).await));
     assert!(is_unknown(rooms.peer_event(server("other"), &tip).await));
@@ -102,12 +116,21 @@ async fn e1_state_and_auth_chain_of_this_rooms_events() {
     for version in SOME {
         let mut world = World::new(version).await;
         let before = world.tip.clone();
-        let topic = Draft::state(ADMIN, "m.room.topic", "", json!({ "topic": "x" }), &[&before]);
+        let topic = Draft::state(
+            ADMIN,
+            "m.room.topic",
+            "",
+            json!({ "topic": "x" }),
+            &[&before],
+        );
         world.tip = world.accepted(topic).await;
         let said = chain(&mut world, 1).await;
         let view = seen_by(&world, "remote").await;
 
-        let state = view.state_before(&world.remote.events[&said[0]].0.event_id()).await.unwrap();
+        let state = view
+            .state_before(world.remote.events[&said[0]].0.event_id())
+            .await
+            .unwrap();
         let mut listed = view.ids(&state.state).await.unwrap();
         listed.sort();
         let mut expected: Vec<_> = world.state().await.into_values().collect();
@@ -118,19 +141,39 @@ async fn e1_state_and_auth_chain_of_this_rooms_events() {
         // Each event's auth events are in the chain.
         let chain = view.ids(&state.auth_chain).await.unwrap();
         for event in &whole {
-            assert!(event.auth_events().iter().all(|auth| chain.contains(auth)), "{version}");
+            assert!(
+                event.auth_events().iter().all(|auth| chain.contains(auth)),
+                "{version}"
+            );
         }
         let earlier = view.state_before(&world.tip.clone()).await.unwrap();
         assert_eq!(earlier.state.len(), state.state.len());
-        let at_topic = view.state_before(&ids(&whole.iter().filter(|event| event.event_type() == "m.room.topic").cloned().collect::<Vec<_>>())[0]).await.unwrap();
+        let at_topic = view
+            .state_before(
+                &ids(&whole
+                    .iter()
+                    .filter(|event| event.event_type() == "m.room.topic")
+                    .cloned()
+                    .collect::<Vec<_>>())[0],
+            )
+            .await
+            .unwrap();
         assert_eq!(at_topic.state.len() + 1, state.state.len(), "{version}");
 
         let auth = view.event_auth(&said[0]).await.unwrap();
         let auth = view.ids(&auth).await.unwrap();
         let event = view.event(&said[0]).await.unwrap();
-        assert!(event.auth_events().iter().all(|id| auth.contains(id)), "{version}");
+        assert!(
+            event.auth_events().iter().all(|id| auth.contains(id)),
+            "{version}"
+        );
 
-        let other = World::new(if version == RoomVersion::V10 { RoomVersion::V11 } else { RoomVersion::V10 }).await;
+        let other = World::new(if version == RoomVersion::V10 {
+            RoomVersion::V11
+        } else {
+            RoomVersion::V10
+        })
+        .await;
         let missing: &EventId = "$nothing:remote".try_into().unwrap();
         for event_id in [&*other.tip, missing] {
             assert!(is_unknown(view.state_before(event_id).await), "{version}");
@@ -162,7 +205,10 @@ async fn history_is_walked_backwards() {
     let newest: Vec<_> = said.iter().rev().cloned().collect();
     let back = view.backfill(&[world.tip.clone()], 4).await.unwrap();
     assert_eq!(ids(&back), newest[..4]);
-    let back = view.backfill(&[world.tip.clone()], usize::MAX).await.unwrap();
+    let back = view
+        .backfill(&[world.tip.clone()], usize::MAX)
+        .await
+        .unwrap();
     assert_eq!(ids(&back)[..6], newest[..]);
     assert_eq!(back.last().unwrap().event_type(), "m.room.create");
 
@@ -178,7 +224,10 @@ async fn history_is_walked_backwards() {
     let view = seen_by(&world, "remote").await;
     let back = view.backfill(&many[119..], 1_000).await.unwrap();
     assert_eq!(back.len(), 100);
-    let missing = view.missing_events(&[], &many[119..], 1_000, 0).await.unwrap();
+    let missing = view
+        .missing_events(&[], &many[119..], 1_000, 0)
+        .await
+        .unwrap();
     assert_eq!(ids(&missing), many[99..119]);
 }
 
@@ -193,7 +242,13 @@ async fn e3_unseen_history_is_redacted() {
     ] {
         let mut world = World::new(RoomVersion::V10).await;
         let content = json!({ "history_visibility": setting });
-        let content = Draft::state(ADMIN, "m.room.history_visibility", "", content, &[&world.tip]);
+        let content = Draft::state(
+            ADMIN,
+            "m.room.history_visibility",
+            "",
+            content,
+            &[&world.tip],
+        );
         world.tip = world.accepted(content).await;
         let user = "@new:latecomer";
         let mut said = chain(&mut world, 1).await;
@@ -206,8 +261,15 @@ async fn e3_unseen_history_is_redacted() {
         let view = seen_by(&world, "latecomer").await;
         for (event_id, expected) in said.iter().zip([before_invite, invited, true]) {
             let event = view.event(event_id).await.unwrap();
-            assert_eq!(event.content_member("body").is_some(), expected, "{setting}");
-            let back = view.backfill(&[event_id.clone()], 1).await.unwrap();
+            assert_eq!(
+                event.content_member("body").is_some(),
+                expected,
+                "{setting}"
+            );
+            let back = view
+                .backfill(std::slice::from_ref(event_id), 1)
+                .await
+                .unwrap();
             assert_eq!(back, [event], "{setting}");
         }
         let ts = world.remote.events[&said[0]].0.origin_server_ts();
@@ -231,14 +293,23 @@ async fn templates_are_events_to_be() {
         let versions = [version.as_str().to_owned()];
         let ask = async |origin: &str, membership, versions: &[String]| {
             let versions = Some(versions);
-            rooms.template(server(origin), &room_id, user, membership, versions).await
+            rooms
+                .template(server(origin), &room_id, user, membership, versions)
+                .await
         };
-        assert!(is_refused(ask("remote", Membership::Join, &versions).await), "{version}");
+        assert!(
+            is_refused(ask("remote", Membership::Join, &versions).await),
+            "{version}"
+        );
         let none = ask("latecomer", Membership::Join, &["0".to_owned()]).await;
         assert!(matches!(none, Err(RoomError::IncompatibleVersion(v)) if v == version));
         let template = ask("latecomer", Membership::Join, &versions).await.unwrap();
         let event: Value = serde_json::from_str(template.event.get()).unwrap();
-        assert_eq!(event["content"], json!({ "membership": "join" }), "{version}");
+        assert_eq!(
+            event["content"],
+            json!({ "membership": "join" }),
+            "{version}"
+        );
         assert_eq!(event["state_key"], json!(user));
         assert_eq!(event["sender"], json!(user));
         assert_eq!(event["room_id"], json!(room_id));
