@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod between_servers;
 mod canonical;
 mod client_formats;
 mod format;
