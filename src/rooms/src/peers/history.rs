@@ -14,7 +14,7 @@ use crate::{
     error::RoomError,
     num::EventNum,
     tables::{Headers, RoomNum, Statuses, Verdict},
-    view::{Found, RoomView, Span},
+    view::{Eyes, Found, RoomView, Span},
 };
 
 /// Events in one answer of history at the most.
@@ -99,15 +99,7 @@ impl PeerView {
     /// # Errors
     /// The store can't be read.
     pub async fn near(&self, ts: i64, backwards: bool) -> Result<Option<Event>, RoomError> {
-        let seen = async |found: Vec<Found>| {
-            let visible = self.visible(&found).await?;
-            let seen = found.into_iter().zip(visible);
-            Ok(seen
-                .filter(|(_, visible)| *visible)
-                .map(|(found, _)| found)
-                .collect())
-        };
-        let found = self.view.nearest(ts, backwards, seen).await?;
+        let found = self.view.nearest(ts, backwards, self).await?;
         Ok(found.map(|found| found.event))
     }
 
@@ -119,6 +111,17 @@ impl PeerView {
             nums.extend(self.view.num(id).await?.map(|num| num.0));
         }
         Ok(nums)
+    }
+}
+
+impl Eyes for PeerView {
+    async fn seen(&self, found: Vec<Found>) -> Result<Vec<Found>, RoomError> {
+        let visible = self.visible(&found).await?;
+        let seen = found.into_iter().zip(visible);
+        Ok(seen
+            .filter(|(_, visible)| *visible)
+            .map(|(found, _)| found)
+            .collect())
     }
 }
 

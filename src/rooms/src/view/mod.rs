@@ -19,6 +19,7 @@ use comity_protocol::{
 };
 use comity_storage::{Home, Range, Reader, RoomKey, Row};
 
+pub(crate) use self::timeline::Eyes;
 pub(crate) use self::visible::visibility_in;
 pub use self::{render::Viewer, timeline::Span, visible::Standing};
 use crate::{

@@ -40,6 +40,24 @@ impl Span {
     }
 }
 
+/// Whoever looks at events. (An async closure's future can't be said to be `Send`.)
+pub(crate) trait Eyes: Sync {
+    /// Those that they may see.
+    fn seen(&self, found: Vec<Found>)
+    -> impl Future<Output = Result<Vec<Found>, RoomError>> + Send;
+}
+
+struct UserEyes<'a> {
+    view: &'a RoomView,
+    user: &'a UserId,
+}
+
+impl Eyes for UserEyes<'_> {
+    async fn seen(&self, found: Vec<Found>) -> Result<Vec<Found>, RoomError> {
+        self.view.only_visible(found, self.user).await
+    }
+}
+
 impl RoomView {
     /// The entries of a stretch, in the order asked, as rows: nothing of the events is read.
     ///
@@ -199,11 +217,11 @@ impl RoomView {
         backwards: bool,
         user: &UserId,
     ) -> Result<Option<Found>, RoomError> {
-        let seen = async |found| self.only_visible(found, user).await;
-        self.nearest(ts, backwards, seen).await
+        let eyes = UserEyes { view: self, user };
+        self.nearest(ts, backwards, &eyes).await
     }
 
-    /// The event next to a time, of those that `seen` leaves.
+    /// The event next to a time, of those that these eyes see.
     ///
     /// Times are claims of the senders and need not grow with the order. The order is gone through
     /// page by page in the direction asked, and of the first page that has such events the one
@@ -212,7 +230,7 @@ impl RoomView {
         &self,
         ts: i64,
         backwards: bool,
-        seen: impl AsyncFn(Vec<Found>) -> Result<Vec<Found>, RoomError>,
+        eyes: &impl Eyes,
     ) -> Result<Option<Found>, RoomError> {
         let mut span = Span {
             after: None,
@@ -243,7 +261,8 @@ impl RoomView {
                 .collect();
             let mut found = self.load(&nums).await?;
             found.retain(|found| self.holds(found));
-            let closest = seen(found)
+            let closest = eyes
+                .seen(found)
                 .await?
                 .into_iter()
                 .min_by_key(|found| found.event.origin_server_ts().abs_diff(ts));
