@@ -21,6 +21,8 @@ const MOST: usize = 100_000;
 const IDLE: Duration = Duration::from_secs(5 * 60);
 /// Without a request for so long, a user is offline.
 const GONE: Duration = Duration::from_secs(35);
+/// Without a word from their server for so long, another server's user is offline.
+const SILENT: Duration = Duration::from_secs(30 * 60);
 /// How often those whose state changes by itself are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Activity more recent than this counts as current.
@@ -75,8 +77,10 @@ struct User {
     status_msg: Option<String>,
     /// When they last did something.
     active: Option<Duration>,
-    /// When their client last made a request.
+    /// When their client last made a request, or their server last spoke of them.
     connected: Duration,
+    /// Their server says what they are.
+    remote: bool,
     /// What was told last, and when by the serial.
     told: State,
     serial: u64,
@@ -141,6 +145,29 @@ impl Presence {
                 user.active = Some(now);
             }
             false
+        });
+    }
+
+    /// Another server says what its user is, and how long ago they last did something.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#presence>
+    pub fn hear(
+        &self,
+        user_id: &str,
+        state: State,
+        status_msg: Option<String>,
+        last_active_ago: Option<Duration>,
+    ) {
+        self.change(user_id, |user, now| {
+            let new_text = user.status_msg != status_msg;
+            user.status_msg = status_msg;
+            user.wanted = state;
+            user.connected = now;
+            user.remote = true;
+            // The clock may have begun after they were last active.
+            let active = last_active_ago.map(|ago| now.saturating_sub(ago));
+            user.active = active.or(user.active).or(Some(now));
+            new_text
         });
     }
 
@@ -218,6 +245,7 @@ impl Presence {
                 status_msg: None,
                 active: None,
                 connected: now,
+                remote: false,
                 told: State::Offline,
                 serial: 0,
             });
@@ -247,9 +275,11 @@ impl User {
         let idle = self
             .active
             .is_none_or(|active| now.saturating_sub(active) >= IDLE);
+        let silent = now.saturating_sub(self.connected);
         match self.wanted {
             State::Offline => State::Offline,
-            _ if now.saturating_sub(self.connected) >= GONE => State::Offline,
+            state if self.remote && silent < SILENT => state,
+            _ if self.remote || silent >= GONE => State::Offline,
             State::Online if !idle => State::Online,
             _ => State::Unavailable,
         }
@@ -321,6 +351,28 @@ mod tests {
         assert_eq!(changed, [("@a:x".to_owned(), State::Offline)]);
         assert_eq!(states(&presence, serial).0, []);
         assert_eq!(presence.get("@a:x").last_active_ago, Some(IDLE + GONE));
+    }
+
+    /// <https://spec.matrix.org/v1.19/server-server-api/#presence>: what another server says holds
+    /// until it says otherwise, and for half an hour at the most.
+    #[tokio::test(start_paused = true)]
+    async fn another_servers_word_holds() {
+        let presence = Presence::new(&Runtime::simulated(1));
+        let ago = Some(Duration::ZERO);
+        presence.hear("@a:y", State::Online, Some("here".into()), ago);
+        let serial = states(&presence, 0).1;
+        tokio::time::advance(IDLE * 2).await;
+        presence.sweep();
+        assert_eq!(states(&presence, serial).0, []);
+        let seen = presence.get("@a:y");
+        assert_eq!((seen.state, seen.currently_active), (State::Online, false));
+        assert_eq!(seen.status_msg.as_deref(), Some("here"));
+        tokio::time::advance(SILENT).await;
+        presence.sweep();
+        assert_eq!(
+            states(&presence, serial).0,
+            [("@a:y".to_owned(), State::Offline)]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,10 +11,11 @@ use std::{cmp::Ordering, collections::BTreeSet};
 use comity_protocol::{
     auth::Membership,
     event::Event,
-    id::{OwnedRoomId, RoomId, UserId},
+    id::{OwnedRoomId, OwnedUserId, RoomId, UserId},
 };
 use comity_storage::{Home, Range, RoomKey};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::{
     error::RoomError,
@@ -51,8 +52,32 @@ pub struct Hierarchy {
 pub struct HierarchyRoom {
     /// What it looks like.
     pub summary: Summary,
-    /// Its `m.space.child` events, in their order.
-    pub children: Vec<Event>,
+    /// Its children, in their order.
+    pub children: Vec<SpaceChild>,
+}
+
+/// An `m.space.child` event, as it is shown to those who are not in the room.
+#[derive(Debug, Clone)]
+pub struct SpaceChild {
+    /// The child, as the state key says it.
+    pub room_id: String,
+    /// Who put it there.
+    pub sender: OwnedUserId,
+    /// The content.
+    pub content: Box<RawValue>,
+    /// When, in milliseconds since 1970.
+    pub origin_server_ts: i64,
+}
+
+impl SpaceChild {
+    fn of(event: &Event) -> Self {
+        Self {
+            room_id: event.state_key().unwrap_or_default().to_owned(),
+            sender: event.sender().to_owned(),
+            content: event.content().to_owned(),
+            origin_server_ts: event.origin_server_ts(),
+        }
+    }
 }
 
 /// A page of a tree.
@@ -132,7 +157,9 @@ impl Rooms {
             walked += 1;
             let children = self.children(&summary, request.suggested_only).await?;
             if depth < max_depth && met.len() < MAX_WALK {
-                let below = children.iter().filter_map(Event::state_key);
+                let below = children
+                    .iter()
+                    .map(|child: &SpaceChild| child.room_id.as_str());
                 let new: Vec<OwnedRoomId> = below
                     .filter(|child| met.insert((*child).to_owned()))
                     .filter_map(|child| RoomId::parse(child).ok())
@@ -218,7 +245,7 @@ impl Rooms {
         &self,
         summary: &Summary,
         suggested_only: bool,
-    ) -> Result<Vec<Event>, RoomError> {
+    ) -> Result<Vec<SpaceChild>, RoomError> {
         if summary.room_type.as_deref() != Some(SPACE) {
             return Ok(Vec::new());
         }
@@ -250,7 +277,8 @@ impl Rooms {
             };
             by_order.then_with(|| rest(one).cmp(&rest(other)))
         });
-        Ok(children.into_iter().map(|(_, event)| event).collect())
+        let children = children.iter();
+        Ok(children.map(|(_, event)| SpaceChild::of(event)).collect())
     }
 }
 

@@ -85,6 +85,39 @@ impl Rooms {
         event_id: &EventId,
         thread: Option<&str>,
     ) -> Result<bool, RoomError> {
+        let now = self.now();
+        self.move_receipt(user, room_id, kind, event_id, thread, now)
+            .await
+    }
+
+    /// Moves the `m.read` receipt of another server's user, made at `ts`, forward only; answers
+    /// whether it moved.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#receipts>
+    ///
+    /// # Errors
+    /// As [`Rooms::set_receipt`].
+    pub async fn receive_receipt(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        event_id: &EventId,
+        thread: Option<&str>,
+        ts: u64,
+    ) -> Result<bool, RoomError> {
+        self.move_receipt(user, room_id, ReceiptKind::Read, event_id, thread, ts)
+            .await
+    }
+
+    async fn move_receipt(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        kind: ReceiptKind,
+        event_id: &EventId,
+        thread: Option<&str>,
+        ts: u64,
+    ) -> Result<bool, RoomError> {
         if thread.is_some_and(|thread| thread != "main" && EventId::parse(thread).is_err()) {
             return Err(RoomError::Invalid("thread_id is neither main nor an event"));
         }
@@ -100,7 +133,7 @@ impl Rooms {
             event_id: event_id.to_string(),
             seq,
             sub,
-            ts: self.now(),
+            ts,
             totals,
         };
         let key = RoomReceipt {

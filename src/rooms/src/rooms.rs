@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use comity_protocol::{
@@ -43,6 +43,17 @@ pub struct Config {
 #[derive(Clone)]
 pub struct Rooms(pub(crate) Arc<Inner>);
 
+/// A tenant's rooms, without keeping them: for what the rooms themselves hold.
+#[derive(Clone)]
+pub struct WeakRooms(Weak<Inner>);
+
+impl WeakRooms {
+    /// The rooms, as long as somebody keeps them.
+    pub fn upgrade(&self) -> Option<Rooms> {
+        self.0.upgrade().map(Rooms)
+    }
+}
+
 pub(crate) struct Inner {
     pub tenant: Tenant,
     pub config: Config,
@@ -80,6 +91,11 @@ impl Rooms {
             acls: Acls::default(),
             present: Present::default(),
         }))
+    }
+
+    /// The rooms, not kept by it.
+    pub fn downgrade(&self) -> WeakRooms {
+        WeakRooms(Arc::downgrade(&self.0))
     }
 
     /// This server's name.

@@ -1,10 +1,7 @@
 //! What lists, previews and spaces show of a room.
 
-use comity_protocol::{
-    event::Event,
-    id::{RoomAliasId, RoomId},
-};
-use comity_rooms::{HierarchyRoom, tables::Summary};
+use comity_protocol::id::{RoomAliasId, RoomId};
+use comity_rooms::{HierarchyRoom, SpaceChild, tables::Summary};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -85,7 +82,7 @@ pub struct SpaceRoom {
 #[derive(Serialize)]
 struct Child {
     #[serde(rename = "type")]
-    event_type: String,
+    event_type: &'static str,
     state_key: String,
     sender: String,
     content: Box<RawValue>,
@@ -96,19 +93,19 @@ impl From<HierarchyRoom> for SpaceRoom {
     fn from(room: HierarchyRoom) -> Self {
         Self {
             summary: room.summary.into(),
-            children_state: room.children.iter().map(Child::from).collect(),
+            children_state: room.children.into_iter().map(Child::from).collect(),
         }
     }
 }
 
-impl From<&Event> for Child {
-    fn from(event: &Event) -> Self {
+impl From<SpaceChild> for Child {
+    fn from(child: SpaceChild) -> Self {
         Self {
-            event_type: event.event_type().to_owned(),
-            state_key: event.state_key().unwrap_or_default().to_owned(),
-            sender: event.sender().to_string(),
-            content: event.content().to_owned(),
-            origin_server_ts: event.origin_server_ts(),
+            event_type: "m.space.child",
+            state_key: child.room_id,
+            sender: child.sender.to_string(),
+            content: child.content,
+            origin_server_ts: child.origin_server_ts,
         }
     }
 }

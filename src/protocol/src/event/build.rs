@@ -32,6 +32,15 @@ impl Reference {
         }
     }
 
+    /// A reference to an event whose reference hash another server tells, for rooms of version 1 and
+    /// 2, where it is part of the reference.
+    pub fn with_hash(event_id: OwnedEventId, hash: [u8; 32]) -> Self {
+        Self {
+            event_id,
+            hash: Some(hash),
+        }
+    }
+
     /// A reference to an event at hand, for rooms of any version.
     pub fn to(event: &Event) -> Self {
         let needs_hash = event.rules().references_with_hashes;
