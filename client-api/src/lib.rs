@@ -58,6 +58,7 @@ mod events;
 mod membership;
 mod named_room;
 mod notices;
+mod openid;
 mod people;
 mod presence;
 mod profile;

@@ -1,16 +1,14 @@
 //! Which path leads where: the groups' tables, put together.
 
 use axum::{Router, routing::MethodRouter};
-use http::StatusCode;
 
 use crate::{
-    Api, ApiError, account, account_data, admin, creation, devices, directory, discovery,
-    ephemeral, events, membership, notices, presence, profile, push, registration, reports,
-    session, spaces, sync, user_directory,
+    Api, account, account_data, admin, creation, devices, directory, discovery, ephemeral, events,
+    membership, notices, openid, presence, profile, push, registration, reports, session, spaces,
+    sync, user_directory,
 };
 
-/// Everything clients may ask for. Paths nobody has are `M_UNRECOGNIZED`, as are methods a path doesn't have
-/// (<https://spec.matrix.org/v1.19/client-server-api/#common-error-codes>).
+/// Everything clients may ask for; [`comity_web::join`] puts it together with what others may.
 pub fn router(api: Api) -> Router {
     let routes = Routes::new()
         .and(account::routes())
@@ -24,6 +22,7 @@ pub fn router(api: Api) -> Router {
         .and(events::routes())
         .and(membership::routes())
         .and(notices::routes())
+        .and(openid::routes())
         .and(presence::routes())
         .and(profile::routes())
         .and(push::routes())
@@ -33,13 +32,7 @@ pub fn router(api: Api) -> Router {
         .and(spaces::routes())
         .and(sync::routes())
         .and(user_directory::routes());
-    routes
-        .0
-        .fallback(async || ApiError::unrecognized(StatusCode::NOT_FOUND))
-        .method_not_allowed_fallback(async || {
-            ApiError::unrecognized(StatusCode::METHOD_NOT_ALLOWED)
-        })
-        .with_state(api)
+    routes.0.with_state(api)
 }
 
 /// A group's table: a line a path.

@@ -26,6 +26,7 @@ mod limits;
 mod live;
 mod login;
 mod login_token;
+mod openid;
 mod password;
 pub mod presence;
 mod profile;

@@ -15,6 +15,8 @@ use crate::{error::AccountError, tables::SessionId};
 
 /// The `client_id` of logins by the legacy API, which knows no clients.
 const LEGACY_CLIENT: &str = "legacy";
+/// Keeps an OpenID token from being read as an access token, and the other way round.
+const OPENID_TYPE: &str = "openid+jwt";
 const REFRESH_PREFIX: &str = "mcr_";
 /// No token of ours is longer.
 const MAX_TOKEN_BYTES: usize = 4096;
@@ -53,6 +55,16 @@ struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exp: Option<u64>,
     jti: String,
+}
+
+/// What an OpenID token says.
+#[derive(Debug, Serialize, Deserialize)]
+struct OpenIdClaims {
+    iss: String,
+    aud: String,
+    sub: String,
+    iat: u64,
+    exp: u64,
 }
 
 /// Makes and reads a tenant's tokens.
@@ -136,6 +148,38 @@ impl Tokens {
             },
             expires_ts: claims.exp.map(|exp| exp.saturating_mul(1000)),
         })
+    }
+
+    /// A token that tells third parties who a user is, and nothing else.
+    pub(crate) fn openid(
+        &self,
+        user_id: &str,
+        now_ms: u64,
+        expires_ts: u64,
+    ) -> Result<String, AccountError> {
+        let mut header = self.header.clone();
+        header.typ = Some(OPENID_TYPE.to_owned());
+        let claims = OpenIdClaims {
+            iss: self.issuer.clone(),
+            aud: self.issuer.clone(),
+            sub: user_id.to_owned(),
+            iat: now_ms / 1000,
+            exp: expires_ts / 1000,
+        };
+        jsonwebtoken::encode(&header, &claims, &self.signing)
+            .map_err(|_| AccountError::Internal("a token could not be signed"))
+    }
+
+    /// Whose OpenID token it is and when it ends, if it is one of ours.
+    pub(crate) fn read_openid(&self, token: &str) -> Option<(String, u64)> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return None;
+        }
+        let decoded =
+            jsonwebtoken::decode::<OpenIdClaims>(token, &self.verifying, &self.validation).ok()?;
+        let is_openid = decoded.header.typ.as_deref() == Some(OPENID_TYPE);
+        let claims = decoded.claims;
+        is_openid.then(|| (claims.sub, claims.exp.saturating_mul(1000)))
     }
 
     /// A refresh token; the same for the same grant.
@@ -275,6 +319,20 @@ mod tests {
             header.typ = typ;
             assert!(tokens.read_access(&signed(&header)).is_none());
         }
+    }
+
+    /// <https://spec.matrix.org/v1.19/client-server-api/#openid>: good for nothing else.
+    #[test]
+    fn an_openid_token_and_an_access_token_are_not_each_other() {
+        let tokens = Tokens::new(&[1; 32], "https://example.org").unwrap();
+        let openid = tokens.openid("@alice:example.org", 5_000, 9_000).unwrap();
+        assert_eq!(
+            tokens.read_openid(&openid),
+            Some(("@alice:example.org".to_owned(), 9_000))
+        );
+        assert!(tokens.read_access(&openid).is_none());
+        let access = tokens.access(&grant(), 5_000, Some(9_000)).unwrap();
+        assert!(tokens.read_openid(&access).is_none());
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl WeakRooms {
 pub(crate) struct Inner {
     pub tenant: Tenant,
     pub config: Config,
-    pub key: SigningKey,
+    pub key: Arc<SigningKey>,
     pub runtime: Runtime,
     nodes: Arc<NodeCache>,
     cells: Mutex<HashMap<RoomKey, Cell>>,
@@ -74,14 +74,14 @@ pub(crate) type Cell = Arc<tokio::sync::Mutex<Option<Live>>>;
 
 impl Rooms {
     /// The rooms of a tenant, whose events `key` signs.
-    pub fn new(tenant: Tenant, config: Config, key: SigningKey) -> Self {
+    pub fn new(tenant: Tenant, config: Config, key: impl Into<Arc<SigningKey>>) -> Self {
         let runtime = tenant.runtime().clone();
         let nodes = Arc::new(NodeCache::new(NODE_CACHE));
         let typing = Typing::new(runtime.clone());
         Self(Arc::new(Inner {
             tenant,
             config,
-            key,
+            key: key.into(),
             runtime,
             nodes,
             cells: Mutex::default(),

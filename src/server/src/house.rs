@@ -1,9 +1,11 @@
 //! The composition: one tenant's capabilities, each given what it stands on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use axum::Router;
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Settings, Support};
+use comity_federation_server::OwnKeys;
 use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -25,8 +27,10 @@ const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 pub struct House {
     /// Its rows.
     pub tenant: Tenant,
-    /// Its API.
+    /// Its API for clients.
     pub api: Api,
+    /// Its API for other servers.
+    federation: comity_federation_server::Api,
 }
 
 impl House {
@@ -63,8 +67,21 @@ impl House {
             default_version: RoomVersion::parse(&config.rooms.default_version)
                 .ok_or("rooms.default_version is no room version")?,
         };
-        let rooms = Rooms::new(tenant.clone(), rooms, keys.signing);
+        let signing = Arc::new(keys.signing);
+        let rooms = Rooms::new(tenant.clone(), rooms, Arc::clone(&signing));
         rooms.use_push_rules(Tastes::follow(accounts.clone()));
+        let federation =
+            comity_federation_server::Api::new(comity_federation_server::Capabilities {
+                accounts: accounts.clone(),
+                rooms: rooms.clone(),
+                keys: OwnKeys {
+                    signing,
+                    old: keys.old,
+                },
+                settings: comity_federation_server::Settings {
+                    delegated_to: config.federation.delegated_to.clone(),
+                },
+            });
         let api = Api::new(Capabilities {
             sync: Sync::new(rooms.clone(), accounts.clone()),
             accounts,
@@ -78,7 +95,19 @@ impl House {
                 },
             },
         });
-        Ok(Self { tenant, api })
+        Ok(Self {
+            tenant,
+            api,
+            federation,
+        })
+    }
+
+    /// Everything that can be asked of it. Every listener serves all of it.
+    pub fn router(&self) -> Router {
+        comity_web::join([
+            comity_client_api::router(self.api.clone()),
+            comity_federation_server::router(self.federation.clone()),
+        ])
     }
 
     /// Records that all is in order. Without this the next start takes it for a crash.

@@ -31,15 +31,21 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "federation-server",
+        &["accounts", "protocol", "rooms", "web"],
+    ),
+    (
         "server",
         &[
             "accounts",
             "client-api",
+            "federation-server",
             "protocol",
             "rooms",
             "runtime",
             "storage",
             "sync",
+            "web",
         ],
     ),
     // Beside the house, never in it.

@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::spec;
 
 /// The groups of the table that the server has, apart from [`LATER`].
-pub const GROUPS: [&str; 16] = [
+pub const GROUPS: [&str; 17] = [
     "Account data & tags",
     "Account mgmt (password/3PID/deactivate/whoami)",
     "Devices & to-device",
@@ -24,15 +24,18 @@ pub const GROUPS: [&str; 16] = [
     "Sync/filter/legacy sync",
     "Typing/receipts/read markers",
     "Users & profiles & presence",
+    "VoIP/TURN, OpenID, 3rd-party networks",
 ];
 
-/// Parts of paths in [`GROUPS`] that wait: third-party identifiers, sign-in through others, push delivery.
-const LATER: [&str; 5] = [
+/// Parts of paths in [`GROUPS`] that wait: third-party identifiers and networks, sign-in through others, push delivery, calls.
+const LATER: [&str; 7] = [
     "/3pid",
     "/requestToken",
     "/login/sso/",
     "/v3/pushers",
     "/v3/notifications",
+    "/v3/thirdparty/",
+    "/v3/voip/",
 ];
 
 /// A row of `endpoints.csv`.

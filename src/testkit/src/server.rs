@@ -4,7 +4,12 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Support};
-use comity_protocol::{room_version::RoomVersion, sign::SigningKey};
+use comity_federation_server::OwnKeys;
+use comity_protocol::{
+    id::{OwnedServerName, ServerName},
+    room_version::RoomVersion,
+    sign::SigningKey,
+};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::{
@@ -14,7 +19,7 @@ use comity_sync::Sync;
 
 use crate::{Client, lanes};
 
-/// A running server, called `localhost`. It derefs to a [`Client`] without a token.
+/// A running server. It derefs to a [`Client`] without a token.
 pub struct Server {
     client: Client,
     /// What stands behind the API, for what no request can do.
@@ -40,6 +45,10 @@ pub struct Place {
 /// What a test may want otherwise.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Its name; `localhost`, if the test doesn't say.
+    pub server_name: OwnedServerName,
+    /// Where it says that other servers find it, if not by its name.
+    pub delegated_to: Option<OwnedServerName>,
     /// Whether anyone may register.
     pub registration_open: bool,
     /// Whether guests may.
@@ -53,6 +62,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            server_name: "localhost".try_into().expect("a server name"),
+            delegated_to: None,
             registration_open: true,
             guests: true,
             limits: false,
@@ -81,6 +92,12 @@ impl Server {
     /// A new server.
     pub async fn with(settings: Settings) -> Self {
         Self::on(Memory::new(), settings).await
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ServerName {
+        &self.settings.server_name
     }
 
     /// The server that finds what this one had made durable.
@@ -113,8 +130,8 @@ impl Server {
         let store = Store::new(Engine::Memory(disk.clone()), options, runtime);
         let tenant = store.tenant(TenantId(1)).await?;
         let accounts = comity_accounts::Config {
-            server_name: "localhost".into(),
-            public_baseurl: "http://localhost".into(),
+            server_name: settings.server_name.to_string(),
+            public_baseurl: format!("http://{}", settings.server_name),
             token_key: [7; 32],
             registration_open: settings.registration_open,
             guests: settings.guests,
@@ -130,24 +147,39 @@ impl Server {
         };
         let accounts = Accounts::open(tenant.clone(), accounts).expect("accounts open");
         let rooms = comity_rooms::Config {
-            server_name: "localhost".try_into().expect("a server name"),
+            server_name: settings.server_name.clone(),
             default_version: settings.default_version,
         };
-        let key = SigningKey::from_seed("1", &[7; 32]).expect("a key");
-        let rooms = Rooms::new(tenant, rooms, key);
+        let signing = Arc::new(signing_key(&settings.server_name));
+        let rooms = Rooms::new(tenant, rooms, Arc::clone(&signing));
+        let federation =
+            comity_federation_server::Api::new(comity_federation_server::Capabilities {
+                accounts: accounts.clone(),
+                rooms: rooms.clone(),
+                keys: OwnKeys {
+                    signing,
+                    old: Vec::new(),
+                },
+                settings: comity_federation_server::Settings {
+                    delegated_to: settings.delegated_to.clone(),
+                },
+            });
         let api = Api::new(Capabilities {
             sync: Sync::new(rooms.clone(), accounts.clone()),
             accounts,
             rooms,
             settings: comity_client_api::Settings {
-                public_baseurl: "http://localhost".into(),
+                public_baseurl: format!("http://{}", settings.server_name),
                 support: Support {
-                    page: Some("http://localhost/help".into()),
+                    page: Some(format!("http://{}/help", settings.server_name)),
                     ..Support::default()
                 },
             },
         });
-        let router = comity_client_api::router(api.clone());
+        let router = comity_web::join([
+            comity_client_api::router(api.clone()),
+            comity_federation_server::router(federation),
+        ]);
         Ok(Self {
             client: Client::new(router.clone()),
             api,
@@ -156,4 +188,13 @@ impl Server {
             settings,
         })
     }
+}
+
+/// The key of a server of this name: each has its own, the same after a restart.
+pub(crate) fn signing_key(server: &ServerName) -> SigningKey {
+    let mut seed = [7; 32];
+    for (place, byte) in seed.iter_mut().zip(server.as_str().bytes()) {
+        *place ^= byte;
+    }
+    SigningKey::from_seed("1", &seed).expect("a key")
 }

@@ -37,7 +37,13 @@ const COMMON_ERRORS: [(u16, &[&str]); 7] = [
     ),
     (
         401,
-        &["M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_LOCKED"],
+        &[
+            "M_UNKNOWN_TOKEN",
+            "M_MISSING_TOKEN",
+            "M_USER_LOCKED",
+            // Requests between servers.
+            "M_UNAUTHORIZED",
+        ],
     ),
     (
         403,

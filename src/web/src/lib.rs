@@ -14,13 +14,17 @@
 )]
 
 mod body;
+mod directory;
 mod error;
 mod path;
 mod query;
+mod routes;
 mod summary;
 
 pub use body::{Json, bytes, parse, read};
+pub use directory::{DirectoryRequest, Filter, PublicRooms};
 pub use error::ApiError;
 pub use path::Path;
 pub use query::Query;
+pub use routes::join;
 pub use summary::{PublicRoom, RoomSummary, SpaceRoom};

@@ -13,8 +13,12 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use comity_runtime::Runtime;
 
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config},
+    keys::Keys,
+};
 
 /// A Matrix homeserver.
 #[derive(Debug, Parser)]
@@ -35,6 +39,9 @@ enum Command {
     /// Make, list, reset and end accounts, also while the server runs.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// The key that other servers know this one by.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Check or explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -42,6 +49,12 @@ enum Command {
     Check,
     /// Look for what would keep the server from running well: configuration, ports, clock, disk, store.
     Doctor,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a new signing key, which the next start takes. The old one is published as such from then on.
+    Rotate,
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +86,7 @@ pub fn main() -> ExitCode {
     let file = arguments.config.as_deref();
     let done = match arguments.command {
         Command::User(command) => load(file).and_then(|config| user::user(command, &config)),
+        Command::Key(KeyCommand::Rotate) => load(file).and_then(|config| rotate(&config)),
         Command::Config(ConfigCommand::Reference) => print(&config::reference()),
         Command::Config(ConfigCommand::Check) => check_config(file),
         Command::Serve => load(file).and_then(serve::serve),
@@ -107,6 +121,11 @@ fn check_config(file: Option<&Path>) -> Result<(), Failure> {
         config.public_baseurl,
         config.data_dir.display()
     ))
+}
+
+fn rotate(config: &Config) -> Result<(), Failure> {
+    let key = Keys::rotate(&config.data_dir, &Runtime::system()).map_err(Failure::new)?;
+    print(&format!("Made {key}; restart the server to use it.\n"))
 }
 
 fn print(text: &str) -> Result<(), Failure> {

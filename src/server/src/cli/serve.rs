@@ -42,7 +42,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         // Users are served all the same.
         tracing::warn!(%error, "`comity user` won't reach this server: its socket can't be made");
     }
-    let router = comity_client_api::router(house.api.clone());
+    let router = house.router();
     stop_on_signal(&runtime, &lifecycle)?;
 
     lifecycle.advance(Phase::Ready);

@@ -21,8 +21,8 @@ pub use problem::Problem;
 pub use reference::reference;
 use settings::{Entry, General, Settings};
 pub use settings::{
-    Limits, Listen, Log, LogFormat, Outbound, Registration, Rooms, Secret, Storage, StorageEngine,
-    Support,
+    Federation, Limits, Listen, Log, LogFormat, Outbound, Registration, Rooms, Secret, Storage,
+    StorageEngine, Support,
 };
 
 /// A configuration that makes sense as a whole.
@@ -36,6 +36,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `[listen]`
     pub listen: Listen,
+    /// `[federation]`
+    pub federation: Federation,
     /// `[outbound]`
     pub outbound: Outbound,
     /// `[registration]`
@@ -126,6 +128,7 @@ impl Config {
                 public_baseurl,
                 data_dir: general.data_dir,
                 listen: settings.listen,
+                federation: settings.federation,
                 outbound: settings.outbound,
                 registration: settings.registration,
                 limits: settings.limits,

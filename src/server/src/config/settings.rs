@@ -97,6 +97,15 @@ section! {
 }
 
 section! {
+    /// `[federation]`: how other servers reach this one.
+    Federation {
+        /// `host` or `host:port` of the server, published at `/.well-known/matrix/server` for those who ask at `server_name`.
+        /// Unset: it is at `server_name`, port 8448 where that names none.
+        delegated_to: Option<OwnedServerName> = None,
+    }
+}
+
+section! {
     /// `[outbound]`: requests to other servers.
     Outbound {
         /// PEM files with certificate authorities to trust besides the system's.
@@ -177,6 +186,7 @@ pub(super) struct Settings {
     #[serde(flatten, skip_deserializing)]
     pub general: General,
     pub listen: Listen,
+    pub federation: Federation,
     pub outbound: Outbound,
     pub registration: Registration,
     pub limits: Limits,
@@ -191,6 +201,7 @@ pub(super) fn entries() -> Vec<Entry> {
     [
         General::entries(""),
         Listen::entries("listen"),
+        Federation::entries("federation"),
         Outbound::entries("outbound"),
         Registration::entries("registration"),
         Limits::entries("limits"),

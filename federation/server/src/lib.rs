@@ -1,0 +1,33 @@
+//! The server-server API: what other servers may ask, one file an endpoint.
+//!
+//! A folder is a group of the specification (`discovery`, `keys`, `queries`, …). Its `mod.rs` is a table: a line a path, naming the
+//! function that answers it. Each path has a file of its own, named after it, with the link into the specification, what is
+//! asked and answered as structs, and one function a method; the client API's [`comity_web`] reads and refuses here as well.
+//!
+//! A handler's parameters say what it takes, in this order: [`State<Api>`](axum::extract::State);
+//! [`Path`](comity_web::Path) with typed ids; [`Query`](comity_web::Query); who asks last, for the signature covers the body. Rules belong to
+//! the capabilities below.
+//!
+//! Tests stand in `tests/`, a file a group, and talk through `comity_testkit`, which holds every answer against the specification.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod api;
+mod discovery;
+mod keys;
+mod openid;
+mod routes;
+
+pub use api::{Api, Capabilities, OwnKeys, Settings};
+pub use routes::router;
+
+pub(crate) use comity_web::{ApiError, Json, Query};
+pub(crate) use routes::Routes;

@@ -1,0 +1,38 @@
+//! Which path leads where: the groups' tables, put together.
+
+use axum::{Router, routing::MethodRouter};
+
+use crate::{Api, discovery, keys, openid};
+
+/// Everything other servers may ask for; [`comity_web::join`] puts it together with what clients may.
+pub fn router(api: Api) -> Router {
+    let routes = Routes::new()
+        .and(discovery::routes())
+        .and(keys::routes())
+        .and(openid::routes());
+    routes.0.with_state(api)
+}
+
+/// A group's table: a line a path.
+pub(crate) struct Routes(Router<Api>);
+
+impl Routes {
+    pub(crate) fn new() -> Self {
+        Self(Router::new())
+    }
+
+    /// `/_matrix/federation/v1…`
+    pub(crate) fn v1(self, path: &str, methods: MethodRouter<Api>) -> Self {
+        self.at(&format!("/_matrix/federation/v1{path}"), methods)
+    }
+
+    /// The whole path.
+    pub(crate) fn at(self, path: &str, methods: MethodRouter<Api>) -> Self {
+        Self(self.0.route(path, methods))
+    }
+
+    /// Another group's lines after these.
+    pub(crate) fn and(self, others: Self) -> Self {
+        Self(self.0.merge(others.0))
+    }
+}
