@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtime", &[]),
     ("storage", &["protocol", "runtime"]),
     ("accounts", &["protocol", "runtime", "storage"]),
+    ("federation-client", &["protocol", "runtime", "storage"]),
     ("rooms", &["protocol", "runtime", "storage"]),
     (
         "sync",
@@ -39,6 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "accounts",
             "client-api",
+            "federation-client",
             "federation-server",
             "protocol",
             "rooms",
@@ -61,7 +63,8 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("tokio-postgres", &["storage"]),
     ("ruma-common", &["protocol"]),
     ("ruma-events", &["protocol"]),
-    ("hyper", &["server"]),
+    ("hyper", &["server", "federation-client"]),
+    ("hickory-resolver", &["federation-client"]),
     ("figment", &["server"]),
     ("rand_chacha", &["runtime", "sim", "bench"]),
 ];
