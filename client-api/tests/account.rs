@@ -1,7 +1,7 @@
 //! One's own account and devices: what needs the password again, and what ends with what.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use comity_testkit::{Answer, Server, User, password};
+use comity_testkit::{Answer, Server, User, encode, password};
 use serde_json::{Value, json};
 
 const V3: &str = "/_matrix/client/v3";
@@ -139,4 +139,82 @@ async fn deactivating() {
     });
     let refused = server.post(format!("{V3}/login")).json(login).send().await;
     assert_eq!(refused.status, 403);
+}
+
+/// `erase`, threat E8: who could read the events before still can; who comes later gets them redacted, on
+/// every way to them.
+#[tokio::test(start_paused = true)]
+async fn what_an_erased_account_wrote() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let [bob, dave, eve] = [
+        server.register("bob").await,
+        server.register("dave").await,
+        server.register("eve").await,
+    ];
+    let carol = server.register("carol").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    for user in [&bob, &carol, &eve] {
+        user.join(&room).await;
+    }
+    carol
+        .set_state(
+            &room,
+            "m.room.member",
+            &carol.id,
+            json!({ "membership": "join", "displayname": "Carol" }),
+        )
+        .await;
+    let root = alice.send(&room, "root").await;
+    let reply = json!({
+        "msgtype": "m.text", "body": "secret",
+        "m.relates_to": { "rel_type": "m.thread", "event_id": root },
+    });
+    let secret = carol.send_event(&room, "m.room.message", reply).await;
+    // Dave comes after the event, and before the end of the account; Eve leaves in between.
+    dave.join(&room).await;
+    eve.leave(&room).await;
+    let mut body = json!({ "erase": true });
+    let request = carol.post(format!("{V3}/account/deactivate")).json(&body);
+    body["auth"] = proof("carol", &challenge(request.send().await));
+    let request = carol.post(format!("{V3}/account/deactivate")).json(&body);
+    request.send().await.ok();
+    let frank = server.register("frank").await;
+    frank.join(&room).await;
+    let rooms = format!("{V3}/rooms/{}", encode(&room));
+    for (user, sees) in [
+        (&alice, true),
+        (&bob, true),
+        (&dave, true),
+        (&eve, true),
+        (&frank, false),
+    ] {
+        let text = |event: &Value| event["content"]["body"].as_str().map(str::to_owned);
+        let secret_text = sees.then(|| "secret".to_owned());
+        let event = user.get(format!("{rooms}/event/{}", encode(&secret)));
+        assert_eq!(text(&event.send().await.ok()), secret_text, "{}", user.id);
+        let context = user.get(format!("{rooms}/context/{}", encode(&secret)));
+        let context = context.send().await.ok();
+        assert_eq!(text(&context["event"]), secret_text, "{}", user.id);
+        let history = user.messages(&room, 100).await;
+        let one = |id: &str| {
+            history
+                .iter()
+                .find(|event| event["event_id"] == id)
+                .unwrap()
+        };
+        assert_eq!(text(one(&secret)), secret_text, "{}", user.id);
+        let bundled = &one(&root)["unsigned"]["m.relations"]["m.thread"]["latest_event"];
+        assert_eq!(text(bundled), secret_text, "{}", user.id);
+        let named = history
+            .iter()
+            .any(|event| event["content"]["displayname"] == "Carol");
+        assert_eq!(named, sees, "{}", user.id);
+        let sync = user.sync_request(None).query(
+            "filter",
+            r#"{"room":{"include_leave":true,"timeline":{"limit":50}}}"#,
+        );
+        let told = sync.send().await.ok().to_string();
+        assert_eq!(told.contains("secret"), sees, "{}", user.id);
+    }
 }

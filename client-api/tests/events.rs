@@ -217,3 +217,133 @@ async fn events_are_found_from_others() {
         .ok();
     assert!(near["event_id"].is_string());
 }
+
+/// `/relations`: every page in its turn, in both directions, of one type and of any, each relation once
+/// and in order, those of relations too.
+#[tokio::test(start_paused = true)]
+async fn relations_are_read_page_by_page() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice, &[]).await;
+    let root = alice.send(&room, "root").await;
+    let relate = async |rel_type: &str, to: &str, key: String| {
+        let content = json!({ "msgtype": "m.text", "body": "reply",
+                "m.relates_to": { "rel_type": rel_type, "event_id": to, "key": key } });
+        let kind = if rel_type == "m.annotation" {
+            "m.reaction"
+        } else {
+            "m.room.message"
+        };
+        alice.send_event(&room, kind, content).await
+    };
+    let (mut direct, mut replies, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..45 {
+        if n % 15 == 0 {
+            replies.push(relate("m.thread", &root, String::new()).await);
+            direct.push(replies.last().unwrap().clone());
+            all.push(replies.last().unwrap().clone());
+            let below = relate("m.annotation", replies.last().unwrap(), "+".into()).await;
+            all.push(below.clone());
+            all.push(relate("m.reference", &below, String::new()).await);
+        }
+        direct.push(relate("m.annotation", &root, n.to_string()).await);
+        all.push(direct.last().unwrap().clone());
+    }
+    let read = async |rest: &str, dir: &str, recurse: bool| {
+        let at = format!("{V1}/{}/relations/{}{rest}", encode(&room), encode(&root));
+        let (mut ids, mut from) = (Vec::new(), None::<String>);
+        loop {
+            let mut request = alice.get(at.clone()).query("dir", dir).query("limit", "7");
+            if recurse {
+                request = request.query("recurse", "true");
+            }
+            if let Some(from) = &from {
+                request = request.query("from", from);
+            }
+            let page = request.send().await.ok();
+            let chunk = page["chunk"].as_array().unwrap();
+            ids.extend(
+                chunk
+                    .iter()
+                    .map(|event| event["event_id"].as_str().unwrap().to_owned()),
+            );
+            match page["next_batch"].as_str() {
+                Some(next) => from = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        if dir == "b" {
+            ids.reverse();
+        }
+        ids
+    };
+    for dir in ["b", "f"] {
+        assert_eq!(read("", dir, false).await, direct, "{dir}");
+        assert_eq!(read("/m.thread", dir, false).await, replies, "{dir}");
+        assert_eq!(read("", dir, true).await, all, "{dir}");
+        let reactions = read("/m.annotation/m.reaction", dir, true).await;
+        assert_eq!(reactions.len(), 48, "{dir}");
+    }
+    alice.redact(&room, &replies[1]).await;
+    replies.remove(1);
+    assert_eq!(read("/m.thread", "b", false).await, replies);
+}
+
+/// MSC3440: only events that others relate to as the filter says, in `/messages`, `/context` and `/sync`.
+#[tokio::test(start_paused = true)]
+async fn events_are_wanted_by_what_relates_to_them() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let room = room(&server, &alice, &[&bob]).await;
+    let thread = alice.send(&room, "thread").await;
+    let liked = alice.send(&room, "liked").await;
+    alice.send(&room, "lonely").await;
+    let relate = |rel_type: &str, to: &str| {
+        json!({ "msgtype": "m.text", "body": "reply",
+        "m.relates_to": { "rel_type": rel_type, "event_id": to, "key": "+" } })
+    };
+    alice
+        .send_event(&room, "m.room.message", relate("m.thread", &thread))
+        .await;
+    bob.send_event(&room, "m.reaction", relate("m.annotation", &liked))
+        .await;
+    for (filter, wanted) in [
+        (
+            json!({ "related_by_rel_types": ["m.thread"] }),
+            vec!["thread"],
+        ),
+        (json!({ "related_by_senders": [bob.id] }), vec!["liked"]),
+        (
+            json!({ "related_by_rel_types": ["m.thread", "m.annotation"] }),
+            vec!["liked", "thread"],
+        ),
+        (
+            json!({ "related_by_rel_types": ["m.thread"], "related_by_senders": [bob.id] }),
+            vec![],
+        ),
+    ] {
+        let messages = alice.get(format!("{V3}/{}/messages", encode(&room)));
+        let messages = messages
+            .query("dir", "b")
+            .query("filter", &filter.to_string());
+        let messages = messages.send().await.ok();
+        assert_eq!(bodies(&messages["chunk"]), wanted, "{filter}");
+        let whole = json!({ "room": { "timeline": filter } });
+        let sync = alice.sync_request(None).query("filter", &whole.to_string());
+        let sync = sync.send().await.ok();
+        let mut timeline = sync["rooms"]["join"][&room]["timeline"]["events"].clone();
+        timeline.as_array_mut().unwrap().reverse();
+        assert_eq!(bodies(&timeline), wanted, "{filter}");
+    }
+    let context = format!("{V3}/{}/context/{}", encode(&room), encode(&liked));
+    let filter = json!({ "related_by_rel_types": ["m.thread"] }).to_string();
+    let context = alice
+        .get(context)
+        .query("filter", &filter)
+        .send()
+        .await
+        .ok();
+    assert_eq!(bodies(&context["events_before"]), ["thread"]);
+    assert!(bodies(&context["events_after"]).is_empty());
+}

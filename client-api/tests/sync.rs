@@ -82,3 +82,29 @@ async fn the_old_ways_still_lead_there() {
     let one = alice.get(one).send().await.ok();
     assert_eq!(one["room_id"], room);
 }
+
+/// Filtering, `event_fields`: of the events of rooms only what is wanted of their content, and no `unsigned`.
+#[tokio::test(start_paused = true)]
+async fn events_have_the_fields_wanted() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice).await;
+    let content = json!({ "msgtype": "m.text", "body": "hello" });
+    let id = alice.send_event(&room, "org.example.note", content).await;
+    let filter = json!({
+        "event_fields": ["content.body", "content.membership"],
+        "room": { "timeline": { "limit": 1 }, "state": { "types": ["m.room.member"] } },
+    });
+    let sync = alice
+        .sync_request(None)
+        .query("filter", &filter.to_string());
+    let sync = sync.send().await.ok();
+    let joined = &sync["rooms"]["join"][&room];
+    let message = &joined["timeline"]["events"][0];
+    assert_eq!(message["content"], json!({ "body": "hello" }));
+    assert!(message.get("unsigned").is_none());
+    assert_eq!(message["event_id"], id.as_str());
+    let state = joined["state"]["events"].as_array().unwrap();
+    let own = state.iter().find(|event| event["type"] == "m.room.member");
+    assert_eq!(own.unwrap()["content"], json!({ "membership": "join" }));
+}

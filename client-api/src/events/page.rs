@@ -158,26 +158,12 @@ impl Page<'_> {
 
     /// Of each event whether the filter and the user's ignored users let it through.
     async fn wanted(&self, view: &RoomView, page: &[Found]) -> Result<Vec<bool>, ApiError> {
-        const RELATIONS: usize = 500;
-        let filter = self.filter;
-        if !filter.wants_room(view.room_id().as_str()) {
-            return Ok(vec![false; page.len()]);
-        }
         let ignored = |one: &Found| {
             one.event.state_key().is_none() && self.ignored.contains(one.event.sender().as_str())
         };
-        let mut wanted: Vec<bool> = page
-            .iter()
-            .map(|one| filter.wants(&one.event) && !ignored(one))
-            .collect();
-        if let Some(types) = &filter.related_by_rel_types {
-            let nums: Vec<_> = page.iter().map(|one| one.num).collect();
-            let relations = view.relations(&nums, Span::latest(RELATIONS)).await?;
-            for (wanted, relations) in wanted.iter_mut().zip(relations) {
-                *wanted &= relations
-                    .iter()
-                    .any(|(_, relation)| types.contains(&relation.rel_type));
-            }
+        let mut wanted = self.filter.passes(view, page, self.user).await?;
+        for (wanted, one) in wanted.iter_mut().zip(page) {
+            *wanted &= !ignored(one);
         }
         Ok(wanted)
     }

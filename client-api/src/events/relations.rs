@@ -2,23 +2,23 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventid>
 
-use std::collections::BTreeMap;
-
 use axum::extract::State;
 use comity_protocol::id::{OwnedEventId, OwnedRoomId};
-use comity_rooms::{Found, Span, num::EventNum, tables::Relation};
+use comity_rooms::{Found, RoomView, Span, num::EventNum, tables::Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Access, Direction, access::access_or_not_found, gap, page::Gap, place_token};
+use super::{Direction, access::access_or_not_found, gap, page::Gap, place_token};
 use crate::{Api, ApiError, Json, Path, Query, User};
 
 /// Relations in a page where the client doesn't say, and at the most.
 const LIMITS: (usize, usize) = (20, 1_000);
-/// How far indirect relations are followed.
+/// How far indirect relations are followed: so far they are kept with each event.
 const DEPTH: u8 = 3;
-/// Relations followed in all.
-const FOLLOWED: usize = 5_000;
+/// Relations looked at for one page at the most: where most aren't wanted, a page ends early and says where to go on.
+const LOOKED_AT: usize = 2_000;
+/// Fewest looked at in one go.
+const CHUNK: usize = 32;
 
 #[derive(Deserialize)]
 pub(super) struct Of {
@@ -70,46 +70,41 @@ pub(super) async fn get(
         usize::try_from(limit).map_or(LIMITS.1, |limit| limit.clamp(1, LIMITS.1))
     });
     let (after, before) = if backwards { (to, from) } else { (from, to) };
-    let inside = |place: &Gap| {
-        after.is_none_or(|after| *place >= after) && before.is_none_or(|before| *place < before)
+    let recurse = which.recurse == Some(true);
+    let mut span = Span {
+        after: after.map(|(seq, sub)| (seq, sub.saturating_sub(1))),
+        before,
+        backwards,
+        limit: 0,
     };
-    let depth = if which.recurse == Some(true) {
-        DEPTH
-    } else {
-        1
-    };
-    let (related, reached) = collect(&access, parent.num, depth).await?;
-    let mut related: Vec<(Gap, EventNum)> = related
-        .into_iter()
-        .filter(|(place, relation)| {
-            inside(place)
-                && of
-                    .rel_type
-                    .as_ref()
-                    .is_none_or(|is| *is == relation.rel_type)
-                && of
-                    .event_type
-                    .as_ref()
-                    .is_none_or(|is| *is == relation.event_type)
-        })
-        .map(|(place, relation)| (place, EventNum(relation.num)))
-        .collect();
-    if backwards {
-        related.reverse();
-    }
-    let nums: Vec<EventNum> = related.iter().map(|(_, num)| *num).collect();
-    let mut shown: Vec<Found> = Vec::new();
-    let mut next = None;
-    for page in nums.chunks(wanted.max(32)) {
-        let found = view.load(page).await?;
+    let (mut shown, mut next, mut looked_at) = (Vec::<Found>::new(), None::<Gap>, 0);
+    // A stretch whose ends have met holds nothing.
+    let mut more = span.before.is_none_or(|before| span.after < Some(before));
+    while more {
+        span.limit = (wanted + 1 - shown.len()).max(CHUNK);
+        let page = related(view, parent.num, of.rel_type.as_deref(), recurse, span).await?;
+        looked_at += page.len();
+        more = page.len() == span.limit;
+        let nums: Vec<EventNum> = page.iter().map(|(_, num)| *num).collect();
+        let found = view.load(&nums).await?;
         for one in view.only_visible(found, &user.id).await? {
+            if !of.wants(&one, recurse) {
+                continue;
+            }
             if shown.len() == wanted {
                 next = shown.last().and_then(Found::place);
+                more = false;
                 break;
             }
             shown.push(one);
         }
-        if next.is_some() {
+        let last = page.last().map(|(place, _)| *place);
+        match backwards {
+            true => span.before = last,
+            false => span.after = last,
+        }
+        if more && looked_at >= LOOKED_AT {
+            next = last;
             break;
         }
     }
@@ -121,33 +116,63 @@ pub(super) async fn get(
         chunk: access.render(&shown, &user).await?,
         next_batch: next.map(|next| place_token(view, next)),
         prev_batch: which.from,
-        recursion_depth: which.recurse.map(|_| reached),
+        recursion_depth: which.recurse.map(|recurse| if recurse { DEPTH } else { 1 }),
     }))
 }
 
-/// What relates to an event, in order, and to what relates to it so many steps on; and how many steps were taken.
-async fn collect(
-    access: &Access,
+/// What relates to an event within a stretch of the order, in the order asked, each with its place.
+async fn related(
+    view: &RoomView,
     parent: EventNum,
-    depth: u8,
-) -> Result<(BTreeMap<Gap, Relation>, u8), ApiError> {
-    let mut related = BTreeMap::new();
-    let mut parents = vec![parent];
-    let mut reached = 0;
-    while reached < depth && !parents.is_empty() && related.len() < FOLLOWED {
-        let rows = access
-            .view
-            .relations(&parents, Span::latest(FOLLOWED - related.len()))
+    rel_type: Option<&str>,
+    recurse: bool,
+    span: Span,
+) -> Result<Vec<(Gap, EventNum)>, ApiError> {
+    if let Some(rel_type) = rel_type.filter(|_| !recurse) {
+        let rows = view
+            .related(&[(parent, Scope::Type(rel_type))], span)
             .await?;
-        parents.clear();
-        for (place, relation) in rows.into_iter().flatten() {
-            if related.len() == FOLLOWED {
-                break;
-            }
-            parents.push(EventNum(relation.num));
-            related.insert(place, relation);
-        }
-        reached += 1;
+        return Ok(rows.into_iter().flatten().collect());
     }
-    Ok((related, reached))
+    let direct = view.relations(&[parent], span).await?;
+    let direct = direct.into_iter().flatten();
+    let mut related: Vec<(Gap, EventNum)> = direct
+        .map(|(place, relation)| (place, EventNum(relation.num)))
+        .collect();
+    if recurse {
+        // Each of the two has its first ones, so the first of both together are among them.
+        let below = view.related(&[(parent, Scope::Below)], span).await?;
+        related.extend(below.into_iter().flatten());
+        related.sort_unstable();
+        if span.backwards {
+            related.reverse();
+        }
+        related.truncate(span.limit);
+    }
+    Ok(related)
+}
+
+impl Of {
+    /// Whether an event is of the types asked for. One that was redacted relates to nothing.
+    fn wants(&self, one: &Found, recurse: bool) -> bool {
+        let event_type = self.event_type.as_deref();
+        let rel_type = self.rel_type.as_deref().filter(|_| recurse);
+        one.status.redacted_by.is_none()
+            && event_type.is_none_or(|wanted| wanted == one.event.event_type())
+            && rel_type.is_none_or(|wanted| rel_type_of(one).as_deref() == Some(wanted))
+    }
+}
+
+fn rel_type_of(found: &Found) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(rename = "m.relates_to")]
+        relates_to: RelatesTo,
+    }
+    #[derive(Deserialize)]
+    struct RelatesTo {
+        rel_type: String,
+    }
+    let content: Content = found.event.content_as().ok()?;
+    Some(content.relates_to.rel_type)
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     Access,
+    access::no_event,
     send::{Answer, send},
 };
 use crate::{Api, ApiError, Json, Path, Query, UserOrGuest, notices};
@@ -52,7 +53,11 @@ pub(super) async fn get(
         .await?;
     let found = found.ok_or_else(|| ApiError::not_found("The room has no such state"))?;
     Ok(Json(match shape.format {
-        Format::Content => found.event.content().to_owned(),
+        Format::Content => {
+            let veiled = access.view.veiled(vec![found].into(), &user.id).await?;
+            let found = veiled.first().ok_or_else(no_event)?;
+            found.event.content().to_owned()
+        }
         Format::Event => access.render_one(found, &user).await?,
     }))
 }

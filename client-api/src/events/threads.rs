@@ -13,6 +13,10 @@ use crate::{Api, ApiError, Json, Path, Query, User};
 
 /// Threads in a page where the client doesn't say, and at the most.
 const LIMITS: (usize, usize) = (20, 100);
+/// Threads looked at for one page at the most: where most are hidden, a page ends early and says where to go on.
+const LOOKED_AT: usize = 1_000;
+/// Fewest looked at in one go.
+const CHUNK: usize = 32;
 
 #[derive(Deserialize)]
 pub(super) struct Which {
@@ -55,10 +59,15 @@ pub(super) async fn get(
         None => None,
     };
     let ignored = api.accounts.ignored_users(user.id.as_str()).await?;
-    let mut threads = view.threads().await?;
-    threads.retain(|(_, thread)| from.is_none_or(|from| (thread.latest_seq, 0) < from));
+    // A thread stands where its latest event does.
+    let mut before = from.map(|(seq, sub)| if sub > 0 { seq.saturating_add(1) } else { seq });
     let (mut shown, mut last, mut next): (Vec<Found>, _, _) = (Vec::new(), None, None);
-    for page in threads.chunks(wanted.max(32)) {
+    let mut looked_at = 0;
+    loop {
+        let limit = (wanted + 1 - shown.len()).max(CHUNK);
+        let page = view.threads(before, limit).await?;
+        before = page.last().map(|(_, thread)| thread.latest_seq);
+        looked_at += page.len();
         let roots: Vec<_> = page.iter().map(|(root, _)| *root).collect();
         let found = view.load(&roots).await?;
         for mut root in view.only_visible(found, &user.id).await? {
@@ -80,7 +89,11 @@ pub(super) async fn get(
             }
             shown.push(root);
         }
-        if next.is_some() {
+        if next.is_some() || page.len() < limit {
+            break;
+        }
+        if looked_at >= LOOKED_AT {
+            next = before.map(|seq| (seq, 0));
             break;
         }
     }

@@ -7,6 +7,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#receipts>
 
+use std::collections::BTreeMap;
+
 use comity_protocol::{
     auth::Membership,
     id::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId},
@@ -21,8 +23,9 @@ use crate::{
     num::EventNum,
     rooms::Rooms,
     tables::{
-        self, EventNums, Receipt, ReceiptMoves, Receipts, RoomNum, RoomPlace, RoomReceipt,
-        RoomReceiptAt, RoomText, Statuses, Tally, Timeline, Totals,
+        EventNums, Headers, Receipt, ReceiptMoves, Receipts, Related, RoomNum, RoomPlace,
+        RoomReceipt, RoomReceiptAt, RoomRelated, RoomSeq, RoomText, Scope, Statuses, Tally,
+        ThreadOrder, Timeline, Totals,
     },
 };
 
@@ -171,6 +174,9 @@ impl Rooms {
             .put::<Receipts>(&key, &receipt)
             .put::<ReceiptMoves>(&moves(At::Commit), &receipt)
             .log(record);
+        if !key.thread.is_empty() {
+            change.fold(&key, &receipt).await?;
+        }
         change.commit().await?;
         Ok(true)
     }
@@ -227,6 +233,9 @@ impl Rooms {
     }
 }
 
+/// Threads looked at for a new base at the most.
+const FOLDED: usize = 1_000;
+
 /// How far a user has read in a room, by kind and thread.
 pub(crate) async fn positions(
     reader: &Reader,
@@ -241,6 +250,52 @@ pub(crate) async fn positions(
         .into_iter()
         .map(|(key, row)| (key, row.value))
         .collect())
+}
+
+/// The last live event that a receipt covers.
+pub(crate) fn counted_from(receipt: &Receipt) -> i64 {
+    if receipt.sub < 0 {
+        receipt.seq - 1
+    } else {
+        receipt.seq
+    }
+}
+
+/// What holds for the main timeline and for threads, by the roots' numbers; of several the furthest.
+pub(crate) async fn scopes<T: Copy>(
+    reader: &Reader,
+    room: RoomKey,
+    scoped: Vec<(String, T)>,
+    seq: impl Fn(&T) -> i64,
+) -> Result<(Option<T>, BTreeMap<u32, T>), RoomError> {
+    let named: Vec<RoomText> = scoped
+        .iter()
+        .map(|(name, _)| RoomText {
+            room,
+            name: name.clone(),
+        })
+        .collect();
+    let nums = reader.get_many::<EventNums>(&named).await?;
+    let (mut main, mut threads) = (None::<T>, BTreeMap::<u32, T>::new());
+    for ((name, from), num) in scoped.into_iter().zip(nums) {
+        let root = match name.strip_prefix('#') {
+            Some(root) => root.parse().ok(),
+            None => num.map(|row| row.value.0),
+        };
+        match root {
+            _ if name == "main" => {
+                main = main.filter(|known| seq(known) >= seq(&from)).or(Some(from));
+            }
+            Some(root) => {
+                let known = threads.entry(root).or_insert(from);
+                if seq(known) < seq(&from) {
+                    *known = from;
+                }
+            }
+            None => {}
+        }
+    }
+    Ok((main, threads))
 }
 
 fn read_receipt(
@@ -260,6 +315,75 @@ fn read_receipt(
 }
 
 impl Change {
+    /// Where counts begin moves to the place up to which the main timeline and all threads are read,
+    /// so that a client that reads thread by thread doesn't count from its join for ever. `moved` is
+    /// the receipt of this change.
+    async fn fold(&mut self, moved: &RoomReceipt, receipt: &Receipt) -> Result<(), RoomError> {
+        let live = self.live()?;
+        let (room, reader) = (live.room, live.reader());
+        let mut read = positions(&reader, &moved.user, room).await?;
+        read.push((moved.clone(), receipt.clone()));
+        let whole = read.iter().filter(|(key, _)| key.thread.is_empty());
+        let Some(base) = whole.map(|(_, receipt)| receipt.seq).max() else {
+            return Ok(());
+        };
+        let scoped: Vec<(String, i64)> = read
+            .iter()
+            .filter(|(key, receipt)| !key.thread.is_empty() && receipt.seq > base)
+            .map(|(key, receipt)| (key.thread.clone(), counted_from(receipt)))
+            .collect();
+        let (main, threads) = scopes(&reader, room, scoped, |seq| *seq).await?;
+        let Some(mut to) = main.filter(|main| *main > base) else {
+            return Ok(());
+        };
+        let range = Range::of(Home::Room(room), |key| {
+            key.room(room);
+        })
+        .from(|key| {
+            key.i64(base.saturating_add(1));
+        });
+        let written = reader.scan::<ThreadOrder>(range.limit(FOLDED + 1)).await?;
+        if written.len() > FOLDED {
+            return Ok(());
+        }
+        for (RoomSeq { seq: latest, .. }, root) in written {
+            let read = threads.get(&root.value.0).copied().unwrap_or(base);
+            if read < latest {
+                to = to.min(read);
+            }
+        }
+        let place = RoomPlace {
+            room,
+            seq: to,
+            sub: 0,
+        };
+        let Some(entry) = reader.get::<Timeline>(&place).await?.filter(|_| to > base) else {
+            return Ok(());
+        };
+        let num = entry.value.num;
+        let header = reader.get::<Headers>(&RoomNum { room, num }).await?;
+        let base = Receipt {
+            event_id: header.map_or_else(String::new, |row| row.value.event_id),
+            seq: to,
+            sub: 0,
+            ts: receipt.ts,
+            totals: entry.value.totals,
+        };
+        let key = |thread: String| RoomReceipt {
+            room,
+            user: moved.user.clone(),
+            kind: String::new(),
+            thread,
+        };
+        self.batch().put::<Receipts>(&key(String::new()), &base);
+        for (old, receipt) in read {
+            if old.kind.is_empty() && !old.thread.is_empty() && receipt.seq <= to {
+                self.batch().delete::<Receipts>(&key(old.thread));
+            }
+        }
+        self.sweep_hits(&moved.user, to).await
+    }
+
     /// The place of an event in the room's order.
     async fn place_of(&self, event_id: &EventId) -> Result<(i64, i64), RoomError> {
         let live = self.live()?;
@@ -288,7 +412,11 @@ impl Change {
         } else {
             let name = thread.to_owned();
             match reader.get::<EventNums>(&RoomText { room, name }).await? {
-                Some(row) => thread_total(&reader, room, EventNum(row.value.0), seq).await?,
+                Some(row) => {
+                    let root = [EventNum(row.value.0)];
+                    let totals = thread_totals(&reader, room, &root, seq).await?;
+                    totals.into_iter().next().unwrap_or_default()
+                }
                 None => Tally::default(),
             }
         };
@@ -296,29 +424,34 @@ impl Change {
     }
 }
 
-/// A thread's running total at a place of the order: that of its last event up to there.
-pub(crate) async fn thread_total(
+/// Threads' running totals at a place of the order: each that of its last event up to there.
+pub(crate) async fn thread_totals(
     reader: &Reader,
     room: RoomKey,
-    root: EventNum,
+    roots: &[EventNum],
     seq: i64,
-) -> Result<Tally, RoomError> {
-    let range = Range::of(Home::Room(room), |key| {
-        key.room(room).u32(root.0);
-    })
-    .until(|key| {
-        key.i64(seq.saturating_add(1));
-    })
-    .reverse()
-    .limit(64);
-    for (key, row) in reader.scan::<tables::Relations>(range).await? {
-        if row.value.rel_type == "m.thread" {
-            let (seq, sub) = (key.seq, key.sub);
-            let entry = reader
-                .get::<Timeline>(&RoomPlace { room, seq, sub })
-                .await?;
-            return Ok(entry.map_or_else(Tally::default, |row| row.value.totals.thread));
-        }
-    }
-    Ok(Tally::default())
+) -> Result<Vec<Tally>, RoomError> {
+    let ranges = roots.iter().map(|root| {
+        Range::of(Home::Room(room), |key| {
+            key.room(room).u32(root.0).u64(Scope::Thread.hash());
+        })
+        .until(|key| {
+            key.i64(seq.saturating_add(1));
+        })
+        .reverse()
+        .limit(1)
+    });
+    let last = reader.scan_many::<Related>(ranges.collect()).await?;
+    let places: Vec<Option<RoomPlace>> = last
+        .into_iter()
+        .map(|mut rows| rows.pop())
+        .map(|row| row.map(|(RoomRelated { seq, sub, .. }, _)| RoomPlace { room, seq, sub }))
+        .collect();
+    let keys: Vec<RoomPlace> = places.iter().flatten().cloned().collect();
+    let mut entries = reader.get_many::<Timeline>(&keys).await?.into_iter();
+    let mut total = |place: Option<RoomPlace>| {
+        let entry = place.and_then(|_| entries.next().flatten());
+        entry.map_or_else(Tally::default, |row| row.value.totals.thread)
+    };
+    Ok(places.into_iter().map(&mut total).collect())
 }

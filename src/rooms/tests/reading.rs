@@ -18,7 +18,7 @@ use comity_protocol::{
 };
 use comity_rooms::{
     Intent, PushRules, ReceiptKind, RoomError, Rooms, Tastes, Unread,
-    tables::{Hits, Tally},
+    tables::{Hits, Receipts, Tally},
 };
 use comity_storage::{Home, Range, RoomKey};
 use parking_lot::Mutex;
@@ -388,5 +388,94 @@ async fn own_rules_count_for_their_user_alone() {
         let before = hits(&rooms, &room).await;
         say(&rooms, &room, bob, json!({})).await;
         assert_eq!(hits(&rooms, &room).await, before);
+    }
+}
+
+/// Threat E8: what is redacted counts no more, nor do its highlights, whether read before or not; a
+/// thread that loses its only message goes on counting from where it was.
+#[tokio::test(start_paused = true)]
+async fn what_is_redacted_counts_no_more() {
+    for lanes in LANES {
+        let rooms = fresh(lanes).await;
+        let (alice, bob, room) = two(&rooms).await;
+        let redact = async |event: &OwnedEventId| {
+            let mut intent = Intent::message(alice, "m.room.redaction", &json!({}));
+            intent.redacts = Some(event.clone());
+            intent.content = serde_json::value::to_raw_value(&json!({ "redacts": event })).unwrap();
+            send(&rooms, &room, intent).await.unwrap();
+        };
+        let of = async |who| unread(&rooms, &room, who).await;
+        let read = say(&rooms, &room, alice, json!({})).await;
+        rooms
+            .set_receipt(bob, &room, ReceiptKind::Read, &read, None)
+            .await
+            .unwrap();
+        let root = say(&rooms, &room, alice, json!({})).await;
+        let mention = json!({ "m.mentions": { "user_ids": [bob] } });
+        let mention = say(&rooms, &room, alice, mention).await;
+        let reply = say(&rooms, &room, alice, in_thread(&root)).await;
+        assert_eq!(of(bob).await.total, tally(3, 1));
+        redact(&mention).await;
+        assert_eq!(of(bob).await.total, tally(2, 0));
+        // What was read before takes nothing from what is not.
+        redact(&read).await;
+        assert_eq!(of(bob).await.total, tally(2, 0));
+        redact(&reply).await;
+        assert_eq!(of(bob).await.total, tally(1, 0));
+        say(&rooms, &room, alice, in_thread(&root)).await;
+        let unread = of(bob).await;
+        assert_eq!(unread.threads, [(root.to_string(), tally(1, 0))].into());
+        assert_eq!((unread.main, unread.total), (tally(1, 0), tally(2, 0)));
+    }
+}
+
+/// data-model.md, Unread counts: who reads thread by thread doesn't count from their join for ever.
+#[tokio::test(start_paused = true)]
+async fn counts_begin_where_all_is_read() {
+    for lanes in LANES {
+        let rooms = fresh(lanes).await;
+        let (alice, bob, room) = two(&rooms).await;
+        let base = async || {
+            let key = comity_rooms::tables::RoomReceipt {
+                room: RoomKey::of(room.as_str()),
+                user: bob.to_string(),
+                kind: String::new(),
+                thread: String::new(),
+            };
+            let row = rooms.tenant().reader().get::<Receipts>(&key).await.unwrap();
+            row.unwrap().value.seq
+        };
+        let read = async |event: &OwnedEventId, thread: &str| {
+            rooms
+                .set_receipt(bob, &room, ReceiptKind::Read, event, Some(thread))
+                .await
+                .unwrap()
+        };
+        let seq = async |event: &OwnedEventId| {
+            let found = rooms.view(&room).await.unwrap().event(event).await.unwrap();
+            found.unwrap().place().unwrap().0
+        };
+        let joined = base().await;
+        let mention = json!({ "m.mentions": { "user_ids": [bob] } });
+        let root = say(&rooms, &room, alice, mention).await;
+        let first = say(&rooms, &room, alice, in_thread(&root)).await;
+        let second = say(&rooms, &room, alice, in_thread(&root)).await;
+        let last = say(&rooms, &room, alice, json!({})).await;
+        read(&last, "main").await;
+        assert_eq!(base().await, joined);
+        read(&first, root.as_str()).await;
+        assert_eq!(base().await, seq(&first).await);
+        let one_left = Unread {
+            total: tally(1, 0),
+            main: tally(0, 0),
+            threads: [(root.to_string(), tally(1, 0))].into(),
+        };
+        assert_eq!(unread(&rooms, &room, bob).await, one_left);
+        assert_eq!(hits(&rooms, &room).await, 0);
+        read(&second, root.as_str()).await;
+        assert_eq!(base().await, seq(&last).await);
+        assert_eq!(unread(&rooms, &room, bob).await, Unread::default());
+        say(&rooms, &room, alice, in_thread(&root)).await;
+        assert_eq!(unread(&rooms, &room, bob).await, one_left);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#filtering>
 
-use comity_protocol::event::Event;
+use comity_protocol::{event::Event, id::UserId};
+use comity_rooms::{Found, RelatedBy, RoomError, RoomView};
 use serde::Deserialize;
 
 /// Events a timeline has when the filter doesn't say.
@@ -15,7 +16,7 @@ const MAX_ENTRIES: usize = 1_000;
 /// A whole filter, as `/sync` takes it.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Filter {
-    /// Of each event only these fields.
+    /// Of each room's events only these fields ([`crate::fields`]).
     pub event_fields: Option<Vec<String>>,
     /// `federation` is refused where it isn't served; otherwise `client`.
     #[serde(default)]
@@ -98,8 +99,10 @@ pub struct EventFilter {
     /// Counts of threads apart from their room's.
     #[serde(default)]
     pub unread_thread_notifications: bool,
-    /// Only events that others relate to in these ways (`/messages`, MSC3874).
+    /// Only events that others relate to in one of these ways (MSC3440).
     pub related_by_rel_types: Option<Vec<String>>,
+    /// Only events to which one of these relates (MSC3440).
+    pub related_by_senders: Option<Vec<String>>,
 }
 
 /// The filter can't be used.
@@ -142,7 +145,9 @@ impl Filter {
         }
         let users = filters
             .into_iter()
-            .flat_map(|filter| filter.senders.iter().flatten().chain(&filter.not_senders));
+            .flat_map(|filter| filter.senders.iter().chain(&filter.related_by_senders))
+            .flatten()
+            .chain(filters.into_iter().flat_map(|filter| &filter.not_senders));
         if users
             .into_iter()
             .any(|user| <&comity_protocol::id::UserId>::try_from(user.as_str()).is_err())
@@ -194,6 +199,7 @@ impl EventFilter {
             self.senders.as_ref(),
             self.rooms.as_ref(),
             self.related_by_rel_types.as_ref(),
+            self.related_by_senders.as_ref(),
         ]
         .into_iter()
         .flatten()
@@ -206,19 +212,6 @@ impl EventFilter {
             usize::try_from(limit).unwrap_or(MAX_LIMIT)
         });
         limit.min(MAX_LIMIT)
-    }
-
-    /// Whether every event passes.
-    pub fn is_open(&self) -> bool {
-        self.lists().next().is_none() && self.contains_url.is_none()
-            || self.types.is_none()
-                && self.senders.is_none()
-                && self.rooms.is_none()
-                && self.related_by_rel_types.is_none()
-                && self.not_types.is_empty()
-                && self.not_senders.is_empty()
-                && self.not_rooms.is_empty()
-                && self.contains_url.is_none()
     }
 
     /// Whether events of the room pass.
@@ -241,7 +234,41 @@ impl EventFilter {
         wants(self.senders.as_ref(), &self.not_senders, sender)
     }
 
-    /// Whether the event passes, its room aside.
+    /// Of each event of a room whether it passes, what relates to it included, as far as the user sees
+    /// that.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn passes(
+        &self,
+        view: &RoomView,
+        found: &[Found],
+        user: &UserId,
+    ) -> Result<Vec<bool>, RoomError> {
+        if !self.wants_room(view.room_id().as_str()) {
+            return Ok(vec![false; found.len()]);
+        }
+        let mut passes: Vec<bool> = found.iter().map(|one| self.wants(&one.event)).collect();
+        let by = RelatedBy {
+            rel_types: self.related_by_rel_types.as_deref(),
+            senders: self.related_by_senders.as_deref(),
+        };
+        if by.rel_types.is_some() || by.senders.is_some() {
+            let asked: Vec<_> = found
+                .iter()
+                .zip(&passes)
+                .filter(|(_, passes)| **passes)
+                .map(|(one, _)| one.num)
+                .collect();
+            let mut related = view.are_related(&asked, by, user).await?.into_iter();
+            for passes in passes.iter_mut().filter(|passes| **passes) {
+                *passes = related.next().unwrap_or_default();
+            }
+        }
+        Ok(passes)
+    }
+
+    /// Whether the event passes, its room and what relates to it aside.
     pub fn wants(&self, event: &Event) -> bool {
         self.wants_type(event.event_type())
             && self.wants_sender(event.sender().as_str())

@@ -21,6 +21,7 @@
 pub mod answer;
 mod build;
 mod ephemeral;
+mod fields;
 pub mod filter;
 mod index;
 mod members;

@@ -7,7 +7,7 @@ use super::{Change, Known};
 use crate::{
     error::RoomError,
     num::EventNum,
-    tables::{self, Body, Generation, RoomNum, RoomPair, RoomText, Verdict},
+    tables::{self, Body, Generation, RoomNum, RoomPair, RoomSeq, RoomText, Verdict},
 };
 
 impl Change {
@@ -80,6 +80,10 @@ impl Change {
             return Ok(());
         }
         status.redacted_by = Some(redaction.num.0);
+        if let Some((seq, 0)) = status.place {
+            self.batch
+                .put::<tables::Discounts>(&RoomSeq { room, seq }, &());
+        }
         self.unrelate(&event, &status).await?;
         let redacted = event.redact();
         self.forget_state(num, &redacted).await?;

@@ -1,20 +1,28 @@
 //! Relations and threads: found from the event related to.
 //!
+//! A relation has a row by its place under its target, and one by each scope ([`Scope`]) in which it
+//! is asked for, so that no question is in the way of another: ten thousand reactions hide no edit.
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events>
 
 use comity_protocol::event::Event;
-use comity_storage::{Home, Range};
+use comity_storage::{Home, Range, RoomKey};
 use serde::Deserialize;
 
 use super::Change;
 use crate::{
     error::RoomError,
     num::EventNum,
-    tables::{self, Relation, RoomNum, RoomPlace, RoomRelation, RoomText, Status, Tally, Thread},
+    tables::{
+        self, Num, Related, Relation, RoomNum, RoomPlace, RoomRelated, RoomRelation, RoomSeq,
+        RoomText, Scope, Status, Tally, Thread,
+    },
 };
 
-/// Relations to an event looked through for an annotation's like at the most, the newest first.
-const ANNOTATIONS: usize = 1_000;
+/// How many steps beyond its target a relation is found from: with the first, three.
+const REMOVES: usize = 2;
+/// Events of one thread looked at in one go for the latest that is left.
+const PAGE: usize = 32;
 
 /// What an event says of another.
 pub(super) struct Relates {
@@ -23,6 +31,8 @@ pub(super) struct Relates {
     key: Option<String>,
     /// The root of the thread that the event is part of.
     pub thread: Option<u32>,
+    /// What the target relates to, and what that relates to.
+    above: Vec<EventNum>,
 }
 
 #[derive(Deserialize)]
@@ -53,11 +63,13 @@ impl Change {
         } else {
             self.thread_of(target).await?
         };
+        let above = self.above(target).await?;
         Ok(Some(Relates {
             target,
             rel_type,
             key,
             thread,
+            above,
         }))
     }
 
@@ -79,20 +91,17 @@ impl Change {
         let Some(target) = live.reader().get::<tables::EventNums>(&name).await? else {
             return Ok(());
         };
-        let range = Range::of(Home::Room(live.room), |to| {
-            to.room(live.room).u32(target.value.0);
-        });
-        let rows = live
-            .reader()
-            .scan::<tables::Relations>(range.reverse().limit(ANNOTATIONS))
-            .await?;
-        let same = |other: &Relation| {
-            other.rel_type == rel_type
-                && other.event_type == event.event_type()
-                && other.sender == event.sender().as_str()
-                && other.key == key
+        let scope = Scope::Like {
+            rel_type: &rel_type,
+            event_type: event.event_type(),
+            sender: event.sender().as_str(),
+            key: key.as_deref(),
         };
-        if rows.iter().any(|(_, row)| same(&row.value)) {
+        let range = Range::of(Home::Room(live.room), |to| {
+            to.room(live.room).u32(target.value.0).u64(scope.hash());
+        });
+        let same = live.reader().scan::<Related>(range.limit(1)).await?;
+        if !same.is_empty() {
             return Err(RoomError::DuplicateAnnotation);
         }
         Ok(())
@@ -121,7 +130,38 @@ impl Change {
         Ok(entry.and_then(|row| row.value.thread))
     }
 
-    /// Writes the relation's row, and the thread's if it continues one.
+    /// What an event relates to, and what that relates to, as far as it is here.
+    async fn above(&self, target: EventNum) -> Result<Vec<EventNum>, RoomError> {
+        let live = self.live()?;
+        let (room, reader) = (live.room, live.reader());
+        let (mut above, mut at) = (Vec::new(), target);
+        while above.len() < REMOVES {
+            let key = RoomNum { room, num: at.0 };
+            if !self.in_hand.contains_key(&at)
+                && reader.get::<tables::Headers>(&key).await?.is_none()
+            {
+                break;
+            }
+            let Some(known) = self.known(&[at]).await?.pop() else {
+                break;
+            };
+            let Some((_, name, _)) = relates_to(&known.event) else {
+                break;
+            };
+            let key = RoomText { room, name };
+            let Some(row) = reader.get::<tables::EventNums>(&key).await? else {
+                break;
+            };
+            at = EventNum(row.value.0);
+            if at == target || above.contains(&at) {
+                break;
+            }
+            above.push(at);
+        }
+        Ok(above)
+    }
+
+    /// Writes the relation's rows, and the thread's if it continues one.
     pub(super) async fn put_relation(
         &mut self,
         num: EventNum,
@@ -139,6 +179,13 @@ impl Change {
             let mut thread = row.map_or_else(empty_thread, |row| row.value);
             thread.notifying = thread.notifying.plus(tally);
             if continues.is_some() {
+                if thread.count > 0 {
+                    let seq = thread.latest_seq;
+                    self.batch
+                        .delete::<tables::ThreadOrder>(&RoomSeq { room, seq });
+                }
+                self.batch
+                    .put::<tables::ThreadOrder>(&RoomSeq { room, seq }, &Num(root));
                 thread.count += 1;
                 thread.latest = num.0;
                 thread.latest_seq = seq;
@@ -148,6 +195,14 @@ impl Change {
                 }
             }
             self.batch.put::<tables::Threads>(&at, &thread);
+        }
+        let place = (seq, 0);
+        for related in related_keys(room, &relates, event, place) {
+            self.batch.put::<Related>(&related, &Num(num.0));
+        }
+        if let Some(root) = relates.thread {
+            let related = related_key(room, root, Scope::Thread, place);
+            self.batch.put::<Related>(&related, &Num(num.0));
         }
         let relation = Relation {
             num: num.0,
@@ -186,13 +241,17 @@ impl Change {
             seq,
             sub,
         });
+        for related in related_keys(room, &relates, event, (seq, sub)) {
+            self.batch.delete::<Related>(&related);
+        }
         if relates.rel_type == "m.thread" {
             self.shorten_thread(target, (seq, sub)).await?;
         }
         Ok(())
     }
 
-    /// A thread without the event at `gone`.
+    /// A thread without the event at `gone`. Its row stays when nothing is left of it: the running
+    /// total goes on.
     async fn shorten_thread(&mut self, root: u32, gone: (i64, i64)) -> Result<(), RoomError> {
         let live = self.live()?;
         let (room, reader) = (live.room, live.reader());
@@ -202,27 +261,76 @@ impl Change {
         };
         let mut thread = row.value;
         thread.count = thread.count.saturating_sub(1);
-        if thread.count == 0 {
-            self.batch.delete::<tables::Threads>(&at);
-            return Ok(());
-        }
         if thread.latest_seq == gone.0 {
+            let seq = gone.0;
+            self.batch
+                .delete::<tables::ThreadOrder>(&RoomSeq { room, seq });
             let range = Range::of(Home::Room(room), |key| {
-                key.room(room).u32(root);
+                key.room(room).u32(root).u64(Scope::Type("m.thread").hash());
             });
-            let relations = reader
-                .scan::<tables::Relations>(range.reverse().limit(1_000))
-                .await?;
-            let latest = relations
+            let left = reader
+                .scan::<Related>(range.reverse().limit(PAGE))
+                .await?
                 .into_iter()
-                .find(|(key, row)| row.value.rel_type == "m.thread" && (key.seq, key.sub) != gone);
-            if let Some((key, row)) = latest {
-                thread.latest = row.value.num;
-                thread.latest_seq = key.seq;
+                .find(|(key, _)| (key.seq, key.sub) != gone);
+            match left.filter(|_| thread.count > 0) {
+                Some((key, row)) => {
+                    let seq = key.seq;
+                    thread.latest = row.value.0;
+                    thread.latest_seq = seq;
+                    self.batch
+                        .put::<tables::ThreadOrder>(&RoomSeq { room, seq }, &Num(root));
+                }
+                None => thread.count = 0,
             }
         }
         self.batch.put::<tables::Threads>(&at, &thread);
         Ok(())
+    }
+}
+
+/// The keys under which a relation is found, by its scopes; that of its thread aside, which stays when
+/// the event is redacted.
+fn related_keys(
+    room: RoomKey,
+    relates: &Relates,
+    event: &Event,
+    place: (i64, i64),
+) -> Vec<RoomRelated> {
+    let target = relates.target.0;
+    let mut keys = vec![related_key(
+        room,
+        target,
+        Scope::Type(&relates.rel_type),
+        place,
+    )];
+    if matches!(relates.rel_type.as_str(), "m.replace" | "m.annotation") {
+        let key = relates.key.as_deref();
+        let like = Scope::Like {
+            rel_type: &relates.rel_type,
+            event_type: event.event_type(),
+            sender: event.sender().as_str(),
+            key: key.filter(|_| relates.rel_type == "m.annotation"),
+        };
+        keys.push(related_key(room, target, like, place));
+    }
+    let above = relates.above.iter();
+    keys.extend(above.map(|num| related_key(room, num.0, Scope::Below, place)));
+    keys
+}
+
+fn related_key(
+    room: RoomKey,
+    target: u32,
+    scope: Scope<'_>,
+    (seq, sub): (i64, i64),
+) -> RoomRelated {
+    RoomRelated {
+        room,
+        target,
+        scope: scope.hash(),
+        seq,
+        sub,
     }
 }
 

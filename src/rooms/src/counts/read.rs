@@ -9,9 +9,9 @@ use super::Unread;
 use crate::{
     error::RoomError,
     num::EventNum,
-    receipts::{positions, thread_total},
+    receipts::{counted_from, positions, scopes, thread_totals},
     tables::{
-        EventNums, Headers, Hits, RoomNum, RoomPlace, RoomText, Tally, Threads, Timeline, Totals,
+        Discounts, Headers, Hits, RoomNum, RoomPlace, Tally, ThreadOrder, Threads, Timeline, Totals,
     },
     view::RoomView,
 };
@@ -67,11 +67,7 @@ impl RoomView {
         let (mut whole, mut scoped) = (None::<From>, Vec::new());
         for (key, receipt) in positions {
             let from = From {
-                seq: if receipt.sub < 0 {
-                    receipt.seq - 1
-                } else {
-                    receipt.seq
-                },
+                seq: counted_from(&receipt),
                 totals: receipt.totals,
             };
             if !key.thread.is_empty() {
@@ -85,19 +81,44 @@ impl RoomView {
             return Ok(Unread::default());
         };
         scoped.retain(|(_, from)| from.seq > whole.seq);
-        let (main_from, threads_from) = self.scopes(scoped).await?;
+        let (main_from, threads_from) = scopes(reader, room, scoped, |from| from.seq).await?;
         let main_from = main_from.unwrap_or(whole);
         let mut main = Sum::between(main_from.totals.main, head.main);
         let mut threads: BTreeMap<u32, Sum> = BTreeMap::new();
         let of_all = Sum::between(whole.totals.all, head.all);
         let of_main = Sum::between(whole.totals.main, head.main);
         if of_all.notify != of_main.notify {
-            for (root, total) in self.threads_after(whole.seq).await? {
+            let written = self.threads_after(whole.seq).await?;
+            let unread = written
+                .iter()
+                .map(|(root, _)| EventNum(*root))
+                .filter(|root| !threads_from.contains_key(&root.0));
+            let unread: Vec<EventNum> = unread.collect();
+            let before = thread_totals(reader, room, &unread, whole.seq).await?;
+            let before: BTreeMap<EventNum, Tally> = unread.into_iter().zip(before).collect();
+            for (root, total) in written {
                 let from = match threads_from.get(&root) {
                     Some(from) => from.totals.thread,
-                    None => thread_total(reader, room, EventNum(root), whole.seq).await?,
+                    None => before.get(&EventNum(root)).copied().unwrap_or_default(),
                 };
                 threads.insert(root, Sum::between(from, total));
+            }
+        }
+        let begins = |thread: Option<u32>| match thread {
+            None => main_from.seq,
+            Some(root) => threads_from.get(&root).map_or(whole.seq, |from| from.seq),
+        };
+        let discounts = self.discounts(whole.seq).await?;
+        for (seq, (thread, tally)) in &discounts {
+            if *seq > begins(*thread) {
+                let sum = match thread {
+                    None => Some(&mut main),
+                    Some(root) => threads.get_mut(root),
+                };
+                if let Some(sum) = sum {
+                    sum.notify -= i64::from(tally.notify);
+                    sum.highlight -= i64::from(tally.highlight);
+                }
             }
         }
         let hits = Range::of(Home::Room(room), |key| {
@@ -110,11 +131,7 @@ impl RoomView {
             key.i64(self.seq().saturating_add(1));
         });
         for (key, row) in reader.scan::<Hits>(hits).await? {
-            let from = match row.value.thread {
-                None => main_from.seq,
-                Some(root) => threads_from.get(&root).map_or(whole.seq, |from| from.seq),
-            };
-            if key.seq > from {
+            if key.seq > begins(row.value.thread) && !discounts.contains_key(&key.seq) {
                 let sum = match row.value.thread {
                     None => &mut main,
                     Some(root) => threads.entry(root).or_default(),
@@ -126,54 +143,61 @@ impl RoomView {
         self.named(main.tally(), threads).await
     }
 
-    /// The positions in the main timeline and in threads, by the roots' numbers.
-    async fn scopes(
-        &self,
-        scoped: Vec<(String, From)>,
-    ) -> Result<(Option<From>, BTreeMap<u32, From>), RoomError> {
-        let room = self.key();
-        let named: Vec<RoomText> = scoped
-            .iter()
-            .map(|(name, _)| RoomText {
-                room,
-                name: name.clone(),
-            })
-            .collect();
-        let nums = self.reader().get_many::<EventNums>(&named).await?;
-        let (mut main, mut threads) = (None::<From>, BTreeMap::<u32, From>::new());
-        for ((name, from), num) in scoped.into_iter().zip(nums) {
-            let root = match name.strip_prefix('#') {
-                Some(root) => root.parse().ok(),
-                None => num.map(|row| row.value.0),
-            };
-            match root {
-                _ if name == "main" => {
-                    main = main.filter(|known| known.seq >= from.seq).or(Some(from));
-                }
-                Some(root) => {
-                    let known = threads.entry(root).or_insert(from);
-                    if known.seq < from.seq {
-                        *known = from;
-                    }
-                }
-                None => {}
-            }
-        }
-        Ok((main, threads))
-    }
-
     /// The threads written in after a place, with their totals.
     async fn threads_after(&self, seq: i64) -> Result<Vec<(u32, Tally)>, RoomError> {
         let room: RoomKey = self.key();
-        let range = Range::of(Home::Room(room), |key| {
-            key.room(room);
-        });
-        let rows = self.reader().scan::<Threads>(range).await?;
+        let order = self.reader().scan::<ThreadOrder>(self.after(seq)).await?;
+        let roots: Vec<RoomNum> = order
+            .iter()
+            .map(|(_, row)| RoomNum {
+                room,
+                num: row.value.0,
+            })
+            .collect();
+        let rows = self.reader().get_many::<Threads>(&roots).await?;
+        let rows = roots.iter().zip(rows);
         Ok(rows
-            .into_iter()
-            .filter(|(_, row)| row.value.latest_seq > seq)
-            .map(|(key, row)| (key.num, row.value.notifying))
+            .filter_map(|(key, row)| Some((key.num, row?.value.notifying)))
             .collect())
+    }
+
+    /// The events after a place that count no more, since they were redacted: to which thread they
+    /// belong, and what they had added to the totals (threat E8).
+    async fn discounts(&self, seq: i64) -> Result<BTreeMap<i64, (Option<u32>, Tally)>, RoomError> {
+        let room = self.key();
+        let rows = self.reader().scan::<Discounts>(self.after(seq)).await?;
+        let places: Vec<RoomPlace> = rows
+            .iter()
+            .flat_map(|(key, _)| [key.seq - 1, key.seq])
+            .map(|seq| RoomPlace { room, seq, sub: 0 })
+            .collect();
+        let entries = self.reader().get_many::<Timeline>(&places).await?;
+        let mut discounts = BTreeMap::new();
+        for ((key, _), entries) in rows.iter().zip(entries.chunks(2)) {
+            let [before, Some(entry)] = entries else {
+                continue;
+            };
+            let before = before
+                .as_ref()
+                .map_or_else(Tally::default, |row| row.value.totals.all);
+            let added = Sum::between(before, entry.value.totals.all).tally();
+            discounts.insert(key.seq, (entry.value.thread, added));
+        }
+        Ok(discounts)
+    }
+
+    /// Rows by sequence number, after one and up to this position's.
+    fn after(&self, seq: i64) -> Range {
+        let room = self.key();
+        Range::of(Home::Room(room), |key| {
+            key.room(room);
+        })
+        .from(|key| {
+            key.i64(seq.saturating_add(1));
+        })
+        .until(|key| {
+            key.i64(self.seq().saturating_add(1));
+        })
     }
 
     /// The counts, threads by their roots' event ids.

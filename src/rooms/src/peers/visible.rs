@@ -20,9 +20,13 @@ use crate::{
 };
 
 impl PeerView {
-    /// Events as the server may have them: those that none of its users could see, redacted.
+    /// Events as the server may have them: those that none of its users could see, redacted; and those of
+    /// an erased account, unless the server was in the room when they came or when the account ended.
     pub(super) async fn shown(&self, found: Vec<Found>) -> Result<Vec<Event>, RoomError> {
-        let visible = self.visible(&found).await?;
+        let mut visible = self.visible(&found).await?;
+        for (visible, one) in visible.iter_mut().zip(&found) {
+            *visible &= !self.is_veiled(one).await?;
+        }
         Ok(found
             .into_iter()
             .zip(visible)
@@ -88,6 +92,25 @@ impl PeerView {
             visible.push(sees(setting, tally) || sees(after, tally));
         }
         Ok(visible)
+    }
+
+    /// Whether an event's sender was erased before the server could have had it.
+    async fn is_veiled(&self, one: &Found) -> Result<bool, RoomError> {
+        let Some(seq) = self.view.erased_at(one) else {
+            return Ok(false);
+        };
+        let mut roots = vec![read_root(&one.status.root_before)?];
+        if let Some(last) = self.view.at(seq).await? {
+            roots.push(self.view.root_after(&last).await?);
+        }
+        let mut census = self.view.census().await?;
+        for root in roots {
+            census = self.view.census_at(census, root).await?;
+            if census.of(&self.server).joined > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The membership that an event gives to a user of the server.

@@ -4,7 +4,12 @@ use comity_protocol::auth::Membership;
 use comity_storage::postcard_value;
 use serde::{Deserialize, Serialize};
 
-use super::{Listed, Named, RoomNum, RoomRelation, RoomText, Tally, UserName, UserRoom, table};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Listed, Named, Num, RoomNum, RoomRelated, RoomRelation, RoomSeq, RoomText, Tally, UserName,
+    UserRoom, table,
+};
 
 /// A user's place in a room: a cache of the room's state, found from the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,10 +59,68 @@ pub struct Relation {
     pub key: Option<String>,
 }
 
+/// Relations that are asked for together, so that a question costs what its answer holds, however
+/// much else relates to the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// Of one `rel_type`.
+    Type(&'a str),
+    /// By one sender, of one `rel_type`, event type and key: an event's edits are those like its
+    /// own, an annotation is made once.
+    Like {
+        /// `rel_type`
+        rel_type: &'a str,
+        /// The relating event's type.
+        event_type: &'a str,
+        /// Its sender.
+        sender: &'a str,
+        /// Of an annotation, its key.
+        key: Option<&'a str>,
+    },
+    /// At one remove or two: what relates to what relates to the event.
+    Below,
+    /// All that is part of the thread under the event, redacted or not: their entries have the
+    /// thread's running totals.
+    Thread,
+}
+
+impl Scope<'_> {
+    /// The scope in a key: a hash, since what names it may be long. Who reads one scope by another's
+    /// hash would have to look at the events anyway.
+    pub fn hash(self) -> u64 {
+        let parts = match self {
+            Self::Type(rel_type) => ["type", rel_type, "", "", ""],
+            Self::Like {
+                rel_type,
+                event_type,
+                sender,
+                key,
+            } => [
+                "like",
+                rel_type,
+                event_type,
+                sender,
+                key.unwrap_or_default(),
+            ],
+            Self::Below => ["below", "", "", "", ""],
+            Self::Thread => ["thread", "", "", "", ""],
+        };
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let digest = hash.finalize();
+        digest
+            .first_chunk()
+            .map_or(0, |first| u64::from_be_bytes(*first))
+    }
+}
+
 /// A thread, by its root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thread {
-    /// Events in it, the root not counted.
+    /// Events in it, the root not counted; 0 once they are redacted.
     pub count: u32,
     /// The latest of them.
     pub latest: u32,
@@ -67,6 +130,13 @@ pub struct Thread {
     pub notifying: Tally,
     /// Who has written in it, sorted.
     pub participants: Vec<String>,
+}
+
+/// A user whose account was erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// The room's last event then.
+    pub seq: i64,
 }
 
 /// A room in the directory.
@@ -82,7 +152,7 @@ pub struct NewProfile {
     pub avatar_url: Option<String>,
 }
 
-postcard_value!(NewProfile);
+postcard_value!(NewProfile, Erased);
 postcard_value!(Member, Alias, Relation, Thread, Published);
 
 table!(
@@ -103,6 +173,18 @@ table!(
 table!(
     /// `room, target, place` → [`Relation`].
     Relations, "relation", b"Rg", Index, true, RoomRelation => Relation);
+table!(
+    /// `room, event, scope, place` → the relating event's number.
+    Related, "related event", b"Rr", Index, true, RoomRelated => Num);
+table!(
+    /// `room, user` → [`Erased`].
+    Erasures, "erasure", b"RE", Hot, true, RoomText => Erased);
+table!(
+    /// `room, seq` → the root of the thread whose latest event has that place.
+    ThreadOrder, "thread order", b"RQ", Hot, true, RoomSeq => Num);
+table!(
+    /// `room, seq` → nothing: the event that counted there was redacted, and counts no more.
+    Discounts, "discount", b"Rz", Hot, true, RoomSeq => ());
 table!(
     /// `room, root` → [`Thread`].
     Threads, "thread", b"Rq", Hot, true, RoomNum => Thread);

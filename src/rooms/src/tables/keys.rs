@@ -19,12 +19,14 @@ macro_rules! key {
     (write room, $to:ident, $v:expr) => { $to.room(*$v) };
     (write u32, $to:ident, $v:expr) => { $to.u32(*$v) };
     (write i64, $to:ident, $v:expr) => { $to.i64(*$v) };
+    (write u64, $to:ident, $v:expr) => { $to.u64(*$v) };
     (write at, $to:ident, $v:expr) => { $to.position(*$v) };
     (write text, $to:ident, $v:expr) => { $to.str($v) };
     (write hash, $to:ident, $v:expr) => { $to.fixed($v) };
     (read room, $from:ident) => { $from.room()? };
     (read u32, $from:ident) => { $from.u32()? };
     (read i64, $from:ident) => { $from.i64()? };
+    (read u64, $from:ident) => { $from.u64()? };
     (read at, $from:ident) => { $from.position()? };
     (read text, $from:ident) => { $from.str()? };
     (read hash, $from:ident) => { $from.fixed()? };
@@ -88,6 +90,21 @@ key! {
         target: u32 = u32, /// Where the relating event stands.
         seq: i64 = i64, /// Likewise.
         sub: i64 = i64 } home key => Home::Room(key.room)
+}
+key! {
+    /// A relation of a certain kind, found from an event.
+    RoomRelated { /// The room.
+        room: RoomKey = room, /// The event from which it is found.
+        target: u32 = u32, /// Of which kind ([`super::Scope`]).
+        scope: u64 = u64, /// Where the relating event stands.
+        seq: i64 = i64, /// Likewise.
+        sub: i64 = i64 } home key => Home::Room(key.room)
+}
+key! {
+    /// A live event by its sequence number.
+    RoomSeq { /// The room.
+        room: RoomKey = room, /// The number.
+        seq: i64 = i64 } home key => Home::Room(key.room)
 }
 key! {
     /// Two events of a room, found from the first.

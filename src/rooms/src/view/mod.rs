@@ -11,6 +11,8 @@ mod state;
 mod timeline;
 mod visible;
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use comity_protocol::{
     auth::Membership,
     event::Event,
@@ -19,10 +21,10 @@ use comity_protocol::{
 };
 use comity_storage::{Home, Range, Reader, RoomKey, Row};
 
-pub(crate) use self::timeline::Eyes;
-pub(crate) use self::visible::visibility_in;
-pub use self::{render::Viewer, timeline::Span, visible::Standing};
+pub use self::{relations::RelatedBy, render::Viewer, timeline::Span, visible::Standing};
+pub(crate) use self::{state::membership_in, timeline::Eyes, visible::visibility_in};
 use crate::{
+    erase::erased_in,
     error::RoomError,
     live::{Pending, RoomNodes, read_root},
     num::EventNum,
@@ -42,6 +44,8 @@ pub struct RoomView {
     head: Head,
     root: Root,
     trie: StateTrie<RoomNodes>,
+    /// Where users of erased accounts were erased.
+    pub(crate) erased: Arc<BTreeMap<String, i64>>,
 }
 
 /// An event with what the room made of it.
@@ -87,9 +91,10 @@ impl Rooms {
         .reverse()
         .limit(1);
         let info_key = InRoom { room };
-        let (info, mut heads) = futures_util::try_join!(
-            reader.get::<tables::Infos>(&info_key),
-            reader.scan::<tables::Heads>(heads)
+        let (info, mut heads, erased) = futures_util::try_join!(
+            async { Ok(reader.get::<tables::Infos>(&info_key).await?) },
+            async { Ok(reader.scan::<tables::Heads>(heads).await?) },
+            erased_in(reader, room),
         )?;
         let (Some(info), Some((_, head))) = (info, heads.pop()) else {
             return Err(RoomError::UnknownRoom);
@@ -110,6 +115,7 @@ impl Rooms {
             head,
             root,
             trie,
+            erased: Arc::new(erased),
         })
     }
 

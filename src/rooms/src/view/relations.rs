@@ -2,20 +2,31 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events>
 
-use comity_protocol::id::{EventId, OwnedRoomId};
+use std::collections::BTreeMap;
+
+use comity_protocol::id::{EventId, OwnedRoomId, UserId};
 use comity_storage::{Home, Range};
 
-use super::{RoomView, Span};
+use super::{Found, RoomView, Span};
 use crate::{
     error::RoomError,
     live::parse_room_id,
     num::EventNum,
     rooms::Rooms,
-    tables::{self, InRoom, Relation, RoomNum, Thread},
+    tables::{self, InRoom, Related, Relation, RoomNum, Scope, Thread, ThreadOrder},
 };
 
-/// Threads of one room looked through at the most.
-const THREADS: usize = 10_000;
+/// Relations looked at of one event, and of one scope, for what a filter asks of them; the newest.
+const LOOKED_AT: usize = 100;
+
+/// Which events are wanted by what relates to them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RelatedBy<'a> {
+    /// A relation of one of these types.
+    pub rel_types: Option<&'a [String]>,
+    /// One that comes from one of these users.
+    pub senders: Option<&'a [String]>,
+}
 
 impl RoomView {
     /// The relations to each of these events within a stretch of the room's order, in the order
@@ -28,25 +39,10 @@ impl RoomView {
         targets: &[EventNum],
         span: Span,
     ) -> Result<Vec<Vec<((i64, i64), Relation)>>, RoomError> {
-        let end = (self.head.seq + 1, i64::MIN);
-        let before = span.before.map_or(end, |before| before.min(end));
         let ranges = targets.iter().map(|target| {
-            let mut range = Range::of(Home::Room(self.room), |key| {
+            self.placed(span, |key| {
                 key.room(self.room).u32(target.0);
             })
-            .until(|key| {
-                key.i64(before.0).i64(before.1);
-            })
-            .limit(span.limit);
-            if let Some((seq, sub)) = span.after {
-                range = range.from(|key| {
-                    key.i64(seq).i64(sub.saturating_add(1));
-                });
-            }
-            if span.backwards {
-                range = range.reverse();
-            }
-            range
         });
         let rows = self
             .reader
@@ -60,25 +56,144 @@ impl RoomView {
         Ok(rows.into_iter().map(of_one).collect())
     }
 
-    /// The room's threads by the number of their root, those written in last first.
+    /// As [`RoomView::relations`], those of one scope for each event, by number alone. Among them may
+    /// be redacted events.
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn threads(&self) -> Result<Vec<(EventNum, Thread)>, RoomError> {
+    pub async fn related(
+        &self,
+        of: &[(EventNum, Scope<'_>)],
+        span: Span,
+    ) -> Result<Vec<Vec<((i64, i64), EventNum)>>, RoomError> {
+        let ranges = of.iter().map(|(target, scope)| {
+            self.placed(span, |key| {
+                key.room(self.room).u32(target.0).u64(scope.hash());
+            })
+        });
+        let rows = self.reader.scan_many::<Related>(ranges.collect()).await?;
+        let of_one = |rows: Vec<(tables::RoomRelated, comity_storage::Row<tables::Num>)>| {
+            rows.into_iter()
+                .map(|(key, row)| ((key.seq, key.sub), EventNum(row.value.0)))
+                .collect()
+        };
+        Ok(rows.into_iter().map(of_one).collect())
+    }
+
+    /// Of each of these events whether others relate to it as wanted that the user may see. Of each
+    /// the newest hundred relations count, of each type the newest hundred where types are wanted.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn are_related(
+        &self,
+        nums: &[EventNum],
+        by: RelatedBy<'_>,
+        user: &UserId,
+    ) -> Result<Vec<bool>, RoomError> {
+        let span = Span::latest(LOOKED_AT);
+        let wanted = |sender: &str| {
+            by.senders
+                .is_none_or(|senders| senders.iter().any(|wanted| wanted == sender))
+        };
+        let mut sources: BTreeMap<EventNum, Vec<usize>> = BTreeMap::new();
+        if let Some(types) = by.rel_types {
+            let scopes: Vec<(EventNum, Scope<'_>)> = nums
+                .iter()
+                .flat_map(|num| types.iter().map(|kind| (*num, Scope::Type(kind))))
+                .collect();
+            let rows = self.related(&scopes, span).await?;
+            for (at, (_, num)) in rows
+                .into_iter()
+                .enumerate()
+                .flat_map(|(at, rows)| rows.into_iter().map(move |row| (at, row)))
+            {
+                let target = at.checked_div(types.len()).unwrap_or_default();
+                sources.entry(num).or_default().push(target);
+            }
+        } else {
+            let rows = self.relations(nums, span).await?;
+            for (at, relations) in rows.into_iter().enumerate() {
+                for (_, relation) in relations {
+                    let num = EventNum(relation.num);
+                    if wanted(&relation.sender) {
+                        sources.entry(num).or_default().push(at);
+                    }
+                }
+            }
+        }
+        let found = self
+            .load(&sources.keys().copied().collect::<Vec<_>>())
+            .await?
+            .into_iter()
+            .filter(|found| found.status.redacted_by.is_none())
+            .filter(|found| wanted(found.event.sender().as_str()))
+            .collect::<Vec<Found>>();
+        let mut related = vec![false; nums.len()];
+        for found in self.only_visible(found, user).await? {
+            for at in sources.get(&found.num).into_iter().flatten() {
+                if let Some(related) = related.get_mut(*at) {
+                    *related = true;
+                }
+            }
+        }
+        Ok(related)
+    }
+
+    /// Threads of the room by the number of their root, those written in last first; of those whose
+    /// latest event has a sequence number below `before`.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn threads(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<(EventNum, Thread)>, RoomError> {
+        let end = self.head.seq.saturating_add(1);
+        let before = before.map_or(end, |before| before.min(end));
         let range = Range::of(Home::Room(self.room), |key| {
             key.room(self.room);
+        })
+        .until(|key| {
+            key.i64(before);
         });
-        let rows = self
+        let order = self
             .reader
-            .scan::<tables::Threads>(range.limit(THREADS))
+            .scan::<ThreadOrder>(range.reverse().limit(limit))
             .await?;
-        let mut threads: Vec<(EventNum, Thread)> = rows
-            .into_iter()
-            .map(|(RoomNum { num, .. }, row)| (EventNum(num), row.value))
+        let roots: Vec<RoomNum> = order
+            .iter()
+            .map(|(_, row)| RoomNum {
+                room: self.room,
+                num: row.value.0,
+            })
             .collect();
-        threads
-            .sort_unstable_by_key(|(root, thread)| std::cmp::Reverse((thread.latest_seq, root.0)));
-        Ok(threads)
+        let rows = self.reader.get_many::<tables::Threads>(&roots).await?;
+        let threads = roots.iter().zip(rows);
+        Ok(threads
+            .filter_map(|(root, row)| Some((EventNum(root.num), row?.value)))
+            .collect())
+    }
+
+    /// The rows with a place in a stretch of the order, of those that begin with `prefix`.
+    fn placed(&self, span: Span, prefix: impl FnOnce(&mut comity_storage::KeyWriter)) -> Range {
+        let end = (self.head.seq + 1, i64::MIN);
+        let before = span.before.map_or(end, |before| before.min(end));
+        let mut range = Range::of(Home::Room(self.room), prefix)
+            .until(|key| {
+                key.i64(before.0).i64(before.1);
+            })
+            .limit(span.limit);
+        if let Some((seq, sub)) = span.after {
+            range = range.from(|key| {
+                key.i64(seq).i64(sub.saturating_add(1));
+            });
+        }
+        if span.backwards {
+            range = range.reverse();
+        }
+        range
     }
 }
 

@@ -9,22 +9,21 @@ use comity_protocol::{
     client_event::{ClientFormat, client_event},
     id::UserId,
 };
-use comity_storage::{Home, Range};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Found, RoomView};
+use super::{Found, RoomView, Span};
 use crate::{
     error::RoomError,
     live::read_root,
     num::{EventNum, StateKeyNum},
     state::Root,
-    tables::{self, Relation, RoomNum, Thread},
+    tables::{self, Relation, RoomNum, Scope, Thread},
 };
 
-/// Relations of one event looked at for its bundle at the most, the newest first.
-const RELATIONS: usize = 500;
-/// References bundled at the most.
-const REFERENCES: usize = 100;
+/// Relations of one event looked at whatever they are; where there are more, they are asked for by kind.
+const RELATIONS: usize = 32;
+/// References bundled, and edits looked at, at the most; the newest.
+const BUNDLED: usize = 100;
 
 /// Who looks.
 #[derive(Debug, Clone, Copy)]
@@ -35,10 +34,19 @@ pub struct Viewer<'a> {
     pub device: Option<&'a str>,
 }
 
+/// What is bundled of the relations to an event.
+#[derive(Default)]
+struct Related {
+    /// Valid edits.
+    edits: Vec<EventNum>,
+    /// References, newest first.
+    references: Vec<EventNum>,
+}
+
 /// What stands beside the events, read for all of them together.
 struct Beside {
     others: BTreeMap<EventNum, Found>,
-    relations: Vec<Vec<Relation>>,
+    related: Vec<Related>,
     threads: Vec<Option<Thread>>,
     replaced: Vec<Option<EventNum>>,
     member: Vec<Option<EventNum>>,
@@ -56,6 +64,7 @@ impl RoomView {
         format: ClientFormat,
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
         let beside = self.beside(found, viewer.user).await?;
+        let found = &*self.veiled(found.into(), viewer.user).await?;
         let now = self.rooms.now();
         let mut rendered = Vec::with_capacity(found.len());
         for (at, one) in found.iter().enumerate() {
@@ -146,11 +155,11 @@ impl RoomView {
         if one.event.state_key().is_some() || one.status.redacted_by.is_some() {
             return bundle;
         }
-        let relations = beside.relations.get(at).map_or(&[][..], Vec::as_slice);
-        let edit = relations
-            .iter()
-            .filter(|relation| is_edit_of(relation, one))
-            .filter_map(|relation| beside.others.get(&EventNum(relation.num)))
+        let none = Related::default();
+        let related = beside.related.get(at).unwrap_or(&none);
+        let edits = related.edits.iter();
+        let edit = edits
+            .filter_map(|num| beside.others.get(num))
             .max_by_key(|edit| {
                 (
                     edit.event.origin_server_ts(),
@@ -160,11 +169,11 @@ impl RoomView {
         if let Some(edit) = edit {
             bundle.insert("m.replace".into(), plain(edit, ClientFormat::WithRoomId));
         }
-        let references: Vec<Value> = relations
+        let references: Vec<Value> = related
+            .references
             .iter()
             .rev()
-            .filter(|relation| relation.rel_type == "m.reference")
-            .filter_map(|relation| beside.others.get(&EventNum(relation.num)))
+            .filter_map(|num| beside.others.get(num))
             .map(|found| json!({ "event_id": found.event.event_id() }))
             .collect();
         if !references.is_empty() {
@@ -199,35 +208,14 @@ impl RoomView {
                 num: one.num.0,
             })
             .collect();
-        let ranges = at.iter().map(|key| {
-            Range::of(Home::Room(self.room), |to| {
-                to.room(self.room).u32(key.num);
-            })
-            .reverse()
-            .limit(RELATIONS)
-        });
-        let (relations, threads, (replaced, member)) = futures_util::try_join!(
-            async {
-                Ok(self
-                    .reader
-                    .scan_many::<tables::Relations>(ranges.collect())
-                    .await?)
-            },
+        let (related, threads, (replaced, member)) = futures_util::try_join!(
+            self.related_to(found),
             async { Ok(self.reader.get_many::<tables::Threads>(&at).await?) },
             self.state_beside(found, user),
         )?;
-        let relations: Vec<Vec<Relation>> = relations
-            .into_iter()
-            .map(|rows| {
-                rows.into_iter()
-                    .filter(|(key, _)| key.seq <= self.head.seq)
-                    .map(|(_, row)| row.value)
-                    .collect()
-            })
-            .collect();
         let threads: Vec<Option<Thread>> = threads
             .into_iter()
-            .map(|row| row.map(|row| row.value))
+            .map(|row| row.map(|row| row.value).filter(|thread| thread.count > 0))
             .collect();
         // What was already so when the event came, and who took its content: its reader may know.
         let mut of_event: BTreeSet<EventNum> =
@@ -246,21 +234,8 @@ impl RoomView {
                 .flatten()
                 .map(|thread| EventNum(thread.latest)),
         );
-        for (one, relations) in found.iter().zip(&relations) {
-            wanted.extend(
-                relations
-                    .iter()
-                    .filter(|relation| is_edit_of(relation, one))
-                    .map(|r| EventNum(r.num)),
-            );
-            let references = relations
-                .iter()
-                .filter(|relation| relation.rel_type == "m.reference");
-            wanted.extend(
-                references
-                    .take(REFERENCES)
-                    .map(|relation| EventNum(relation.num)),
-            );
+        for related in &related {
+            wanted.extend(related.edits.iter().chain(&related.references));
         }
         let wanted: Vec<EventNum> = wanted.into_iter().collect();
         let loaded = self.load(&wanted).await?;
@@ -272,18 +247,64 @@ impl RoomView {
         } else {
             self.only_visible(later, user).await?
         };
-        let others = kept
-            .into_iter()
-            .chain(later)
-            .map(|found| (found.num, found))
-            .collect();
+        let others: Vec<Found> = kept.into_iter().chain(later).collect();
+        let others = self.veiled(others.into(), user).await?.into_owned();
+        let others = others.into_iter().map(|found| (found.num, found)).collect();
         Ok(Beside {
             others,
-            relations,
+            related,
             threads,
             replaced,
             member,
         })
+    }
+
+    /// The edits and references of each event. Mostly all that relates to an event is looked at in one
+    /// go; where that is much, the few that matter are found by their scopes.
+    async fn related_to(&self, found: &[Found]) -> Result<Vec<Related>, RoomError> {
+        let nums: Vec<EventNum> = found.iter().map(|one| one.num).collect();
+        let rows = self.relations(&nums, Span::latest(RELATIONS)).await?;
+        let mut scopes = Vec::new();
+        let mut of_all = Vec::with_capacity(found.len());
+        for (one, rows) in found.iter().zip(rows) {
+            let mut related = Related::default();
+            if rows.len() == RELATIONS {
+                let edits = Scope::Like {
+                    rel_type: "m.replace",
+                    event_type: one.event.event_type(),
+                    sender: one.event.sender().as_str(),
+                    key: None,
+                };
+                scopes.push((one.num, edits));
+                scopes.push((one.num, Scope::Type("m.reference")));
+            } else {
+                for (_, relation) in rows {
+                    let num = EventNum(relation.num);
+                    if is_edit_of(&relation, one) {
+                        related.edits.push(num);
+                    } else if relation.rel_type == "m.reference" {
+                        related.references.push(num);
+                    }
+                }
+            }
+            of_all.push(related);
+        }
+        if scopes.is_empty() {
+            return Ok(of_all);
+        }
+        let rows = self.related(&scopes, Span::latest(BUNDLED)).await?;
+        let nums = |rows: &Vec<((i64, i64), EventNum)>| rows.iter().map(|(_, num)| *num).collect();
+        for (scopes, rows) in scopes.chunks(2).zip(rows.chunks(2)) {
+            let target = scopes.first().map(|(num, _)| *num);
+            let at = found.iter().position(|one| Some(one.num) == target);
+            if let (Some(related), [edits, references]) =
+                (at.and_then(|at| of_all.get_mut(at)), rows)
+            {
+                related.edits = nums(edits);
+                related.references = nums(references);
+            }
+        }
+        Ok(of_all)
     }
 
     /// Of each event the state event that it replaced, and the viewer's member event before it.

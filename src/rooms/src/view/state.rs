@@ -256,7 +256,7 @@ impl RoomView {
 }
 
 /// The membership that a member event sets.
-pub(super) fn membership_in(found: &Found) -> Membership {
+pub(crate) fn membership_in(found: &Found) -> Membership {
     comity_protocol::auth::MemberContent::read(found.event.content().get())
         .membership
         .unwrap_or_default()

@@ -12,8 +12,11 @@ use crate::{
 
 /// Entries looked at beyond what was asked for, so that hidden ones don't end a page.
 const SLACK: usize = 16;
-/// Pages of headers that one search by time reads at the most.
-const MAX_PAGES: usize = 1_000;
+/// Places probed in one step of a search.
+const PROBES: i64 = 16;
+/// Events looked at for the one next to a time, at the most, and in one go.
+const NEAR: usize = 8_192;
+const NEAR_PAGE: usize = 256;
 
 /// A stretch of the room's order: places are `(seq, sub)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,20 +164,10 @@ impl RoomView {
     /// # Errors
     /// The store can't be read.
     pub async fn seq_at(&self, pos: u64) -> Result<i64, RoomError> {
-        const PROBES: i64 = 16;
         // Known at `low`, or nothing was; not known from `high` on.
         let (mut low, mut high) = (0, self.head.seq + 1);
         while high - low > 1 {
-            let step = ((high - low) / PROBES).max(1);
-            let probes: Vec<RoomPlace> = (1..=PROBES)
-                .map(|n| low + n * step)
-                .take_while(|seq| *seq < high)
-                .map(|seq| RoomPlace {
-                    room: self.room,
-                    seq,
-                    sub: 0,
-                })
-                .collect();
+            let probes = self.probes(low, high);
             let rows = self.reader.get_many::<tables::Timeline>(&probes).await?;
             for (probe, row) in probes.iter().zip(rows) {
                 match row {
@@ -218,27 +211,59 @@ impl RoomView {
         user: &UserId,
     ) -> Result<Option<Found>, RoomError> {
         let eyes = UserEyes { view: self, user };
-        self.nearest(ts, backwards, &eyes).await
+        if let Some(found) = self.nearest(ts, backwards, &eyes).await? {
+            return Ok(Some(found));
+        }
+        // Who sees little of what was before they came is shown what they do see.
+        let joined = self.standing(user).await?.since;
+        if backwards {
+            return Ok(None);
+        }
+        let span = Span {
+            after: Some((joined - 1, i64::MAX - 1)),
+            before: None,
+            backwards,
+            limit: NEAR_PAGE,
+        };
+        self.nearest_in(span, ts, &eyes).await
     }
 
     /// The event next to a time, of those that these eyes see.
     ///
-    /// Times are claims of the senders and need not grow with the order. The order is gone through
-    /// page by page in the direction asked, and of the first page that has such events the one
-    /// closest in time is taken.
+    /// Times are claims of the senders and need not grow with the order, but mostly do. So the place of
+    /// the time is searched for, and the order gone through from a little before it, page by page; of
+    /// the first page that has such events the one closest in time is taken.
     pub(crate) async fn nearest(
         &self,
         ts: i64,
         backwards: bool,
         eyes: &impl Eyes,
     ) -> Result<Option<Found>, RoomError> {
+        let place = self.seq_of_time(ts).await?;
+        let aside = i64::try_from(NEAR_PAGE / 2).unwrap_or(0);
         let mut span = Span {
             after: None,
             before: None,
             backwards,
-            limit: 256,
+            limit: NEAR_PAGE,
         };
-        for _ in 0..MAX_PAGES {
+        if backwards {
+            span.before = Some((place.saturating_add(aside), i64::MIN));
+        } else {
+            span.after = Some((place.saturating_sub(aside), i64::MIN));
+        }
+        self.nearest_in(span, ts, eyes).await
+    }
+
+    async fn nearest_in(
+        &self,
+        mut span: Span,
+        ts: i64,
+        eyes: &impl Eyes,
+    ) -> Result<Option<Found>, RoomError> {
+        let backwards = span.backwards;
+        let fits = |at: i64| if backwards { at <= ts } else { at >= ts };
+        for _ in 0..NEAR / NEAR_PAGE {
             let entries = self.entries(span).await?;
             let Some((last, _)) = entries.last() else {
                 return Ok(None);
@@ -252,7 +277,6 @@ impl RoomView {
                 })
                 .collect();
             let headers = self.reader.get_many::<tables::Headers>(&keys).await?;
-            let fits = |at: i64| if backwards { at <= ts } else { at >= ts };
             let nums: Vec<EventNum> = keys
                 .iter()
                 .zip(headers)
@@ -276,5 +300,53 @@ impl RoomView {
             }
         }
         Ok(None)
+    }
+
+    /// The sequence number of the first live event at or after a time, as if times grew with the order;
+    /// one past the last where all are before it.
+    async fn seq_of_time(&self, ts: i64) -> Result<i64, RoomError> {
+        let (mut low, mut high) = (0, self.head.seq + 1);
+        while high - low > 1 {
+            let probes = self.probes(low, high);
+            let entries = self.reader.get_many::<tables::Timeline>(&probes).await?;
+            let (places, nums): (Vec<i64>, Vec<tables::RoomNum>) = probes
+                .iter()
+                .zip(entries)
+                .filter_map(|(probe, row)| Some((probe.seq, row?.value.num)))
+                .map(|(seq, num)| {
+                    let room = self.room;
+                    (seq, tables::RoomNum { room, num })
+                })
+                .unzip();
+            let headers = self.reader.get_many::<tables::Headers>(&nums).await?;
+            let (mut below, mut above) = (None, None);
+            for (seq, header) in places.into_iter().zip(headers) {
+                if header.is_some_and(|header| header.value.ts < ts) {
+                    below = Some(seq);
+                } else {
+                    above = Some(seq);
+                    break;
+                }
+            }
+            if below.is_none() && above.is_none() {
+                break;
+            }
+            (low, high) = (below.unwrap_or(low), above.unwrap_or(high));
+        }
+        Ok(high)
+    }
+
+    /// Places spread over those between two, the last of them next to the upper end.
+    fn probes(&self, low: i64, high: i64) -> Vec<RoomPlace> {
+        let step = ((high - low) / PROBES).max(1);
+        (1..=PROBES)
+            .map(|n| low + n * step)
+            .take_while(|seq| *seq < high)
+            .map(|seq| RoomPlace {
+                room: self.room,
+                seq,
+                sub: 0,
+            })
+            .collect()
     }
 }

@@ -56,8 +56,13 @@ fn schema_of(
             .and_then(|variant| file(&format!("{kind}${variant}")))
             .or_else(|| file(kind))
     };
+    // What an erased account wrote is served redacted, and there is no event that says why.
+    let emptied = !event.contains_key("state_key")
+        && event
+            .get("content")
+            .is_some_and(|content| *content == json!({}));
     // A redacted event's content is no longer what its type asks for.
-    let own = if redacted || kind.contains(['/', '\\']) {
+    let own = if redacted || emptied || kind.contains(['/', '\\']) {
         None
     } else {
         by_type()

@@ -1,0 +1,255 @@
+//! One room's part of an answer: its timeline ([`timeline`]), the state beside that ([`state`]), and
+//! the rest.
+
+mod state;
+mod timeline;
+
+use std::collections::BTreeMap;
+
+use comity_protocol::{
+    auth::{MemberContent, Membership},
+    client_event::ClientFormat,
+    id::RoomId,
+};
+use comity_rooms::{Found, RoomError, RoomView, Viewer, state::Root, tables::Tally};
+use comity_storage::{Home, RoomKey};
+use serde_json::value::RawValue;
+
+use crate::{
+    Sync, SyncError,
+    answer::{Counts, Events, Invited, Joined, Knocked, Left},
+    build::{Build, between},
+    fields::Fields,
+    filter::EventFormat,
+};
+
+/// How a user stood and stands to a room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stood {
+    pub now: Membership,
+    pub then: Membership,
+    /// The membership was set since the last answer.
+    pub is_news: bool,
+}
+
+/// One room of one answer.
+pub(crate) struct RoomSync<'a> {
+    pub sync: &'a Sync,
+    pub build: &'a Build<'a>,
+    pub room: RoomKey,
+    pub stood: Stood,
+}
+
+impl RoomSync<'_> {
+    pub async fn joined(&self) -> Result<Joined, SyncError> {
+        let view = self.view().await?;
+        let known = self.known_root(&view).await?;
+        let stretch = self.stretch(&view, None).await?;
+        let changed = known.is_none_or(|known| known != view.root());
+        let newcomers = match known {
+            Some(known) if changed => self.newcomers(&view, known).await?,
+            _ => Vec::new(),
+        };
+        let (state, heroes) = self
+            .state(&view, &stretch, known, view.root(), changed)
+            .await?;
+        let (unread, unread_threads) = self.unread(&view).await?;
+        Ok(Joined {
+            summary: heroes,
+            timeline: self.timeline(&view, &stretch).await?,
+            state,
+            ephemeral: self.ephemeral(&view).await?,
+            account_data: self.account_data().await?,
+            unread_notifications: Some(unread),
+            unread_thread_notifications: unread_threads,
+            newcomers,
+        })
+    }
+
+    /// Counts of the room; of its main timeline and its threads apart, where that is wanted.
+    async fn unread(
+        &self,
+        view: &RoomView,
+    ) -> Result<(Counts, Option<BTreeMap<String, Counts>>), SyncError> {
+        let unread = view.unread(&self.build.request.user).await?;
+        let counts = |tally: Tally| Counts {
+            notification_count: tally.notify,
+            highlight_count: tally.highlight,
+        };
+        if !self
+            .build
+            .request
+            .filter
+            .room
+            .timeline
+            .unread_thread_notifications
+        {
+            return Ok((counts(unread.total), None));
+        }
+        let threads: BTreeMap<String, Counts> = unread
+            .threads
+            .into_iter()
+            .map(|(root, tally)| (root, counts(tally)))
+            .collect();
+        Ok((
+            counts(unread.main),
+            Some(threads).filter(|threads| !threads.is_empty()),
+        ))
+    }
+
+    /// Those who have come since the client knew the room: it learns of their presence.
+    async fn newcomers(&self, view: &RoomView, known: Root) -> Result<Vec<String>, SyncError> {
+        let changed = view
+            .load(&view.state_diff(known, view.root()).await?)
+            .await?;
+        let joined = changed
+            .iter()
+            .filter(|found| found.event.event_type() == "m.room.member")
+            .filter(|found| membership_of(found) == Some(Membership::Join));
+        Ok(joined
+            .filter_map(|found| found.event.state_key().map(str::to_owned))
+            .collect())
+    }
+
+    /// A room left: what happened up to then.
+    pub async fn left(&self) -> Result<Left, SyncError> {
+        let view = self.view().await?;
+        let standing = view.standing(&self.build.request.user).await?;
+        let end = (standing.since + 1, i64::MIN);
+        let member = view
+            .state("m.room.member", self.build.request.user.as_str())
+            .await?;
+        let Some(member) = member else {
+            return Ok(Left::default());
+        };
+        let known = self.known_root(&view).await?;
+        // The state is the one in which they left; of what came between that and a later ban, or an
+        // invite declined, they learn nothing (E3).
+        let left = match standing.joined_until {
+            Some(until) => view.at(until).await?.unwrap_or(member),
+            None => member,
+        };
+        let last = view.root_after(&left).await?;
+        let mut stretch = self.stretch(&view, Some((end, last))).await?;
+        if stretch.start > left.place().unwrap_or(stretch.start) {
+            stretch.root = last;
+        }
+        let knows_the_room = self.was_in() || standing.joined_until == Some(standing.since);
+        let (state, _) = if knows_the_room {
+            self.state(&view, &stretch, known, last, false).await?
+        } else {
+            (self.state_of(Events::default()), None)
+        };
+        Ok(Left {
+            timeline: self.timeline(&view, &stretch).await?,
+            state,
+            account_data: self.account_data().await?,
+        })
+    }
+
+    pub async fn invited(&self) -> Result<Invited, SyncError> {
+        Ok(Invited {
+            invite_state: self.stripped().await?,
+        })
+    }
+
+    pub async fn knocked(&self) -> Result<Knocked, SyncError> {
+        Ok(Knocked {
+            knock_state: self.stripped().await?,
+        })
+    }
+
+    /// Whether the user was in the room when the last answer ended.
+    pub fn was_in(&self) -> bool {
+        self.stood.then == Membership::Join
+    }
+
+    async fn view(&self) -> Result<RoomView, SyncError> {
+        self.view_of(&self.build.reader).await
+    }
+
+    async fn view_of(&self, reader: &comity_storage::Reader) -> Result<RoomView, SyncError> {
+        let places = self
+            .sync
+            .0
+            .index
+            .room_id(&self.build.request.user, self.room);
+        let Some(Ok(room_id)) = places.as_deref().map(RoomId::parse) else {
+            return Err(RoomError::UnknownRoom.into());
+        };
+        Ok(self.sync.0.rooms.view_at(reader, &room_id).await?)
+    }
+
+    async fn account_data(&self) -> Result<Events, SyncError> {
+        let request = self.build.request;
+        let view_id = self
+            .sync
+            .0
+            .index
+            .room_id(&request.user, self.room)
+            .unwrap_or_default();
+        let filter = &request.filter.room.account_data;
+        let lane = self
+            .sync
+            .0
+            .rooms
+            .tenant()
+            .lanes()
+            .of(Home::Room(self.room).slot());
+        let after = self
+            .build
+            .since
+            .filter(|_| self.stood.then == Membership::Join)
+            .map(|since| since.get(lane));
+        let data = self
+            .sync
+            .0
+            .accounts
+            .account_data_of_room(request.user.as_str(), &view_id)
+            .await?;
+        let wanted = data
+            .into_iter()
+            .filter(|data| filter.wants_type(&data.kind) && filter.wants_room(&view_id));
+        Ok(Events {
+            events: between(
+                wanted,
+                after,
+                self.build.reader.bound(Home::Room(self.room)),
+            ),
+        })
+    }
+
+    async fn render(
+        &self,
+        view: &RoomView,
+        found: &[Found],
+    ) -> Result<Vec<Box<RawValue>>, SyncError> {
+        let request = self.build.request;
+        let mut events = if request.filter.event_format == EventFormat::Federation {
+            let veiled = view.veiled(found.into(), &request.user).await?;
+            let raw = veiled
+                .iter()
+                .map(|found| RawValue::from_string(found.event.json().to_owned()));
+            raw.filter_map(Result::ok).collect()
+        } else {
+            let viewer = Viewer {
+                user: &request.user,
+                device: Some(&request.device),
+            };
+            view.render(found, viewer, ClientFormat::WithoutRoomId)
+                .await?
+        };
+        if let Some(paths) = &request.filter.event_fields {
+            let fields = Fields::parse(paths);
+            events = events
+                .into_iter()
+                .filter_map(|event| fields.of(&event))
+                .collect();
+        }
+        Ok(events)
+    }
+}
+
+fn membership_of(member: &Found) -> Option<Membership> {
+    MemberContent::read(member.event.content().get()).membership
+}

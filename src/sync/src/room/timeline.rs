@@ -1,0 +1,153 @@
+//! A room's timeline: the latest events that the client has not had.
+
+use comity_protocol::auth::Membership;
+use comity_rooms::{Found, RoomError, RoomView, Span, state::Root};
+use comity_storage::Home;
+
+use super::RoomSync;
+use crate::{SyncError, answer::Timeline, token::PlaceToken};
+
+/// Events that a sync is mostly behind.
+const NEAR: usize = 16;
+/// Events read in one go for a timeline.
+const PAGE: usize = 32;
+/// Events looked at for a timeline at the most; what is not found among them is a gap.
+const LOOKED_AT: usize = 2_000;
+
+/// A timeline with what it says about the state beside it.
+pub(super) struct Stretch {
+    pub found: Vec<Found>,
+    pub limited: bool,
+    /// The place before the first event.
+    pub start: (i64, i64),
+    /// The state before the first event.
+    pub root: Root,
+}
+
+impl RoomSync<'_> {
+    /// The latest events that the client has not had, oldest first.
+    pub(super) async fn stretch(
+        &self,
+        view: &RoomView,
+        end: Option<((i64, i64), Root)>,
+    ) -> Result<Stretch, SyncError> {
+        let filter = &self.build.request.filter.room.timeline;
+        let limit = filter.limit();
+        let (end, end_root) = end.unwrap_or(((view.seq() + 1, i64::MIN), view.root()));
+        let after = match self.build.since {
+            Some(since) if self.stood.then == Membership::Join => {
+                let pos = since.get(
+                    self.sync
+                        .0
+                        .rooms
+                        .tenant()
+                        .lanes()
+                        .of(Home::Room(self.room).slot()),
+                );
+                // Mostly a few events back; otherwise it is searched for.
+                match view.place_at(pos, NEAR).await? {
+                    Some(seq) => Some(seq),
+                    None => Some(view.seq_at(pos).await?),
+                }
+            }
+            _ => None,
+        };
+        let mut span = Span {
+            after: after.map(|seq| (seq, 0)),
+            before: Some(end),
+            backwards: true,
+            limit: limit.max(1),
+        };
+        let mut found: Vec<Found> = Vec::new();
+        let mut looked_at = 0;
+        let mut limited = false;
+        let mut start = end;
+        let mut first: Option<Found> = None;
+        let wants_room = filter.wants_room(view.room_id().as_str());
+        let wanted = wants_room && limit > 0;
+        loop {
+            if !wanted {
+                break;
+            }
+            let (page, more) = view.timeline(span).await?;
+            let Some(last) = page.last().cloned() else {
+                break;
+            };
+            let visible = view.visible(&page, &self.build.request.user).await?;
+            let passes = filter.passes(view, &page, &self.build.request.user).await?;
+            for ((one, visible), passes) in page.into_iter().zip(visible).zip(passes) {
+                if found.len() == limit {
+                    limited = true;
+                    break;
+                }
+                start = one.place().unwrap_or(start);
+                first = Some(one.clone());
+                let own = one
+                    .event
+                    .is_state("m.room.member", self.build.request.user.as_str());
+                if (visible || own) && passes && !self.is_ignored(&one) {
+                    found.push(one);
+                }
+            }
+            span.before = last.place();
+            looked_at += span.limit;
+            span.limit = span.limit.max(PAGE);
+            if more && looked_at >= LOOKED_AT {
+                limited = true;
+                break;
+            }
+            if limited || !more {
+                break;
+            }
+            if found.len() == limit {
+                limited = true;
+                break;
+            }
+        }
+        if !wanted {
+            limited = after.is_none_or(|seq| seq < view.seq());
+        }
+        // A room joined since the last answer begins with a gap: what was before is history.
+        limited |=
+            self.build.since.is_some() && self.stood.now == Membership::Join && !self.was_in();
+        found.reverse();
+        let root = match &first {
+            Some(first) => root_before(first)?,
+            None => end_root,
+        };
+        Ok(Stretch {
+            found,
+            limited,
+            start,
+            root,
+        })
+    }
+
+    fn is_ignored(&self, found: &Found) -> bool {
+        found.event.state_key().is_none()
+            && self.build.ignored.contains(found.event.sender().as_str())
+    }
+
+    pub(super) async fn timeline(
+        &self,
+        view: &RoomView,
+        stretch: &Stretch,
+    ) -> Result<Timeline, SyncError> {
+        let prev = PlaceToken {
+            heads: self.build.reader.heads().clone(),
+            room: self.room,
+            place: stretch.start,
+        };
+        let events = self.render(view, &stretch.found).await?;
+        Ok(Timeline {
+            events,
+            limited: stretch.limited,
+            prev_batch: Some(prev.to_string()),
+        })
+    }
+}
+
+/// The state before an event.
+fn root_before(found: &Found) -> Result<Root, RoomError> {
+    Root::decode(&found.status.root_before).map_err(|error| RoomError::Damaged(error.to_string()))
+}
