@@ -65,6 +65,7 @@ pub fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_federation_client::tables::all());
+    tables.extend(comity_federation_receiver::tables::all());
     tables
 }
 

@@ -32,6 +32,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "federation-receiver",
+        &[
+            "accounts",
+            "federation-client",
+            "protocol",
+            "rooms",
+            "runtime",
+            "storage",
+        ],
+    ),
+    (
         "federation-server",
         &["accounts", "protocol", "rooms", "web"],
     ),
@@ -41,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "accounts",
             "client-api",
             "federation-client",
+            "federation-receiver",
             "federation-server",
             "protocol",
             "rooms",

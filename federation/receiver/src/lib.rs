@@ -1,0 +1,99 @@
+//! What other servers send or answer, on its way to the rooms' door.
+//!
+//! ```text
+//! /send ─▶ transaction ─▶ checks ─▶ staging (durable) ─▶ 200
+//!                                      └─▶ worker, one a line ─▶ Rooms::receive ─▶ missing ─▶ …
+//! ```
+//!
+//! [`Checks`] is the one way from a peer's JSON to a signed event; whoever asks a peer for events
+//! (joins, backfill) goes through it too.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod checks;
+mod edus;
+mod missing;
+mod staging;
+pub mod tables;
+mod transaction;
+mod turns;
+mod worker;
+
+use std::sync::Arc;
+
+use comity_accounts::Accounts;
+use comity_rooms::{RoomView, Rooms, tables::Mode};
+use comity_runtime::Runtime;
+use comity_storage::ReadError;
+
+pub use checks::{Checks, PduError};
+pub use missing::Fetcher;
+pub use transaction::{MAX_EDUS, MAX_PDUS, TransactionError};
+
+use crate::{staging::Staging, tables::Line, turns::Turns};
+
+/// Takes what other servers send. Cheap to clone.
+#[derive(Clone)]
+pub struct Receiver(Arc<Inner>);
+
+pub(crate) struct Inner {
+    rooms: Rooms,
+    accounts: Accounts,
+    fetcher: Fetcher,
+    runtime: Runtime,
+    staging: Staging,
+    turns: Turns,
+}
+
+impl Receiver {
+    /// A receiver for these rooms and accounts, which asks `fetcher` for what is missing.
+    pub fn new(rooms: Rooms, accounts: Accounts, fetcher: Fetcher) -> Self {
+        let tenant = rooms.tenant();
+        let runtime = tenant.runtime().clone();
+        let staging = Staging::new(tenant.clone());
+        Self(Arc::new(Inner {
+            rooms,
+            accounts,
+            fetcher,
+            runtime,
+            staging,
+            turns: Turns::default(),
+        }))
+    }
+
+    /// Goes on with what had come in when the server last stopped.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn resume(&self) -> Result<(), ReadError> {
+        for line in self.0.staging.resume().await? {
+            self.0.begin(line);
+        }
+        Ok(())
+    }
+
+    /// The checks that events pass before the door.
+    pub fn checks(&self) -> &Checks {
+        &self.0.fetcher.checks
+    }
+}
+
+impl Inner {
+    /// Begins to work on a line.
+    fn begin(self: &Arc<Self>, line: Line) {
+        let work = worker::work(Arc::downgrade(self), line);
+        drop(self.runtime.spawn("federation line", work));
+    }
+}
+
+/// Whether this server is in a room, so that its events are news here.
+fn takes_part(view: &RoomView) -> bool {
+    matches!(view.head().mode, Mode::Joined | Mode::Partial)
+}

@@ -1,0 +1,419 @@
+//! What an event rests on and isn't here, fetched from those who should have it.
+//!
+//! First the way back to what we know, by `/get_missing_events`; where that doesn't reach, the state
+//! before the oldest of what was found, by `/state_ids`, and the events of it, by `/state` if they
+//! are many and one by one if they are few; auth events likewise. All of it is bounded in number and
+//! time, whatever the answers say (threats D7, D8), and only what the event does rest on is kept: an
+//! answer that is stuffed with other events adds nothing.
+//!
+//! <https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events>
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::Future,
+    time::Duration,
+};
+
+use comity_federation_client::{PeerError, Peers};
+use comity_protocol::{
+    event::{Limits, Signed},
+    id::{EventId, OwnedEventId, OwnedServerName, ServerName},
+};
+use comity_rooms::{Arrival, Outcome, RoomError, RoomView, Wanted, Way, num::EventNum};
+use futures_util::{StreamExt, stream};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Checks;
+
+/// Ancestors fetched for one event (D8).
+const ANCESTORS: usize = 1_024;
+/// Bytes of them kept until they reach what we know.
+const ANCESTOR_BYTES: usize = 16 << 20;
+/// Ancestors asked for at a time; most servers answer with 20 at most.
+const AT_A_TIME: usize = 100;
+/// Events without known parents whose state is asked for, for one event.
+const ENDS: usize = 10;
+/// Extremities of ours, and events of theirs, named in a request.
+const NAMED: usize = 20;
+/// Events of a state that another server may claim.
+const STATE: usize = 200_000;
+/// Events of state and auth chains fetched one by one, for one event.
+const SINGLY: usize = 256;
+/// So many missing events of a state are fetched one by one; of more, the whole state is.
+const FEW: usize = 32;
+/// Requests for single events under way at a time.
+const PARALLEL: usize = 8;
+/// Servers asked.
+const SERVERS: usize = 4;
+/// How long the search for one event may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Fetches what rooms lack. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    /// Whom to ask.
+    pub peers: Peers,
+    /// What passes for an answer.
+    pub checks: Checks,
+}
+
+/// A search for what is missing in one place of a room.
+pub(crate) struct Search<'a> {
+    fetcher: &'a Fetcher,
+    view: RoomView,
+    /// Whom to ask, in this order.
+    servers: Vec<OwnedServerName>,
+    until: Instant,
+    /// Single events that may still be fetched.
+    singly: usize,
+}
+
+/// Events by their ids.
+type Events = BTreeMap<OwnedEventId, Signed>;
+
+impl<'a> Search<'a> {
+    /// A search for what an event rests on. It asks the server it came from first, then the one that
+    /// made the event, then others in the room.
+    pub async fn new(
+        fetcher: &'a Fetcher,
+        view: RoomView,
+        origin: &ServerName,
+        event: &Signed,
+    ) -> Result<Self, RoomError> {
+        let sender = event.event().sender().server_name().to_owned();
+        let others = view.servers().await?;
+        let servers = [origin.to_owned(), sender].into_iter().chain(others);
+        Ok(Self::among(fetcher, view, servers))
+    }
+
+    fn among(
+        fetcher: &'a Fetcher,
+        view: RoomView,
+        candidates: impl IntoIterator<Item = OwnedServerName>,
+    ) -> Self {
+        let mut servers = Vec::new();
+        for server in candidates {
+            let is_new = !servers.contains(&server) && server != view.rooms().server_name();
+            if is_new && servers.len() < SERVERS {
+                servers.push(server);
+            }
+        }
+        Self {
+            fetcher,
+            view,
+            servers,
+            until: Instant::now() + PATIENCE,
+            singly: SINGLY,
+        }
+    }
+
+    /// Fetches what the event rests on and brings it, then the event, to the door. Answers whether
+    /// the event has its verdict now.
+    pub async fn complete(mut self, event: Signed, wanted: Wanted) -> Result<bool, RoomError> {
+        let event_id = event.event().event_id().to_owned();
+        let mut have = Events::from([(event_id.clone(), event)]);
+        if !wanted.prev.is_empty() {
+            self.ancestors(wanted.prev, &mut have).await?;
+        }
+        for _ in 0..=ENDS {
+            let wanting = self.bring(&mut have, &Way::New).await?;
+            if !have.contains_key(&event_id) {
+                return Ok(true);
+            }
+            let lacks_auth = |id: &&OwnedEventId| !have.contains_key(*id);
+            let auth = wanting.iter().find_map(|(id, wanted)| {
+                let absent: BTreeSet<_> = wanted.auth.iter().filter(lacks_auth).cloned().collect();
+                (!absent.is_empty()).then(|| (id.clone(), absent))
+            });
+            if let Some((wanting, absent)) = auth {
+                if self.auth_events(&wanting, absent).await? == 0 {
+                    return Ok(false);
+                }
+                continue;
+            }
+            // What we have of the way back begins with this event: its state says what came before.
+            let is_end = |wanted: &Wanted| wanted.prev.iter().any(|id| !have.contains_key(id));
+            let end = wanting.iter().find(|(_, wanted)| is_end(wanted));
+            let Some(end) = end.and_then(|(id, _)| have.remove(id)) else {
+                return Ok(false);
+            };
+            let is_last = end.event().event_id() == event_id;
+            let is_in = self.beyond(end).await?;
+            if is_last || !is_in {
+                return Ok(is_in);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The way back from the one event at hand to what we know, as far as it can be had.
+    async fn ancestors(
+        &mut self,
+        missing: Vec<OwnedEventId>,
+        have: &mut Events,
+    ) -> Result<(), RoomError> {
+        let earliest = self.extremities().await?;
+        let mut missing: BTreeSet<OwnedEventId> = missing.into_iter().collect();
+        let (mut left, mut bytes) = (ANCESTORS, 0);
+        let (peers, room_id) = (&self.fetcher.peers, self.view.room_id());
+        for server in &self.servers {
+            while !missing.is_empty() && left > 0 && bytes < ANCESTOR_BYTES {
+                let latest = ends(have, &missing);
+                let limit = left.min(AT_A_TIME);
+                let request = peers.missing_events(server, room_id, &earliest, &latest, limit, 0);
+                let Some(pdus) = self.answer(request).await else {
+                    break;
+                };
+                let answered = self.signed(pdus, limit, Limits::New).await;
+                let mut found = descended_from(&missing, answered, have);
+                if found.is_empty() {
+                    break;
+                }
+                left = left.saturating_sub(found.len());
+                missing.retain(|id| !found.contains_key(id));
+                let wanting = self.bring(&mut found, &Way::New).await?;
+                bytes += found.values().map(size).sum::<usize>();
+                have.append(&mut found);
+                let wanted = wanting.into_values().flat_map(|wanted| wanted.prev);
+                missing.extend(wanted.filter(|id| !have.contains_key(id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings an event with the state that a server says the room had before it.
+    async fn beyond(&mut self, end: Signed) -> Result<bool, RoomError> {
+        let event_id = end.event().event_id().to_owned();
+        for server in self.servers.clone() {
+            let request = (self.fetcher.peers).state_ids(&server, self.view.room_id(), &event_id);
+            let Some(ids) = self.answer(request).await else {
+                continue;
+            };
+            let state: BTreeSet<OwnedEventId> = ids.pdu_ids.into_iter().take(STATE).collect();
+            let Some(missing) = self.missing_with(&end, &state).await? else {
+                return Ok(true);
+            };
+            let chain = self.state_if_many(&server, &event_id, &missing).await;
+            self.outliers(missing, chain).await?;
+            let Some(missing) = self.missing_with(&end, &state).await? else {
+                return Ok(true);
+            };
+            // What can't be had is no state for us, nor has ours to shrink for it (D5).
+            let state = state.difference(&missing).cloned().collect();
+            if self.missing_with(&end, &state).await?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The whole state before an event, if so much of it is missing that it is worth the while.
+    async fn state_if_many(
+        &self,
+        server: &ServerName,
+        event_id: &EventId,
+        missing: &BTreeSet<OwnedEventId>,
+    ) -> Events {
+        if missing.len() <= FEW {
+            return Events::new();
+        }
+        let request = (self.fetcher.peers).state(server, self.view.room_id(), event_id);
+        let answer = self.answer(request).await;
+        let pdus = answer.map(|state| [state.pdus, state.auth_chain].concat());
+        self.past(pdus.unwrap_or_default()).await
+    }
+
+    /// Brings an event with a state before it; what of it isn't here, or `None` once the event has
+    /// its verdict.
+    async fn missing_with(
+        &self,
+        end: &Signed,
+        state: &BTreeSet<OwnedEventId>,
+    ) -> Result<Option<BTreeSet<OwnedEventId>>, RoomError> {
+        let way = Way::Beyond(state.iter().cloned().collect());
+        let mut events = Events::from([(end.event().event_id().to_owned(), end.clone())]);
+        let wanting = self.bring(&mut events, &way).await?;
+        let wanted = wanting.into_values().next();
+        Ok(wanted.map(|wanted| wanted.auth.into_iter().collect()))
+    }
+
+    /// Fetches auth events that an event lacks, with theirs; how many came in.
+    async fn auth_events(
+        &mut self,
+        event_id: &EventId,
+        missing: BTreeSet<OwnedEventId>,
+    ) -> Result<usize, RoomError> {
+        let mut chain = Events::new();
+        for server in &self.servers {
+            let request = (self.fetcher.peers).event_auth(server, self.view.room_id(), event_id);
+            if let Some(pdus) = self.answer(request).await {
+                chain = self.past(pdus).await;
+                break;
+            }
+        }
+        self.outliers(missing, chain).await
+    }
+
+    /// Brings these events as outliers, with what they rest on: from what is at hand, else fetched
+    /// one by one. How many came in.
+    async fn outliers(
+        &mut self,
+        mut wanted: BTreeSet<OwnedEventId>,
+        mut at_hand: Events,
+    ) -> Result<usize, RoomError> {
+        let mut brought = 0;
+        loop {
+            let absent = wanted.iter().filter(|id| !at_hand.contains_key(*id));
+            let mut fetched = self.singly(absent.cloned().collect()).await;
+            let nothing_new = fetched.is_empty();
+            at_hand.append(&mut fetched);
+            let mut needed = needed_for(&wanted, &at_hand);
+            let before = needed.len();
+            let wanting = self.bring(&mut needed, &Way::Outlier).await?;
+            let came_in = before - needed.len();
+            brought += came_in;
+            wanted = wanting.into_values().flat_map(|w| w.auth).collect();
+            if wanted.is_empty() || (nothing_new && came_in == 0) {
+                return Ok(brought);
+            }
+            wanted.extend(needed.into_keys());
+        }
+    }
+
+    /// These events, as far as someone has them and they are what they are said to be.
+    async fn singly(&mut self, ids: Vec<OwnedEventId>) -> Events {
+        let most = ids.len().min(self.singly);
+        self.singly -= most;
+        let this = &*self;
+        let fetches = ids.into_iter().take(most).map(|id| async move {
+            for server in &this.servers {
+                let request = this.fetcher.peers.event(server, &id);
+                let Some(pdu) = this.answer(request).await else {
+                    continue;
+                };
+                let mut signed = this.past(vec![pdu]).await;
+                if let Some(found) = signed.remove_entry(&id) {
+                    return Some(found);
+                }
+            }
+            None
+        });
+        let fetched = stream::iter(fetches).buffered(PARALLEL);
+        fetched.filter_map(std::future::ready).collect().await
+    }
+
+    /// Brings events to the door; takes out those that have their verdict or are refused, and
+    /// answers what the others lack.
+    async fn bring(
+        &self,
+        events: &mut Events,
+        way: &Way,
+    ) -> Result<BTreeMap<OwnedEventId, Wanted>, RoomError> {
+        let mut arrivals: Vec<Arrival> = events
+            .values()
+            .map(|event| Arrival {
+                event: event.clone(),
+                way: way.clone(),
+            })
+            .collect();
+        // Of those that don't rest on each other the older come first.
+        arrivals.sort_by_key(|arrival| arrival.event.event().depth());
+        let outcomes = self
+            .view
+            .rooms()
+            .receive(self.view.room_id(), arrivals)
+            .await?;
+        let mut wanting = BTreeMap::new();
+        for (event_id, outcome) in outcomes {
+            match outcome {
+                Outcome::Wanted(wanted) => drop(wanting.insert(event_id, wanted)),
+                Outcome::Settled(_) | Outcome::Refused(_) => drop(events.remove(&event_id)),
+            }
+        }
+        Ok(wanting)
+    }
+
+    /// The ends of the graph as we have it.
+    async fn extremities(&self) -> Result<Vec<OwnedEventId>, RoomError> {
+        let ends = &self.view.head().extremities;
+        let nums: Vec<_> = ends.iter().take(NAMED).map(|num| EventNum(*num)).collect();
+        let found = self.view.load(&nums).await?;
+        let ids = found.iter().map(|found| found.event.event_id().to_owned());
+        Ok(ids.collect())
+    }
+
+    async fn signed(&self, mut pdus: Vec<Box<RawValue>>, most: usize, limits: Limits) -> Events {
+        pdus.truncate(most);
+        let (version, room_id) = (self.view.version(), self.view.room_id());
+        let signed = self
+            .fetcher
+            .checks
+            .signed(version, room_id, limits, pdus)
+            .await;
+        let by_id = |event: Signed| (event.event().event_id().to_owned(), event);
+        signed.into_iter().map(by_id).collect()
+    }
+
+    /// Events of the room's past.
+    async fn past(&self, pdus: Vec<Box<RawValue>>) -> Events {
+        self.signed(pdus, STATE, Limits::Past).await
+    }
+
+    /// An answer, if it comes in time.
+    async fn answer<T>(&self, request: impl Future<Output = Result<T, PeerError>>) -> Option<T> {
+        match timeout_at(self.until, request).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "an event's ancestry could not be had");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+fn size(event: &Signed) -> usize {
+    event.event().json().len()
+}
+
+/// Those of our events that rest on something missing, as many as a request may name.
+fn ends(have: &Events, missing: &BTreeSet<OwnedEventId>) -> Vec<OwnedEventId> {
+    have.iter()
+        .filter(|(_, event)| {
+            let mut prev = event.event().prev_events().iter();
+            prev.any(|id| missing.contains(id))
+        })
+        .map(|(id, _)| id.clone())
+        .take(NAMED)
+        .collect()
+}
+
+/// What of an answer was asked for: the missing events, and what they rest on.
+fn descended_from(missing: &BTreeSet<OwnedEventId>, mut answered: Events, have: &Events) -> Events {
+    let mut found = Events::new();
+    let mut wanted: VecDeque<OwnedEventId> = missing.iter().cloned().collect();
+    while let Some(id) = wanted.pop_front() {
+        let Some(event) = answered.remove(&id) else {
+            continue;
+        };
+        if !have.contains_key(&id) {
+            wanted.extend(event.event().prev_events().iter().cloned());
+            found.insert(id, event);
+        }
+    }
+    found
+}
+
+/// These events and what they are authorised by, as far as it is at hand.
+fn needed_for(wanted: &BTreeSet<OwnedEventId>, at_hand: &Events) -> Events {
+    let mut needed = Events::new();
+    let mut next: Vec<&OwnedEventId> = wanted.iter().collect();
+    while let Some(id) = next.pop() {
+        if let (Some(event), false) = (at_hand.get(id), needed.contains_key(id)) {
+            needed.insert(id.clone(), event.clone());
+            next.extend(event.event().auth_events());
+        }
+    }
+    needed
+}

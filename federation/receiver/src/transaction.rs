@@ -1,0 +1,247 @@
+//! `/send`: up to 50 events and 100 EDUs of one server.
+//!
+//! A transaction is answered once its events are durable; what they come to is found out later. The
+//! same transaction again has the same answer and does nothing. What is wrong with one event is told
+//! for that event, the others go on (threat A1).
+//!
+//! <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid>
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use comity_protocol::{
+    event::{Limits, Signed},
+    id::{OwnedEventId, OwnedRoomId, RoomId, ServerName},
+};
+use comity_rooms::{RoomError, RoomView};
+use comity_storage::{CommitError, Expect, Home, ReadError, RoomKey};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Inner, Receiver,
+    checks::PduError,
+    tables::{Answered, Line, Recent, Server, Transactions},
+    takes_part,
+};
+
+/// Events in a transaction at the most.
+pub const MAX_PDUS: usize = 50;
+/// EDUs in a transaction at the most.
+pub const MAX_EDUS: usize = 100;
+/// Answers remembered a server: it has one transaction in flight.
+const REMEMBERED: usize = 4;
+
+/// A transaction was refused as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    /// It is no transaction (`M_BAD_JSON`).
+    #[error("the body is no transaction")]
+    BadJson,
+    /// It has more events or EDUs than it may (`M_TOO_LARGE`).
+    #[error("a transaction has at most 50 PDUs and 100 EDUs")]
+    TooMany,
+    /// The rooms failed.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What came in could not be kept.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// The parts of a body that count. `origin` is said by the request's signature.
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    pdus: Vec<Box<RawValue>>,
+    #[serde(default)]
+    edus: Vec<Box<RawValue>>,
+}
+
+/// What became of each event.
+#[derive(Serialize)]
+struct Answer<'a> {
+    pdus: BTreeMap<&'a OwnedEventId, Verdict<'a>>,
+}
+
+#[derive(Serialize)]
+struct Verdict<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// Events, with what is wrong with each, if anything is.
+type Results = BTreeMap<OwnedEventId, Option<String>>;
+
+impl Receiver {
+    /// Takes a transaction of a server whose request was signed by it; the answer's body.
+    ///
+    /// # Errors
+    /// [`TransactionError`]; the sender is to repeat it as it is.
+    pub async fn transaction(
+        &self,
+        origin: &ServerName,
+        txn_id: &str,
+        body: &[u8],
+    ) -> Result<String, TransactionError> {
+        let body: Body = serde_json::from_slice(body).map_err(|_| TransactionError::BadJson)?;
+        if body.pdus.len() > MAX_PDUS || body.edus.len() > MAX_EDUS {
+            return Err(TransactionError::TooMany);
+        }
+        let inner = &self.0;
+        let _turn = inner.turns.of(origin).await;
+        let txn: [u8; 32] = Sha256::digest(txn_id).into();
+        let recent = inner.recent(origin).await?;
+        if let Some(done) = recent.1.0.iter().find(|answered| answered.txn == txn) {
+            return Ok(done.answer.clone());
+        }
+        let (results, lines) = inner.stage(origin, body.pdus).await?;
+        inner.edus(origin, body.edus, &lines).await;
+        let pdus = results.iter().map(|(id, error)| {
+            let error = error.as_deref();
+            (id, Verdict { error })
+        });
+        let answer = Answer {
+            pdus: pdus.collect(),
+        };
+        let answer = serde_json::to_string(&answer).map_err(|_| TransactionError::BadJson)?;
+        let answered = Answered {
+            txn,
+            answer: answer.clone(),
+        };
+        inner.remember(origin, recent, answered).await?;
+        Ok(answer)
+    }
+}
+
+impl Inner {
+    /// The last transactions of a server, with what a change of them rests on.
+    async fn recent(&self, origin: &ServerName) -> Result<(Expect, Recent), ReadError> {
+        let name = origin.to_string();
+        let row = self.rooms.tenant().reader();
+        let row = row.get::<Transactions>(&Server { name }).await?;
+        Ok(row.map_or((Expect::Absent, Recent::default()), |row| {
+            (Expect::At(row.pos), row.value)
+        }))
+    }
+
+    async fn remember(
+        &self,
+        origin: &ServerName,
+        (expect, mut recent): (Expect, Recent),
+        answered: Answered,
+    ) -> Result<(), CommitError> {
+        recent.0.push(answered);
+        let excess = recent.0.len().saturating_sub(REMEMBERED);
+        recent.0.drain(..excess);
+        let name = origin.to_string();
+        let lane = self.rooms.tenant().lane(Home::Server(&name));
+        let mut batch = lane.batch();
+        let key = Server { name: name.clone() };
+        batch
+            .expect::<Transactions>(&key, expect)
+            .put::<Transactions>(&key, &recent);
+        lane.commit(batch).await.map(drop)
+    }
+
+    /// Puts events into their rooms' lines; what became of each, and the lines.
+    async fn stage(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Result<(Results, BTreeSet<Line>), TransactionError> {
+        let mut by_room: BTreeMap<OwnedRoomId, Vec<Box<RawValue>>> = BTreeMap::new();
+        for pdu in pdus {
+            if let Some(room_id) = room_of(&pdu) {
+                by_room.entry(room_id).or_default().push(pdu);
+            }
+        }
+        let (mut results, mut lines) = (Results::new(), BTreeSet::new());
+        for (room_id, pdus) in by_room {
+            let view = match self.rooms.view(&room_id).await {
+                Ok(view) if takes_part(&view) => view,
+                Ok(_) | Err(RoomError::UnknownRoom) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (signed, mut room_results) = self.checked(origin, &view, pdus).await?;
+            if !signed.is_empty() {
+                let ids = signed
+                    .iter()
+                    .map(|event| event.event().event_id().to_owned());
+                let ids: Vec<OwnedEventId> = ids.collect();
+                let put = self.staging.put(&room_id, origin, signed).await?;
+                let line = Line {
+                    room: RoomKey::of(room_id.as_str()),
+                    origin: origin.to_owned(),
+                };
+                if put.begun {
+                    self.begin(line.clone());
+                }
+                lines.insert(line);
+                for id in ids.into_iter().skip(put.taken) {
+                    room_results.insert(id, Some("too much of this room waits here".to_owned()));
+                }
+            }
+            results.append(&mut room_results);
+        }
+        Ok((results, lines))
+    }
+
+    /// The events of a room that passed the checks, and what is told of each event.
+    async fn checked(
+        &self,
+        origin: &ServerName,
+        view: &RoomView,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Result<(Vec<Signed>, Results), RoomError> {
+        let mut results = Results::new();
+        let parsed = self
+            .fetcher
+            .checks
+            .parse(view.version(), view.room_id(), Limits::New, pdus)
+            .await;
+        let mut events = Vec::with_capacity(parsed.len());
+        for event in parsed {
+            match event {
+                Ok(event) => events.push(event),
+                Err(error) => tracing::debug!(%origin, %error, "event dropped"),
+            }
+        }
+        let ids: Vec<OwnedEventId> = events
+            .iter()
+            .map(|event| event.event().event_id().to_owned())
+            .collect();
+        if !view.lets_in(origin).await? {
+            let refused = || Some("the server is shut out of the room".to_owned());
+            results.extend(ids.into_iter().map(|id| (id, refused())));
+            return Ok((Vec::new(), results));
+        }
+        let mut signed = Vec::with_capacity(events.len());
+        for (id, event) in ids
+            .into_iter()
+            .zip(self.fetcher.checks.verify(events).await)
+        {
+            let error = event.map(|event| signed.push(event)).err();
+            results.insert(id, error.as_ref().map(PduError::to_string));
+        }
+        Ok((signed, results))
+    }
+}
+
+/// The room that an event says it is of.
+fn room_of(pdu: &RawValue) -> Option<OwnedRoomId> {
+    RoomId::parse(member(pdu, "room_id")?).ok()
+}
+
+/// A string of an event that isn't read yet. Of keys that come twice the last one counts, as it does
+/// when the event is read.
+fn member(pdu: &RawValue, key: &str) -> Option<String> {
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(pdu.get()).ok()?;
+    serde_json::from_str(members.get(key)?.get()).ok()
+}
