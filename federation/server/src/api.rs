@@ -3,10 +3,8 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use comity_accounts::Accounts;
-use comity_protocol::{
-    id::OwnedServerName,
-    sign::{OldKey, SigningKey},
-};
+use comity_federation_client::{Keyring, OwnKeys};
+use comity_protocol::id::OwnedServerName;
 use comity_rooms::Rooms;
 
 use crate::ApiError;
@@ -21,21 +19,14 @@ pub struct Settings {
     pub delegated_to: Option<OwnedServerName>,
 }
 
-/// The keys we sign with and have signed with.
-#[derive(Debug)]
-pub struct OwnKeys {
-    /// What is signed with today.
-    pub signing: Arc<SigningKey>,
-    /// Those of before.
-    pub old: Vec<OldKey>,
-}
-
 /// The capabilities the API gives access to.
 pub struct Capabilities {
     /// Users, devices, profiles.
     pub accounts: Accounts,
     /// The room engine.
     pub rooms: Rooms,
+    /// Other servers' keys.
+    pub keyring: Keyring,
     /// Our keys.
     pub keys: OwnKeys,
     /// What the operator decided.
@@ -61,7 +52,7 @@ impl Api {
     pub(crate) fn published_keys(&self) -> Result<String, ApiError> {
         let until = self.now_ms() + u64::try_from(KEYS_VALID.as_millis()).unwrap_or(0);
         let (keys, us) = (&self.keys, self.rooms.server_name());
-        let json = keys.signing.publish_keys(us, &keys.old, until);
+        let json = keys.key.publish_keys(us, &keys.old, until);
         json.map_err(ApiError::internal)
     }
 }

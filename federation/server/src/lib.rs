@@ -21,13 +21,21 @@
 )]
 
 mod api;
+mod directory;
 mod discovery;
+mod history;
 mod keys;
+mod membership;
 mod openid;
+mod pdu;
+mod portions;
+mod queries;
+mod request;
 mod routes;
+mod users;
 
-pub use api::{Api, Capabilities, OwnKeys, Settings};
+pub use api::{Api, Capabilities, Settings};
 pub use routes::router;
 
-pub(crate) use comity_web::{ApiError, Json, Query};
+pub(crate) use comity_web::{ApiError, Json, Path, Query};
 pub(crate) use routes::Routes;

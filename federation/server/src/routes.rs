@@ -2,14 +2,19 @@
 
 use axum::{Router, routing::MethodRouter};
 
-use crate::{Api, discovery, keys, openid};
+use crate::{Api, directory, discovery, history, keys, membership, openid, queries, users};
 
 /// Everything other servers may ask for; [`comity_web::join`] puts it together with what clients may.
 pub fn router(api: Api) -> Router {
     let routes = Routes::new()
+        .and(directory::routes())
         .and(discovery::routes())
+        .and(history::routes())
         .and(keys::routes())
-        .and(openid::routes());
+        .and(membership::routes())
+        .and(openid::routes())
+        .and(queries::routes())
+        .and(users::routes());
     routes.0.with_state(api)
 }
 

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use axum::Router;
+use bytes::Bytes;
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Settings, Support};
-use comity_federation_server::OwnKeys;
-use comity_protocol::room_version::RoomVersion;
+use comity_federation_client::{Keyring, OwnKeys, Peers, Transport, TransportError};
+use comity_protocol::{id::ServerName, room_version::RoomVersion};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::Tenant;
@@ -21,6 +23,21 @@ use crate::{
 
 /// How long an access token is good for a client that can refresh it.
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// No way out to other servers: until there is one, who signs a request to us is not known.
+struct Unconnected;
+
+#[async_trait]
+impl Transport for Unconnected {
+    async fn send(
+        &self,
+        _: &ServerName,
+        _: http::Request<Bytes>,
+        _: comity_federation_client::Limits,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        Err(TransportError::Connect("there is no way out".to_owned()))
+    }
+}
 
 /// A tenant with everything it can do. Cheap to clone.
 #[derive(Clone)]
@@ -70,14 +87,23 @@ impl House {
         let signing = Arc::new(keys.signing);
         let rooms = Rooms::new(tenant.clone(), rooms, Arc::clone(&signing));
         rooms.use_push_rules(Tastes::follow(accounts.clone()));
+        let keys = OwnKeys {
+            key: Arc::clone(&signing),
+            old: keys.old,
+        };
+        let peers = Peers::new(
+            Arc::new(Unconnected),
+            &tenant,
+            config.server_name.clone(),
+            signing,
+        );
+        let keyring = Keyring::new(peers, tenant.clone(), &keys, Vec::new());
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
-                keys: OwnKeys {
-                    signing,
-                    old: keys.old,
-                },
+                keyring,
+                keys,
                 settings: comity_federation_server::Settings {
                     delegated_to: config.federation.delegated_to.clone(),
                 },

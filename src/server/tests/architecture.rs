@@ -44,7 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "federation-server",
-        &["accounts", "protocol", "rooms", "web"],
+        &["accounts", "federation-client", "protocol", "rooms", "web"],
     ),
     (
         "server",

@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use comity_runtime::Runtime;
 use comity_storage::{Engine, TenantId, check, engine::Memory};
-use comity_testkit::{Place, Server, Settings};
+use comity_testkit::{Place, Server, Settings, Wire};
 use futures_util::future::select_all;
 use http::Method;
 use rand::{RngExt, SeedableRng};
@@ -93,6 +93,7 @@ async fn open(
                 disk: disk.clone(),
                 lanes: world.lanes,
                 runtime: world.runtime.clone().ok_or("no life")?,
+                wire: Wire::new(),
                 on_fatal: Arc::new(move |_| ends.notify_one()),
             }
         };

@@ -1,8 +1,14 @@
 //! A client whose every answer is held against the specification before the test sees it.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
+use comity_protocol::{
+    id::OwnedServerName,
+    sign::{self, SigningKey},
+};
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::Serialize;
@@ -11,11 +17,33 @@ use tower::ServiceExt;
 
 use crate::spec::{self, Seen};
 
-/// Talks to a router in this process, as nobody or with an access token. Cheap to clone.
+/// Talks to a router in this process, as nobody, with an access token, or as another server. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     router: Router,
     token: Option<String>,
+    signer: Option<Signer>,
+}
+
+/// Signs requests as a server does.
+///
+/// <https://spec.matrix.org/v1.19/server-server-api/#request-authentication>
+#[derive(Clone)]
+pub(crate) struct Signer {
+    pub key: Arc<SigningKey>,
+    pub origin: OwnedServerName,
+    pub destination: OwnedServerName,
+}
+
+impl Signer {
+    /// The `Authorization` of a request.
+    pub fn authorise(&self, method: &Method, uri: &str, body: &[u8]) -> String {
+        let method = method.as_str();
+        let request = sign::Request { method, uri, body };
+        self.key
+            .authorise_request(&self.origin, &self.destination, request)
+            .expect("a test's body is JSON")
+    }
 }
 
 impl Client {
@@ -25,6 +53,7 @@ impl Client {
         Self {
             router,
             token: None,
+            signer: None,
         }
     }
 
@@ -34,6 +63,15 @@ impl Client {
         Self {
             router: self.router.clone(),
             token: Some(token.into()),
+            signer: None,
+        }
+    }
+
+    /// The same server, asked by another one.
+    pub(crate) fn signing(self, signer: Signer) -> Self {
+        Self {
+            signer: Some(signer),
+            ..self
         }
     }
 
@@ -128,10 +166,18 @@ impl Request {
     /// # Panics
     /// If the answer is not one that the specification allows here.
     pub async fn send(self) -> Answer {
+        let signed_body = self.body.clone();
         let mut request = http::Request::new(Body::from(self.body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.path.parse().expect("a path is percent-encoded");
         *request.headers_mut() = self.headers;
+        if let Some(signer) = self.client.signer
+            && !request.headers().contains_key(header::AUTHORIZATION)
+        {
+            let header = signer.authorise(&self.method, &self.path, &signed_body);
+            let header = header.parse().expect("a header's value is printable");
+            request.headers_mut().insert(header::AUTHORIZATION, header);
+        }
         let response = self.client.router.oneshot(request).await;
         let (parts, body) = response.expect("a router cannot fail").into_parts();
         let bytes = body

@@ -23,12 +23,14 @@
 )]
 
 mod client;
+mod federation;
 pub mod probe;
 mod server;
 pub mod spec;
 mod user;
 
 pub use client::{Answer, Client, Request, encode};
+pub use federation::{Asked, Fate, Federation, HostilePeer, Passing, Pdu, PeerRoom, Reply, Wire};
 pub use server::{Place, SHARED_SECRET, Server, Settings};
 pub use user::{User, password};
 

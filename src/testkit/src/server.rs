@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Support};
-use comity_federation_server::OwnKeys;
+use comity_federation_client::{Keyring, OwnKeys, Peers};
 use comity_protocol::{
     id::{OwnedServerName, ServerName},
     room_version::RoomVersion,
@@ -17,7 +17,7 @@ use comity_storage::{
 };
 use comity_sync::Sync;
 
-use crate::{Client, lanes};
+use crate::{Client, Wire, lanes};
 
 /// A running server. It derefs to a [`Client`] without a token.
 pub struct Server {
@@ -27,6 +27,7 @@ pub struct Server {
     /// The router, for tests that bring their own client.
     pub router: axum::Router,
     disk: Memory,
+    wire: Wire,
     settings: Settings,
 }
 
@@ -38,6 +39,8 @@ pub struct Place {
     pub lanes: u8,
     /// Time and randomness.
     pub runtime: Runtime,
+    /// Where other servers are.
+    pub wire: Wire,
     /// What happens when the store can't say any more what is durable. In the binary it ends the process.
     pub on_fatal: Arc<dyn Fn(&CommitError) + Send + std::marker::Sync>,
 }
@@ -91,7 +94,12 @@ impl Server {
 
     /// A new server.
     pub async fn with(settings: Settings) -> Self {
-        Self::on(Memory::new(), settings).await
+        Self::on_wire(&Wire::new(), settings).await
+    }
+
+    /// A new server among others.
+    pub(crate) async fn on_wire(wire: &Wire, settings: Settings) -> Self {
+        Self::on(Memory::new(), wire.clone(), settings).await
     }
 
     /// Its name.
@@ -102,12 +110,13 @@ impl Server {
 
     /// The server that finds what this one had made durable.
     pub async fn restarted(&self) -> Self {
-        Self::on(self.disk.crash(), self.settings.clone()).await
+        Self::on(self.disk.crash(), self.wire.clone(), self.settings.clone()).await
     }
 
-    async fn on(disk: Memory, settings: Settings) -> Self {
+    async fn on(disk: Memory, wire: Wire, settings: Settings) -> Self {
         let place = Place {
             disk,
+            wire,
             lanes: u8::try_from(lanes()).expect("a number of lanes"),
             runtime: Runtime::simulated(1),
             on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
@@ -120,7 +129,12 @@ impl Server {
     /// # Errors
     /// What stands in the way.
     pub async fn open(place: Place, settings: Settings) -> Result<Self, OpenError> {
-        let Place { disk, runtime, .. } = place;
+        let Place {
+            disk,
+            runtime,
+            wire,
+            ..
+        } = place;
         let options = Options {
             lanes: Lanes::new(place.lanes).expect("a number of lanes"),
             sync: true,
@@ -152,14 +166,23 @@ impl Server {
         };
         let signing = Arc::new(signing_key(&settings.server_name));
         let rooms = Rooms::new(tenant, rooms, Arc::clone(&signing));
+        let keys = OwnKeys {
+            key: Arc::clone(&signing),
+            old: Vec::new(),
+        };
+        let peers = Peers::new(
+            wire.end(&settings.server_name),
+            rooms.tenant(),
+            settings.server_name.clone(),
+            signing,
+        );
+        let keyring = Keyring::new(peers, rooms.tenant().clone(), &keys, Vec::new());
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
-                keys: OwnKeys {
-                    signing,
-                    old: Vec::new(),
-                },
+                keyring,
+                keys,
                 settings: comity_federation_server::Settings {
                     delegated_to: settings.delegated_to.clone(),
                 },
@@ -180,11 +203,13 @@ impl Server {
             comity_client_api::router(api.clone()),
             comity_federation_server::router(federation),
         ]);
+        wire.attach(&settings.server_name, router.clone(), true);
         Ok(Self {
             client: Client::new(router.clone()),
             api,
             router,
             disk,
+            wire,
             settings,
         })
     }
