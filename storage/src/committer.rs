@@ -188,6 +188,10 @@ impl Committer {
             }
         };
         for request in arrived.drain(..) {
+            // Who is gone can't keep others from reading without it: it was never asked for.
+            if request.appended.is_closed() {
+                continue;
+            }
             match self.check(&request, &stored) {
                 Ok(()) => {
                     let commit = Commit::append(request);

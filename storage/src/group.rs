@@ -60,7 +60,10 @@ impl Commit {
         batch.entry.after = after;
         let (ops, conditions, entry) = place(batch, lane.lane, pos);
         lane.overlay.write().lay(pos, &ops);
-        drop(appended.send(Ok(pos)));
+        if appended.send(Ok(pos)).is_err() {
+            // Who waited went away just now: whoever came next may have read without it.
+            lane.state.lock().losses += 1;
+        }
         Self {
             bytes: ops.iter().map(weight).sum(),
             lane,

@@ -38,7 +38,7 @@ pub(crate) struct State {
     /// The last commit that the engine has.
     pub written: Pos,
     pub standing: Standing,
-    /// How often what was appended was dropped.
+    /// How often what was appended was dropped, or appended when nobody waited for it any more.
     pub losses: u64,
 }
 
@@ -100,7 +100,7 @@ impl LaneWriter {
         )
     }
 
-    /// How often the lane lost what it had appended. Who keeps what [`LaneWriter::reader`] found keeps
+    /// How often the lane lost what it had appended, or appended it unseen. Who keeps what [`LaneWriter::reader`] found keeps
     /// this from before the read too: once it differs, what is kept may never have been.
     pub fn losses(&self) -> u64 {
         self.lane.state.lock().losses
@@ -116,7 +116,7 @@ impl LaneWriter {
     }
 
     /// Gives the batch its position, its conditions checked against all that was appended before.
-    /// It may wait for room in the lane's queue.
+    /// It may wait for room in the lane's queue; who stops waiting before it has its position has written nothing.
     ///
     /// # Errors
     /// [`CommitError::Conflict`] names the table whose row was not as expected.

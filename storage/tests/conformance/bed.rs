@@ -44,7 +44,11 @@ impl Bed {
                 let engine = Rocks::open(config, &runtime).await.unwrap();
                 (Engine::Rocks(engine), Some((folder, 0)))
             }
-            Kind::Postgres => (database(&runtime, &schema).await?, None),
+            Kind::Postgres => {
+                let url = postgres()?;
+                sql(&format!("create schema {schema}")).await;
+                (database(&schema, &url).await, None)
+            }
         };
         Some(Self {
             lanes,
@@ -108,24 +112,26 @@ impl Bed {
     }
 }
 
-/// A schema of its own in the database that the environment names.
-async fn database(runtime: &Runtime, schema: &str) -> Option<Engine> {
-    let Ok(url) = std::env::var(POSTGRES_URL) else {
+/// The URL of the database to test on.
+fn postgres() -> Option<String> {
+    let url = std::env::var(POSTGRES_URL).ok();
+    if url.is_none() {
         let said = format!("SKIPPED: {POSTGRES_URL} names no PostgreSQL to test on");
         assert!(std::env::var("CI").is_err(), "{said}");
         eprintln!("{said}");
-        return None;
-    };
-    sql(&format!("create schema {schema}")).await;
+    }
+    url
+}
+
+/// The engine on a schema of the database at that URL.
+pub async fn database(schema: &str, url: &str) -> Engine {
     let joint = if url.contains('?') { '&' } else { '?' };
     let url = format!("{url}{joint}application_name={schema}&options=-c%20search_path%3D{schema}");
     let config = postgres::Config::new(url);
-    Some(Engine::Postgres(
-        Postgres::open(config, runtime).await.unwrap(),
-    ))
+    Engine::Postgres(Postgres::open(config, &Runtime::system()).await.unwrap())
 }
 
-const POSTGRES_URL: &str = "COMITY_TEST_POSTGRES_URL";
+pub const POSTGRES_URL: &str = "COMITY_TEST_POSTGRES_URL";
 
 /// Runs a statement on a connection of its own.
 pub async fn sql(statement: &str) {

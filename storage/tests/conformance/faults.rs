@@ -1,8 +1,11 @@
 //! What the memory engine can do that no real one does on demand: refuse, lose the answer, fail.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use comity_runtime::Runtime;
@@ -85,6 +88,56 @@ async fn a_lane_in_doubt_finds_out_later() {
             bed.crash().await;
             let tenant = bed.tenant().await;
             assert_eq!(read(&tenant, 1).await.is_some(), there);
+        }
+    }
+}
+
+/// Who stops waiting before the batch has its position has written nothing: others have read without it since, and may build on
+/// what they read.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_is_not_appended() {
+    let bed = Bed::new(Kind::Memory, 1).await.unwrap();
+    let tenant = bed.tenant().await;
+    once(&bed, Fault::CutOff(false));
+    let writer = lane(&tenant);
+    let mut batch = writer.batch();
+    batch.put::<Notes>(&key(1), &note("left alone"));
+    let busy = writer.append(writer.batch()).await.unwrap();
+    // The committer looks for the lost write, and takes nothing meanwhile.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let given_up = tokio::time::timeout(Duration::from_millis(10), writer.append(batch)).await;
+    assert!(given_up.is_err());
+    bed.memory().reconnect();
+    busy.durable().await.unwrap_err();
+    put(&tenant, 2, "on").await;
+    assert_eq!(read(&tenant, 1).await, None);
+}
+
+/// Law 2: a follower that could not read one lane has skipped nothing of another that it had read before.
+#[tokio::test(start_paused = true)]
+async fn a_failed_read_of_one_lane_skips_nothing_of_another() {
+    let bed = Bed::new(Kind::Memory, 4).await.unwrap();
+    let tenant = bed.tenant().await;
+    let mut users = [ALICE.to_owned(), stranger(&tenant)];
+    users.sort_by_key(|user| tenant.lane(Home::User(user)).lane());
+    let [first, last] = users.map(|user| tenant.lane(Home::User(&user)).clone());
+    let mut follower = tenant.follow(tenant.heads());
+    // The first lane's commits are remembered, so they are read without the store; of the last there are too many.
+    let mut on_the_way = vec![first.append(first.batch()).await.unwrap()];
+    for _ in 0..1100 {
+        on_the_way.push(last.append(last.batch()).await.unwrap());
+    }
+    for appended in on_the_way {
+        appended.durable().await.unwrap();
+    }
+    once(&bed, Fault::CutOff(false));
+    first.commit(first.batch()).await.unwrap_err();
+    follower.next().await.unwrap_err();
+    bed.memory().reconnect();
+    let mut seen = [0, 0];
+    while seen != [1, 1100] {
+        for logged in follower.next().await.unwrap() {
+            seen[usize::from(logged.lane == last.lane())] += 1;
         }
     }
 }
