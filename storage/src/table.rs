@@ -88,9 +88,9 @@ pub struct Registered {
     /// Its tag.
     pub tag: [u8; 2],
     /// Parses a stored key and tells its home's slot.
-    pub(crate) slot: fn(&[u8]) -> Result<Slot, Damaged>,
+    pub slot: fn(&[u8]) -> Result<Slot, Damaged>,
     /// Parses a stored value and tells its position, if it carries one.
-    pub(crate) pos: fn(&[u8]) -> Result<Option<u64>, Damaged>,
+    pub pos: fn(&[u8]) -> Result<Option<u64>, Damaged>,
 }
 
 impl Registered {

@@ -65,6 +65,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Beside the house, never in it.
     ("testkit", &["*"]),
     ("sim", &["*"]),
+    ("fuzz", &["*"]),
     // Knows any homeserver by its API alone.
     ("bench", &[]),
 ];
@@ -166,7 +167,7 @@ fn libraries_stay_behind_their_crate() {
     let dependencies = dependencies();
     for (library, homes) in BEHIND {
         for (name, (shipped, _)) in &dependencies {
-            let beside = ["testkit", "sim", "bench"].contains(&name.as_str());
+            let beside = ["testkit", "sim", "fuzz", "bench"].contains(&name.as_str());
             assert!(
                 !shipped.contains(*library) || homes.contains(&name.as_str()) || beside,
                 "{name} uses {library}, which stays behind {homes:?}"
