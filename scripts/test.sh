@@ -3,16 +3,28 @@
 # workspace, brings what it needs, and fails by its exit code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+say() { echo "== $((SECONDS / 60)) min: $*"; }
+
+say "what the machine lacks"
 scripts/setup-system.sh test
 scripts/setup-tools.sh
 . scripts/env.sh
 
 cargo fetch --locked --quiet --target x86_64-unknown-linux-gnu # the only step that needs the network, besides the set-up
+say "lint (the first time, the compiler's first half)"
 scripts/lint.sh
+say "build (the other half)"
 cargo build --workspace --locked # the binary that the suites start
 for suite in scripts/test-*.sh; do
   [ -x "$suite" ] || continue
-  echo "== $suite"
+  say "$suite"
   "$suite"
 done
-scripts/with-postgres.sh cargo nextest run --workspace --locked --profile "${NEXTEST_PROFILE:-ci}"
+say "tests"
+nextest=(cargo nextest run --workspace --locked --profile "${NEXTEST_PROFILE:-ci}")
+scripts/with-postgres.sh "${nextest[@]}"
+# Once more with four lanes what runs on a whole server, or on a fixture that reads this variable too; other tests that open a
+# store go through both numbers by themselves.
+say "tests with four lanes"
+COMITY_TEST_LANES=4 "${nextest[@]}" \
+  -E '(rdeps(comity-testkit) and not package(comity-testkit) and not package(comity-sim)) or binary(door)'

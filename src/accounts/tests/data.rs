@@ -130,133 +130,141 @@ async fn tags_of_a_room() {
 
 #[tokio::test(start_paused = true)]
 async fn push_rules_are_stored_as_changes_and_shown_whole() {
-    let accounts = accounts(4).await;
-    let rule: NewRule =
-        serde_json::from_value(json!({"actions": ["notify"], "pattern": "tea"})).unwrap();
-    let put = accounts.edit_push_rules(ALICE, |rules| {
-        rules.put(RuleKind::Content, "tea", rule.clone(), &Position::default())
-    });
-    put.await.unwrap().unwrap();
-    let refused = accounts.edit_push_rules(ALICE, |rules| rules.delete(RuleKind::Content, "x"));
-    assert_eq!(refused.await.unwrap(), Err(RuleError::NotFound));
-    let shown = accounts
-        .account_data(ALICE, "m.push_rules")
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(shown["global"]["content"][0]["pattern"], "tea");
-    assert_eq!(shown["global"]["override"][0]["rule_id"], ".m.rule.master");
-    let stored = accounts.push_rules(ALICE).await.unwrap();
-    assert!(
-        stored
-            .ruleset(ALICE)
-            .get(RuleKind::Content, "tea")
-            .is_some()
-    );
+    for lanes in LANES {
+        let accounts = accounts(lanes).await;
+        let rule: NewRule =
+            serde_json::from_value(json!({"actions": ["notify"], "pattern": "tea"})).unwrap();
+        let put = accounts.edit_push_rules(ALICE, |rules| {
+            rules.put(RuleKind::Content, "tea", rule.clone(), &Position::default())
+        });
+        put.await.unwrap().unwrap();
+        let refused = accounts.edit_push_rules(ALICE, |rules| rules.delete(RuleKind::Content, "x"));
+        assert_eq!(refused.await.unwrap(), Err(RuleError::NotFound));
+        let shown = accounts
+            .account_data(ALICE, "m.push_rules")
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(shown["global"]["content"][0]["pattern"], "tea");
+        assert_eq!(shown["global"]["override"][0]["rule_id"], ".m.rule.master");
+        let stored = accounts.push_rules(ALICE).await.unwrap();
+        assert!(
+            stored
+                .ruleset(ALICE)
+                .get(RuleKind::Content, "tea")
+                .is_some()
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn ignored_users_are_those_listed() {
-    let accounts = accounts(1).await;
-    assert!(accounts.ignored_users(ALICE).await.unwrap().is_empty());
-    let list = object(json!({"ignored_users": {"@spam:x": {}, "@b:x": {}}}));
-    accounts
-        .set_account_data(ALICE, "m.ignored_user_list", &list)
-        .await
-        .unwrap();
-    let ignored: Vec<_> = accounts
-        .ignored_users(ALICE)
-        .await
-        .unwrap()
-        .into_iter()
-        .collect();
-    assert_eq!(ignored, ["@b:x", "@spam:x"]);
+    for lanes in LANES {
+        let accounts = accounts(lanes).await;
+        assert!(accounts.ignored_users(ALICE).await.unwrap().is_empty());
+        let list = object(json!({"ignored_users": {"@spam:x": {}, "@b:x": {}}}));
+        accounts
+            .set_account_data(ALICE, "m.ignored_user_list", &list)
+            .await
+            .unwrap();
+        let ignored: Vec<_> = accounts
+            .ignored_users(ALICE)
+            .await
+            .unwrap()
+            .into_iter()
+            .collect();
+        assert_eq!(ignored, ["@b:x", "@spam:x"]);
+    }
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 #[tokio::test(start_paused = true)]
 async fn profile_fields_and_their_bounds() {
-    let accounts = accounts(4).await;
-    let missing = accounts.profile(ALICE).await;
-    assert!(matches!(missing, Err(AccountError::NotFound(_))));
-    register(&accounts, "alice").await;
-    // A new account is named after its localpart.
-    let new = Value::Object(accounts.profile(ALICE).await.unwrap());
-    assert_eq!(new, json!({"displayname": "alice"}));
-    let set = |field: &str, value: Value| {
-        let (accounts, field) = (accounts.clone(), field.to_owned());
-        async move { accounts.set_profile_field(ALICE, &field, Some(value)).await }
-    };
-    assert!(set("displayname", json!("Alice 🦊")).await.unwrap());
-    assert!(!set("displayname", json!("Alice 🦊")).await.unwrap());
-    assert!(set("org.example.pronouns", json!(["she"])).await.unwrap());
-    assert_eq!(
-        Value::Object(accounts.profile(ALICE).await.unwrap()),
-        json!({"displayname": "Alice 🦊", "org.example.pronouns": ["she"]})
-    );
-    assert!(matches!(
-        set("displayname", json!(1)).await,
-        Err(AccountError::InvalidParam(_))
-    ));
-    for name in ["", "Upper", "a b", "é", "1a"] {
-        assert!(
-            matches!(
-                set(name, json!(1)).await,
-                Err(AccountError::InvalidParam(_))
-            ),
-            "{name}"
+    for lanes in LANES {
+        let accounts = accounts(lanes).await;
+        let missing = accounts.profile(ALICE).await;
+        assert!(matches!(missing, Err(AccountError::NotFound(_))));
+        register(&accounts, "alice").await;
+        // A new account is named after its localpart.
+        let new = Value::Object(accounts.profile(ALICE).await.unwrap());
+        assert_eq!(new, json!({"displayname": "alice"}));
+        let set = |field: &str, value: Value| {
+            let (accounts, field) = (accounts.clone(), field.to_owned());
+            async move { accounts.set_profile_field(ALICE, &field, Some(value)).await }
+        };
+        assert!(set("displayname", json!("Alice 🦊")).await.unwrap());
+        assert!(!set("displayname", json!("Alice 🦊")).await.unwrap());
+        assert!(set("org.example.pronouns", json!(["she"])).await.unwrap());
+        assert_eq!(
+            Value::Object(accounts.profile(ALICE).await.unwrap()),
+            json!({"displayname": "Alice 🦊", "org.example.pronouns": ["she"]})
         );
+        assert!(matches!(
+            set("displayname", json!(1)).await,
+            Err(AccountError::InvalidParam(_))
+        ));
+        for name in ["", "Upper", "a b", "é", "1a"] {
+            assert!(
+                matches!(
+                    set(name, json!(1)).await,
+                    Err(AccountError::InvalidParam(_))
+                ),
+                "{name}"
+            );
+        }
+        assert!(matches!(
+            set(&"a".repeat(256), json!(1)).await,
+            Err(AccountError::KeyTooLarge)
+        ));
+        let large = json!("x".repeat(64 * 1024));
+        assert!(matches!(
+            set("org.example.large", large).await,
+            Err(AccountError::ProfileTooLarge)
+        ));
+        assert!(
+            accounts
+                .set_profile_field(ALICE, "displayname", None)
+                .await
+                .unwrap()
+        );
+        accounts.deactivate(ALICE, false).await.unwrap();
+        assert!(matches!(
+            accounts.profile(ALICE).await,
+            Err(AccountError::NotFound(_))
+        ));
+        assert!(matches!(
+            set("displayname", json!("back")).await,
+            Err(AccountError::Deactivated)
+        ));
     }
-    assert!(matches!(
-        set(&"a".repeat(256), json!(1)).await,
-        Err(AccountError::KeyTooLarge)
-    ));
-    let large = json!("x".repeat(64 * 1024));
-    assert!(matches!(
-        set("org.example.large", large).await,
-        Err(AccountError::ProfileTooLarge)
-    ));
-    assert!(
-        accounts
-            .set_profile_field(ALICE, "displayname", None)
-            .await
-            .unwrap()
-    );
-    accounts.deactivate(ALICE, false).await.unwrap();
-    assert!(matches!(
-        accounts.profile(ALICE).await,
-        Err(AccountError::NotFound(_))
-    ));
-    assert!(matches!(
-        set("displayname", json!("back")).await,
-        Err(AccountError::Deactivated)
-    ));
 }
 
 /// Law 11: filters are bounded, and one stored twice is one.
 #[tokio::test(start_paused = true)]
 async fn filters_are_kept_once_and_bounded() {
-    let accounts = accounts(1).await;
-    let filter = |n: u32| object(json!({"room": {"timeline": {"limit": n}}}));
-    let first = accounts.create_filter(ALICE, &filter(0)).await.unwrap();
-    assert_eq!(
-        accounts.create_filter(ALICE, &filter(0)).await.unwrap(),
-        first
-    );
-    assert_eq!(accounts.filter(ALICE, &first).await.unwrap(), filter(0));
-    let mut last = String::new();
-    for n in 1..=100 {
-        last = accounts.create_filter(ALICE, &filter(n)).await.unwrap();
-    }
-    assert_eq!(accounts.filter(ALICE, &last).await.unwrap(), filter(100));
-    for gone in [first.as_str(), "x", &"x".repeat(1_000)] {
+    for lanes in LANES {
+        let accounts = accounts(lanes).await;
+        let filter = |n: u32| object(json!({"room": {"timeline": {"limit": n}}}));
+        let first = accounts.create_filter(ALICE, &filter(0)).await.unwrap();
+        assert_eq!(
+            accounts.create_filter(ALICE, &filter(0)).await.unwrap(),
+            first
+        );
+        assert_eq!(accounts.filter(ALICE, &first).await.unwrap(), filter(0));
+        let mut last = String::new();
+        for n in 1..=100 {
+            last = accounts.create_filter(ALICE, &filter(n)).await.unwrap();
+        }
+        assert_eq!(accounts.filter(ALICE, &last).await.unwrap(), filter(100));
+        for gone in [first.as_str(), "x", &"x".repeat(1_000)] {
+            assert!(matches!(
+                accounts.filter(ALICE, gone).await,
+                Err(AccountError::NotFound(_))
+            ));
+        }
         assert!(matches!(
-            accounts.filter(ALICE, gone).await,
+            accounts.filter("@bob:example.org", &last).await,
             Err(AccountError::NotFound(_))
         ));
     }
-    assert!(matches!(
-        accounts.filter("@bob:example.org", &last).await,
-        Err(AccountError::NotFound(_))
-    ));
 }

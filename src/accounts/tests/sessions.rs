@@ -51,15 +51,17 @@ async fn r1_1_a_token_is_good_until_it_expires_and_costs_no_read() {
 /// R1.1: a client that can't refresh gets a token that doesn't expire.
 #[tokio::test(start_paused = true)]
 async fn r1_1_without_refresh_a_token_does_not_expire() {
-    let (accounts, _) = signed_in(1).await;
-    let device = NewDevice {
-        refresh: false,
-        ..refreshing("OLD")
-    };
-    let issued = accounts.login(ALICE, device).await.unwrap();
-    assert_eq!((issued.expires_in_ms, &issued.refresh_token), (None, &None));
-    tokio::time::advance(Duration::from_secs(10_000_000)).await;
-    accounts.authenticate(&issued.access_token).await.unwrap();
+    for lanes in LANES {
+        let (accounts, _) = signed_in(lanes).await;
+        let device = NewDevice {
+            refresh: false,
+            ..refreshing("OLD")
+        };
+        let issued = accounts.login(ALICE, device).await.unwrap();
+        assert_eq!((issued.expires_in_ms, &issued.refresh_token), (None, &None));
+        tokio::time::advance(Duration::from_secs(10_000_000)).await;
+        accounts.authenticate(&issued.access_token).await.unwrap();
+    }
 }
 
 /// R1.3, G16: the old refresh token answers with the same pair until that is used, then ends the family.
@@ -102,110 +104,118 @@ async fn r1_3_g16_a_lost_answer_logs_nobody_out_and_a_replay_ends_the_family() {
 /// R1.3: refreshing with the new pair is using it.
 #[tokio::test(start_paused = true)]
 async fn r1_3_refreshing_twice_spends_the_first() {
-    let (accounts, first) = signed_in(1).await;
-    let second = accounts
-        .refresh(first.refresh_token.as_deref().unwrap())
-        .await
-        .unwrap();
-    accounts
-        .refresh(second.refresh_token.as_deref().unwrap())
-        .await
-        .unwrap();
-    assert!(is_unknown(
-        &accounts
+    for lanes in LANES {
+        let (accounts, first) = signed_in(lanes).await;
+        let second = accounts
             .refresh(first.refresh_token.as_deref().unwrap())
-            .await,
-        false
-    ));
+            .await
+            .unwrap();
+        accounts
+            .refresh(second.refresh_token.as_deref().unwrap())
+            .await
+            .unwrap();
+        assert!(is_unknown(
+            &accounts
+                .refresh(first.refresh_token.as_deref().unwrap())
+                .await,
+            false
+        ));
+    }
 }
 
 /// R1.4, G10: the same answer for a wrong password and an unknown user. G9: the sixth wrong login is refused, for both.
 #[tokio::test(start_paused = true)]
 async fn r1_4_g9_g10_wrong_credentials_all_look_alike() {
-    for name in [
-        "alice",
-        "@alice:example.org",
-        "nobody",
-        "@alice:elsewhere.org",
-        "\0",
-    ] {
-        let (accounts, _) = signed_in(1).await;
-        for _ in 0..5 {
+    for lanes in LANES {
+        for name in [
+            "alice",
+            "@alice:example.org",
+            "nobody",
+            "@alice:elsewhere.org",
+            "\0",
+        ] {
+            let (accounts, _) = signed_in(lanes).await;
+            for _ in 0..5 {
+                let answer = accounts
+                    .password_login(name, "wrong", "1.2.3.4", refreshing("X"))
+                    .await;
+                assert!(
+                    matches!(answer, Err(AccountError::WrongCredentials)),
+                    "{name}"
+                );
+            }
             let answer = accounts
-                .password_login(name, "wrong", "1.2.3.4", refreshing("X"))
+                .password_login(name, "alice's password", "1.2.3.5", refreshing("X"))
                 .await;
             assert!(
-                matches!(answer, Err(AccountError::WrongCredentials)),
+                matches!(answer, Err(AccountError::LimitExceeded { .. })),
+                "{name}"
+            );
+            tokio::time::advance(Duration::from_secs(12)).await;
+            let answer = accounts
+                .password_login(name, "alice's password", "1.2.3.5", refreshing("X"))
+                .await;
+            assert_eq!(
+                answer.is_ok(),
+                name.starts_with("alice") || name == ALICE,
                 "{name}"
             );
         }
-        let answer = accounts
-            .password_login(name, "alice's password", "1.2.3.5", refreshing("X"))
-            .await;
-        assert!(
-            matches!(answer, Err(AccountError::LimitExceeded { .. })),
-            "{name}"
-        );
-        tokio::time::advance(Duration::from_secs(12)).await;
-        let answer = accounts
-            .password_login(name, "alice's password", "1.2.3.5", refreshing("X"))
-            .await;
-        assert_eq!(
-            answer.is_ok(),
-            name.starts_with("alice") || name == ALICE,
-            "{name}"
-        );
     }
 }
 
 /// G10: one hash an attempt, whether the user is known, unknown, without a password, or can't be.
 #[tokio::test(start_paused = true)]
 async fn g10_every_attempt_costs_one_hash() {
-    let (accounts, _) = signed_in(1).await;
-    let new = comity_accounts::Registration {
-        username: Some("sso".into()),
-        ..Default::default()
-    };
-    accounts.register(new).await.unwrap();
-    let long = "x".repeat(100_000);
-    for (name, password) in [
-        ("alice", "wrong"),
-        ("nobody", "wrong"),
-        ("sso", "wrong"),
-        ("@a:b", "wrong"),
-        ("alice", ""),
-        ("alice", &long),
-    ] {
-        let before = accounts.password_hashes();
-        let answer = accounts
-            .password_login(name, password, "::1", refreshing("X"))
-            .await;
-        assert!(
-            matches!(answer, Err(AccountError::WrongCredentials)),
-            "{name}"
-        );
-        assert_eq!(accounts.password_hashes(), before + 1, "{name}");
+    for lanes in LANES {
+        let (accounts, _) = signed_in(lanes).await;
+        let new = comity_accounts::Registration {
+            username: Some("sso".into()),
+            ..Default::default()
+        };
+        accounts.register(new).await.unwrap();
+        let long = "x".repeat(100_000);
+        for (name, password) in [
+            ("alice", "wrong"),
+            ("nobody", "wrong"),
+            ("sso", "wrong"),
+            ("@a:b", "wrong"),
+            ("alice", ""),
+            ("alice", &long),
+        ] {
+            let before = accounts.password_hashes();
+            let answer = accounts
+                .password_login(name, password, "::1", refreshing("X"))
+                .await;
+            assert!(
+                matches!(answer, Err(AccountError::WrongCredentials)),
+                "{name}"
+            );
+            assert_eq!(accounts.password_hashes(), before + 1, "{name}");
+        }
     }
 }
 
 /// E10, R11.2: what may end in a log shows neither password nor token nor key.
 #[tokio::test(start_paused = true)]
 async fn e10_secrets_are_not_printed() {
-    let (accounts, issued) = signed_in(1).await;
-    let new = comity_accounts::Registration {
-        password: Some("canary".into()),
-        token: Some("canary".into()),
-        ..Default::default()
-    };
-    let config = comity_accounts::Config {
-        shared_secret: Some("canary".into()),
-        ..config()
-    };
-    let known = accounts.authenticate(&issued.access_token).await.unwrap();
-    let printed = format!("{new:?} {config:?} {issued:?} {known:?}");
-    let refresh = issued.refresh_token.unwrap();
-    for secret in ["canary", &issued.access_token, &refresh, "[7, 7, 7"] {
-        assert!(!printed.contains(secret), "{printed}");
+    for lanes in LANES {
+        let (accounts, issued) = signed_in(lanes).await;
+        let new = comity_accounts::Registration {
+            password: Some("canary".into()),
+            token: Some("canary".into()),
+            ..Default::default()
+        };
+        let config = comity_accounts::Config {
+            shared_secret: Some("canary".into()),
+            ..config()
+        };
+        let known = accounts.authenticate(&issued.access_token).await.unwrap();
+        let printed = format!("{new:?} {config:?} {issued:?} {known:?}");
+        let refresh = issued.refresh_token.unwrap();
+        for secret in ["canary", &issued.access_token, &refresh, "[7, 7, 7"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
     }
 }
 
@@ -260,47 +270,49 @@ async fn r1_5_another_node_hears_of_it_by_the_log() {
 /// G11: locking ends what is under way and answers so until it is undone; deactivation is for good.
 #[tokio::test(start_paused = true)]
 async fn g11_locked_and_deactivated_accounts() {
-    let (accounts, issued) = signed_in(4).await;
-    let poll = accounts.authenticate(&issued.access_token).await.unwrap();
-    accounts
-        .set_standing(ALICE, Standing::Locked(true))
-        .await
-        .unwrap();
-    poll.ended().await;
-    let answer = accounts.authenticate(&issued.access_token).await;
-    assert!(matches!(answer, Err(AccountError::Locked)));
-    accounts
-        .authenticate_to_sign_out(&issued.access_token)
-        .await
-        .unwrap();
-    let answer = accounts.authenticate(&issued.access_token).await;
-    assert!(matches!(answer, Err(AccountError::Locked)));
-    accounts
-        .set_standing(ALICE, Standing::Locked(false))
-        .await
-        .unwrap();
-    accounts
-        .set_standing(ALICE, Standing::Suspended(true))
-        .await
-        .unwrap();
-    let again = accounts.authenticate(&issued.access_token).await.unwrap();
-    assert!(again.requester.suspended);
+    for lanes in LANES {
+        let (accounts, issued) = signed_in(lanes).await;
+        let poll = accounts.authenticate(&issued.access_token).await.unwrap();
+        accounts
+            .set_standing(ALICE, Standing::Locked(true))
+            .await
+            .unwrap();
+        poll.ended().await;
+        let answer = accounts.authenticate(&issued.access_token).await;
+        assert!(matches!(answer, Err(AccountError::Locked)));
+        accounts
+            .authenticate_to_sign_out(&issued.access_token)
+            .await
+            .unwrap();
+        let answer = accounts.authenticate(&issued.access_token).await;
+        assert!(matches!(answer, Err(AccountError::Locked)));
+        accounts
+            .set_standing(ALICE, Standing::Locked(false))
+            .await
+            .unwrap();
+        accounts
+            .set_standing(ALICE, Standing::Suspended(true))
+            .await
+            .unwrap();
+        let again = accounts.authenticate(&issued.access_token).await.unwrap();
+        assert!(again.requester.suspended);
 
-    accounts.deactivate(ALICE, true).await.unwrap();
-    accounts.deactivate(ALICE, true).await.unwrap();
-    again.ended().await;
-    assert!(is_unknown(
-        &accounts.authenticate(&issued.access_token).await,
-        false
-    ));
-    let login = accounts
-        .password_login("alice", "alice's password", "::1", refreshing("X"))
-        .await;
-    assert!(matches!(login, Err(AccountError::WrongCredentials)));
-    let login = accounts.login(ALICE, refreshing("X")).await;
-    assert!(matches!(login, Err(AccountError::Deactivated)));
-    let taken = accounts.check_available("alice").await;
-    assert!(matches!(taken, Err(AccountError::UserInUse)));
+        accounts.deactivate(ALICE, true).await.unwrap();
+        accounts.deactivate(ALICE, true).await.unwrap();
+        again.ended().await;
+        assert!(is_unknown(
+            &accounts.authenticate(&issued.access_token).await,
+            false
+        ));
+        let login = accounts
+            .password_login("alice", "alice's password", "::1", refreshing("X"))
+            .await;
+        assert!(matches!(login, Err(AccountError::WrongCredentials)));
+        let login = accounts.login(ALICE, refreshing("X")).await;
+        assert!(matches!(login, Err(AccountError::Deactivated)));
+        let taken = accounts.check_available("alice").await;
+        assert!(matches!(taken, Err(AccountError::UserInUse)));
+    }
 }
 
 /// G11: what runs at the same time as a deactivation leaves nothing behind.
@@ -337,47 +349,51 @@ async fn a_deactivation_is_finished_after_a_restart() {
             Ok(())
         }
     }
-    let disk = Memory::default();
-    let accounts = Accounts::open(tenant(&disk, 4).await, config()).unwrap();
-    register(&accounts, "alice").await;
-    let favourite = serde_json::Map::new();
-    accounts
-        .set_tag(ALICE, "!a:x", "m.favourite", &favourite)
-        .await
-        .unwrap();
-    accounts
-        .set_tag(ALICE, "!b:x", "m.favourite", &favourite)
-        .await
-        .unwrap();
-    accounts.deactivate(ALICE, true).await.unwrap();
-    let accounts = Accounts::open(tenant(&disk, 4).await, config()).unwrap();
-    let leaving = Leaving(std::sync::Mutex::default());
-    accounts.finish_deactivations(&leaving).await.unwrap();
-    accounts.finish_deactivations(&leaving).await.unwrap();
-    assert_eq!(*leaving.0.lock().unwrap(), [(ALICE.to_owned(), true)]);
-    assert_eq!(accounts.all_room_account_data(ALICE).await.unwrap(), []);
+    for lanes in LANES {
+        let disk = Memory::default();
+        let accounts = Accounts::open(tenant(&disk, lanes).await, config()).unwrap();
+        register(&accounts, "alice").await;
+        let favourite = serde_json::Map::new();
+        accounts
+            .set_tag(ALICE, "!a:x", "m.favourite", &favourite)
+            .await
+            .unwrap();
+        accounts
+            .set_tag(ALICE, "!b:x", "m.favourite", &favourite)
+            .await
+            .unwrap();
+        accounts.deactivate(ALICE, true).await.unwrap();
+        let accounts = Accounts::open(tenant(&disk, lanes).await, config()).unwrap();
+        let leaving = Leaving(std::sync::Mutex::default());
+        accounts.finish_deactivations(&leaving).await.unwrap();
+        accounts.finish_deactivations(&leaving).await.unwrap();
+        assert_eq!(*leaving.0.lock().unwrap(), [(ALICE.to_owned(), true)]);
+        assert_eq!(accounts.all_room_account_data(ALICE).await.unwrap(), []);
+    }
 }
 
 /// Signing in again on a device ends its tokens of before; its name stays.
 #[tokio::test(start_paused = true)]
 async fn a_device_has_one_session() {
-    let (accounts, first) = signed_in(1).await;
-    let device = NewDevice {
-        display_name: Some("other".into()),
-        ..refreshing("PHONE")
-    };
-    let second = accounts
-        .password_login("ALICE", "alice's password", "::1", device)
-        .await
-        .unwrap();
-    assert!(is_unknown(
-        &accounts.authenticate(&first.access_token).await,
-        false
-    ));
-    accounts.authenticate(&second.access_token).await.unwrap();
-    let devices = accounts.devices(ALICE).await.unwrap();
-    assert_eq!(devices.len(), 1);
-    assert_eq!(devices[0].display_name.as_deref(), Some("my PHONE"));
+    for lanes in LANES {
+        let (accounts, first) = signed_in(lanes).await;
+        let device = NewDevice {
+            display_name: Some("other".into()),
+            ..refreshing("PHONE")
+        };
+        let second = accounts
+            .password_login("ALICE", "alice's password", "::1", device)
+            .await
+            .unwrap();
+        assert!(is_unknown(
+            &accounts.authenticate(&first.access_token).await,
+            false
+        ));
+        accounts.authenticate(&second.access_token).await.unwrap();
+        let devices = accounts.devices(ALICE).await.unwrap();
+        assert_eq!(devices.len(), 1);
+        assert_eq!(devices[0].display_name.as_deref(), Some("my PHONE"));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -426,25 +442,27 @@ async fn devices_are_named_seen_and_deleted() {
 /// A password change that keeps one device.
 #[tokio::test(start_paused = true)]
 async fn a_new_password_counts_and_other_devices_can_be_signed_out() {
-    let (accounts, phone) = signed_in(4).await;
-    let laptop = accounts.login(ALICE, refreshing("LAPTOP")).await.unwrap();
-    accounts.set_password(ALICE, "new password").await.unwrap();
-    accounts.logout_all(ALICE, Some("PHONE")).await.unwrap();
-    accounts.authenticate(&phone.access_token).await.unwrap();
-    assert!(is_unknown(
-        &accounts.authenticate(&laptop.access_token).await,
-        false
-    ));
-    assert!(
-        !accounts
-            .verify_password(ALICE, "alice's password")
-            .await
-            .unwrap()
-    );
-    assert!(
-        accounts
-            .verify_password(ALICE, "new password")
-            .await
-            .unwrap()
-    );
+    for lanes in LANES {
+        let (accounts, phone) = signed_in(lanes).await;
+        let laptop = accounts.login(ALICE, refreshing("LAPTOP")).await.unwrap();
+        accounts.set_password(ALICE, "new password").await.unwrap();
+        accounts.logout_all(ALICE, Some("PHONE")).await.unwrap();
+        accounts.authenticate(&phone.access_token).await.unwrap();
+        assert!(is_unknown(
+            &accounts.authenticate(&laptop.access_token).await,
+            false
+        ));
+        assert!(
+            !accounts
+                .verify_password(ALICE, "alice's password")
+                .await
+                .unwrap()
+        );
+        assert!(
+            accounts
+                .verify_password(ALICE, "new password")
+                .await
+                .unwrap()
+        );
+    }
 }

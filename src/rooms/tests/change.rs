@@ -7,39 +7,13 @@
     missing_docs
 )]
 
-use std::sync::Arc;
+mod world;
 
-use comity_protocol::{
-    client_event::ClientFormat, id::UserId, room_version::RoomVersion, sign::SigningKey,
-};
-use comity_rooms::{Config, Intent, RoomError, Rooms, Transaction, Viewer, tables};
-use comity_runtime::Runtime;
-use comity_storage::{Engine, Lanes, Options, RoomKey, Store, TenantId, engine::Memory};
+use comity_protocol::{client_event::ClientFormat, id::UserId, room_version::RoomVersion};
+use comity_rooms::{Intent, RoomError, Transaction, Viewer, tables};
+use comity_storage::{RoomKey, engine::Memory};
 use serde_json::{json, value::to_raw_value};
-
-/// Each start draws its own random numbers: in old room versions event ids are made of them.
-async fn open(disk: &Memory, lanes: u8, start: u64) -> Rooms {
-    let options = Options {
-        lanes: Lanes::new(lanes).unwrap(),
-        sync: true,
-        on_fatal: Arc::new(|_| {}),
-        appliers: Vec::new(),
-    };
-    let runtime = Runtime::simulated(start);
-    let tenant = Store::new(Engine::Memory(disk.clone()), options, runtime)
-        .tenant(TenantId(1))
-        .await
-        .unwrap();
-    let config = Config {
-        server_name: "localhost".try_into().unwrap(),
-        default_version: RoomVersion::V12,
-    };
-    Rooms::new(
-        tenant,
-        config,
-        SigningKey::from_seed("1", &[7; 32]).unwrap(),
-    )
-}
+use world::{LANES, start};
 
 /// A room is made, talked in and redacted in every version; what is repeated is not done twice;
 /// a restart finds it all (R3.4, R3.6, R12.1, R12.2).
@@ -48,9 +22,9 @@ async fn a_room_of_every_version_lives_through_a_restart() {
     let alice: &UserId = "@alice:localhost".try_into().unwrap();
     let bob: &UserId = "@bob:localhost".try_into().unwrap();
     for version in RoomVersion::ALL {
-        for lanes in [1, 4] {
+        for lanes in LANES {
             let disk = Memory::new();
-            let rooms = open(&disk, lanes, 1).await;
+            let rooms = start(&disk, lanes, 1).await;
             let mut content = json!({ "room_version": version.as_str() });
             if version < RoomVersion::V11 {
                 content["creator"] = json!(alice);
@@ -75,7 +49,7 @@ async fn a_room_of_every_version_lives_through_a_restart() {
             let room_id = change.room_id().unwrap().to_owned();
             change.commit().await.unwrap();
 
-            let rooms = open(&disk.crash(), lanes, 2).await;
+            let rooms = start(&disk.crash(), lanes, 2).await;
             let mut change = rooms.change(&room_id).await.unwrap();
             let refused = change
                 .add(Intent::message(bob, "m.room.message", &json!({})), None)
@@ -144,38 +118,40 @@ async fn a_room_of_every_version_lives_through_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn a_redacted_name_leaves_the_summary() {
     let alice: &UserId = "@alice:localhost".try_into().unwrap();
-    let rooms = open(&Memory::new(), 4, 1).await;
-    let create = to_raw_value(&json!({ "room_version": "12" })).unwrap();
-    let mut change = rooms
-        .create_event(RoomVersion::V12, alice, create)
-        .await
-        .unwrap();
-    let join = Intent::state(
-        alice,
-        "m.room.member",
-        alice.as_str(),
-        &json!({ "membership": "join" }),
-    );
-    change.add(join, None).await.unwrap();
-    let name = Intent::state(alice, "m.room.name", "", &json!({ "name": "a slur" }));
-    let name = change.add(name, None).await.unwrap();
-    let room_id = change.room_id().unwrap().to_owned();
-    change.commit().await.unwrap();
-    assert_eq!(
-        rooms.summary(&room_id).await.unwrap().name.as_deref(),
-        Some("a slur")
-    );
+    for lanes in LANES {
+        let rooms = start(&Memory::new(), lanes, 1).await;
+        let create = to_raw_value(&json!({ "room_version": "12" })).unwrap();
+        let mut change = rooms
+            .create_event(RoomVersion::V12, alice, create)
+            .await
+            .unwrap();
+        let join = Intent::state(
+            alice,
+            "m.room.member",
+            alice.as_str(),
+            &json!({ "membership": "join" }),
+        );
+        change.add(join, None).await.unwrap();
+        let name = Intent::state(alice, "m.room.name", "", &json!({ "name": "a slur" }));
+        let name = change.add(name, None).await.unwrap();
+        let room_id = change.room_id().unwrap().to_owned();
+        change.commit().await.unwrap();
+        assert_eq!(
+            rooms.summary(&room_id).await.unwrap().name.as_deref(),
+            Some("a slur")
+        );
 
-    let mut change = rooms.change(&room_id).await.unwrap();
-    let mut redaction = Intent::message(
-        alice,
-        "m.room.redaction",
-        &json!({ "redacts": name.event_id }),
-    );
-    redaction.redacts = Some(name.event_id);
-    change.add(redaction, None).await.unwrap();
-    change.commit().await.unwrap();
-    assert_eq!(rooms.summary(&room_id).await.unwrap().name, None);
+        let mut change = rooms.change(&room_id).await.unwrap();
+        let mut redaction = Intent::message(
+            alice,
+            "m.room.redaction",
+            &json!({ "redacts": name.event_id }),
+        );
+        redaction.redacts = Some(name.event_id);
+        change.add(redaction, None).await.unwrap();
+        change.commit().await.unwrap();
+        assert_eq!(rooms.summary(&room_id).await.unwrap().name, None);
+    }
 }
 
 /// E3: what is bundled with an event came after it, and is shown to those who may see that too.
@@ -183,52 +159,54 @@ async fn a_redacted_name_leaves_the_summary() {
 async fn an_edit_after_a_kick_is_not_bundled_for_the_kicked() {
     let alice: &UserId = "@alice:localhost".try_into().unwrap();
     let bob: &UserId = "@bob:localhost".try_into().unwrap();
-    let rooms = open(&Memory::new(), 4, 1).await;
-    let create = to_raw_value(&json!({ "room_version": "12" })).unwrap();
-    let mut change = rooms
-        .create_event(RoomVersion::V12, alice, create)
-        .await
-        .unwrap();
-    let member = |membership: &str| json!({ "membership": membership });
-    let text = |body: &str| json!({ "msgtype": "m.text", "body": body });
-    for intent in [
-        Intent::state(alice, "m.room.member", alice.as_str(), &member("join")),
-        Intent::state(
-            alice,
-            "m.room.join_rules",
-            "",
-            &json!({ "join_rule": "public" }),
-        ),
-        Intent::state(bob, "m.room.member", bob.as_str(), &member("join")),
-    ] {
-        change.add(intent, None).await.unwrap();
-    }
-    let message = Intent::message(alice, "m.room.message", &text("before"));
-    let message = change.add(message, None).await.unwrap();
-    let kick = Intent::state(alice, "m.room.member", bob.as_str(), &member("leave"));
-    change.add(kick, None).await.unwrap();
-    let room_id = change.room_id().unwrap().to_owned();
-    change.commit().await.unwrap();
-    let mut edit = text("* after");
-    edit["m.new_content"] = text("after");
-    edit["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": message.event_id });
-    let mut change = rooms.change(&room_id).await.unwrap();
-    let edit = Intent::message(alice, "m.room.message", &edit);
-    change.add(edit, None).await.unwrap();
-    change.commit().await.unwrap();
-
-    let view = rooms.view(&room_id).await.unwrap();
-    let found = view.event(&message.event_id).await.unwrap().unwrap();
-    for (user, sees) in [(alice, true), (bob, false)] {
-        let viewer = Viewer { user, device: None };
-        let shown = view
-            .render(
-                std::slice::from_ref(&found),
-                viewer,
-                ClientFormat::WithRoomId,
-            )
+    for lanes in LANES {
+        let rooms = start(&Memory::new(), lanes, 1).await;
+        let create = to_raw_value(&json!({ "room_version": "12" })).unwrap();
+        let mut change = rooms
+            .create_event(RoomVersion::V12, alice, create)
             .await
             .unwrap();
-        assert_eq!(shown[0].get().contains("m.replace"), sees, "{user}");
+        let member = |membership: &str| json!({ "membership": membership });
+        let text = |body: &str| json!({ "msgtype": "m.text", "body": body });
+        for intent in [
+            Intent::state(alice, "m.room.member", alice.as_str(), &member("join")),
+            Intent::state(
+                alice,
+                "m.room.join_rules",
+                "",
+                &json!({ "join_rule": "public" }),
+            ),
+            Intent::state(bob, "m.room.member", bob.as_str(), &member("join")),
+        ] {
+            change.add(intent, None).await.unwrap();
+        }
+        let message = Intent::message(alice, "m.room.message", &text("before"));
+        let message = change.add(message, None).await.unwrap();
+        let kick = Intent::state(alice, "m.room.member", bob.as_str(), &member("leave"));
+        change.add(kick, None).await.unwrap();
+        let room_id = change.room_id().unwrap().to_owned();
+        change.commit().await.unwrap();
+        let mut edit = text("* after");
+        edit["m.new_content"] = text("after");
+        edit["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": message.event_id });
+        let mut change = rooms.change(&room_id).await.unwrap();
+        let edit = Intent::message(alice, "m.room.message", &edit);
+        change.add(edit, None).await.unwrap();
+        change.commit().await.unwrap();
+
+        let view = rooms.view(&room_id).await.unwrap();
+        let found = view.event(&message.event_id).await.unwrap().unwrap();
+        for (user, sees) in [(alice, true), (bob, false)] {
+            let viewer = Viewer { user, device: None };
+            let shown = view
+                .render(
+                    std::slice::from_ref(&found),
+                    viewer,
+                    ClientFormat::WithRoomId,
+                )
+                .await
+                .unwrap();
+            assert_eq!(shown[0].get().contains("m.replace"), sees, "{user}");
+        }
     }
 }

@@ -121,39 +121,41 @@ async fn receipts_move_forward_and_are_told_once() {
 /// R4.3–4: typing is told with a serial, ends by its timeout, and its end is told too.
 #[tokio::test(start_paused = true)]
 async fn typing_is_told_and_ends() {
-    let rooms = fresh(1).await;
-    let (alice, bob, room) = two(&rooms).await;
-    let typing = rooms.typing();
-    let mut told = typing.subscribe();
-    assert_eq!(typing.users(&room), (0, vec![]));
-    typing.set(&room, alice, None);
-    assert_eq!(typing.serial(), 0);
-    typing.set(&room, alice, Some(Duration::from_secs(10)));
-    typing.set(&room, bob, Some(Duration::from_secs(30)));
-    assert_eq!(typing.changed_after(&room, 0).unwrap(), [alice, bob]);
-    assert_eq!(typing.changed_after(&room, 2), None);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    typing.set(&room, alice, Some(Duration::from_secs(10)));
-    assert_eq!(typing.serial(), 2);
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    assert_eq!(typing.changed_after(&room, 2), None);
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(typing.changed_after(&room, 2).unwrap(), [bob]);
-    typing.set(&room, bob, None);
-    assert_eq!(
-        typing.changed_after(&room, 0).unwrap(),
-        [] as [OwnedUserId; 0]
-    );
-    typing.set(&room, bob, Some(Duration::ZERO));
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(
-        typing.changed_after(&room, 4).unwrap(),
-        [] as [OwnedUserId; 0]
-    );
-    for _ in 0..6 {
-        assert_eq!(told.recv().await.unwrap(), room);
+    for lanes in LANES {
+        let rooms = fresh(lanes).await;
+        let (alice, bob, room) = two(&rooms).await;
+        let typing = rooms.typing();
+        let mut told = typing.subscribe();
+        assert_eq!(typing.users(&room), (0, vec![]));
+        typing.set(&room, alice, None);
+        assert_eq!(typing.serial(), 0);
+        typing.set(&room, alice, Some(Duration::from_secs(10)));
+        typing.set(&room, bob, Some(Duration::from_secs(30)));
+        assert_eq!(typing.changed_after(&room, 0).unwrap(), [alice, bob]);
+        assert_eq!(typing.changed_after(&room, 2), None);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        typing.set(&room, alice, Some(Duration::from_secs(10)));
+        assert_eq!(typing.serial(), 2);
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        assert_eq!(typing.changed_after(&room, 2), None);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(typing.changed_after(&room, 2).unwrap(), [bob]);
+        typing.set(&room, bob, None);
+        assert_eq!(
+            typing.changed_after(&room, 0).unwrap(),
+            [] as [OwnedUserId; 0]
+        );
+        typing.set(&room, bob, Some(Duration::ZERO));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(
+            typing.changed_after(&room, 4).unwrap(),
+            [] as [OwnedUserId; 0]
+        );
+        for _ in 0..6 {
+            assert_eq!(told.recv().await.unwrap(), room);
+        }
+        assert!(told.try_recv().is_err());
     }
-    assert!(told.try_recv().is_err());
 }
 
 /// R8.3, data-model.md: counts by thread, moved by receipts, by writing and by joining.

@@ -21,6 +21,7 @@ fn config(folder: &Path) -> Config {
         ("COMITY_SERVER_NAME", "localhost".to_owned()),
         ("COMITY_DATA_DIR", folder.display().to_string()),
         ("COMITY_STORAGE__ENGINE", "rocksdb".to_owned()),
+        ("COMITY_STORAGE__LANES", "4".to_owned()),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value));
     Config::load(None, environment).unwrap()

@@ -36,7 +36,7 @@ pub use user::{User, password};
 
 /// The number of lanes a test's store opens with: `COMITY_TEST_LANES` (1 or 4), or 1.
 ///
-/// CI runs the suites with both, so that nothing relies on one lane (`docs/architecture.md`, Storage).
+/// `scripts/test.sh` runs what uses it with both, so that nothing relies on one lane (`docs/architecture.md`, Storage).
 #[must_use]
 pub fn lanes() -> u32 {
     match std::env::var("COMITY_TEST_LANES") {

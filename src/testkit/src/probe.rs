@@ -27,15 +27,17 @@ pub const GROUPS: [&str; 17] = [
     "VoIP/TURN, OpenID, 3rd-party networks",
 ];
 
-/// Parts of paths in [`GROUPS`] that wait: third-party identifiers and networks, sign-in through others, push delivery, calls.
-const LATER: [&str; 7] = [
+/// Parts of paths in [`GROUPS`] that wait: third-party identifiers and networks, sign-in through others, push delivery, calls, what
+/// devices say to each other.
+const LATER: [&str; 8] = [
     "/3pid",
     "/requestToken",
     "/login/sso/",
-    "/v3/pushers",
+    "/v3/pushers/",
     "/v3/notifications",
     "/v3/thirdparty/",
     "/v3/voip/",
+    "/sendToDevice/",
 ];
 
 /// A row of `endpoints.csv`.

@@ -37,6 +37,8 @@ pub struct Place {
     pub disk: Memory,
     /// Lanes of a disk that is empty.
     pub lanes: u8,
+    /// Whether an answer waits for the disk (`[storage] sync`).
+    pub sync: bool,
     /// Time and randomness.
     pub runtime: Runtime,
     /// Where other servers are.
@@ -118,6 +120,7 @@ impl Server {
             disk,
             wire,
             lanes: u8::try_from(lanes()).expect("a number of lanes"),
+            sync: true,
             runtime: Runtime::simulated(1),
             on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
         };
@@ -137,7 +140,7 @@ impl Server {
         } = place;
         let options = Options {
             lanes: Lanes::new(place.lanes).expect("a number of lanes"),
-            sync: true,
+            sync: place.sync,
             on_fatal: place.on_fatal,
             appliers: Vec::new(),
         };

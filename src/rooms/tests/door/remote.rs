@@ -179,6 +179,12 @@ pub struct World {
     pub tip: OwnedEventId,
 }
 
+/// `COMITY_TEST_LANES` or 1: CI runs these tests with one lane and with four.
+fn lanes() -> Lanes {
+    let lanes = std::env::var("COMITY_TEST_LANES").map_or(1, |lanes| lanes.parse().unwrap());
+    Lanes::new(lanes).unwrap()
+}
+
 pub fn id(signed: &Signed) -> OwnedEventId {
     signed.event().event_id().to_owned()
 }
@@ -186,7 +192,7 @@ pub fn id(signed: &Signed) -> OwnedEventId {
 impl World {
     pub async fn new(version: RoomVersion) -> Self {
         let options = Options {
-            lanes: Lanes::new(4).unwrap(),
+            lanes: lanes(),
             sync: true,
             on_fatal: Arc::new(|_| {}),
             appliers: Vec::new(),

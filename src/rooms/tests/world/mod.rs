@@ -17,13 +17,19 @@ use serde_json::Value;
 pub const LANES: [u8; 2] = [1, 4];
 
 pub async fn open(disk: &Memory, lanes: u8) -> Rooms {
+    start(disk, lanes, 1).await
+}
+
+/// Each start draws its own random numbers: in old room versions event ids are made of them.
+pub async fn start(disk: &Memory, lanes: u8, seed: u64) -> Rooms {
     let options = Options {
         lanes: Lanes::new(lanes).unwrap(),
         sync: true,
         on_fatal: Arc::new(|_| {}),
         appliers: Vec::new(),
     };
-    let tenant = Store::new(Engine::Memory(disk.clone()), options, Runtime::simulated(1))
+    let runtime = Runtime::simulated(seed);
+    let tenant = Store::new(Engine::Memory(disk.clone()), options, runtime)
         .tenant(TenantId(1))
         .await
         .unwrap();
