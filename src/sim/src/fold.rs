@@ -4,17 +4,25 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+/// The type of the account data that users write.
+pub(crate) const DATA: &str = "org.comity.sim";
+
 /// A user's rooms as their syncs told them.
 #[derive(Debug, Default)]
 pub(crate) struct Folded {
     pub since: Option<String>,
     pub rooms: BTreeMap<String, Room>,
+    /// What the own account data was told to be.
+    data: Option<Value>,
+    /// Something that was told may have been lost by the server: what it doesn't know of it can't take back.
+    pub doubtful: bool,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     state: BTreeMap<(String, String), String>,
     timeline: Vec<String>,
+    unread: Value,
 }
 
 impl Folded {
@@ -24,10 +32,18 @@ impl Folded {
     /// It says what can't be.
     pub fn take(&mut self, answer: &Value) -> Result<(), String> {
         self.since = answer["next_batch"].as_str().map(str::to_owned);
+        for event in events(&answer["account_data"]) {
+            if event["type"] == DATA {
+                self.data = Some(event["content"].clone());
+            }
+        }
         for (id, joined) in answer["rooms"]["join"].as_object().into_iter().flatten() {
             let room = self.rooms.entry(id.clone()).or_default();
             if joined["timeline"]["limited"] == true {
                 room.timeline.clear();
+            }
+            if let Some(unread) = joined.get("unread_notifications") {
+                room.unread = unread.clone();
             }
             for event in events(&joined["state"]) {
                 room.state(event);
@@ -53,14 +69,25 @@ impl Folded {
 
     /// What differs from a fresh sync.
     pub fn differs(&self, fresh: &Self) -> Option<String> {
-        let rooms = |folded: &Self| folded.rooms.keys().cloned().collect::<Vec<_>>();
-        if rooms(self) != rooms(fresh) {
+        let missing = fresh.rooms.keys().find(|id| !self.rooms.contains_key(*id));
+        if missing.is_some() || (!self.doubtful && self.rooms.len() != fresh.rooms.len()) {
+            let rooms = |folded: &Self| folded.rooms.keys().cloned().collect::<Vec<_>>();
             return Some(format!("rooms {:?} {:?}", rooms(self), rooms(fresh)));
         }
-        self.rooms.iter().find_map(|(id, room)| {
-            let new = &fresh.rooms[id];
-            if room.state != new.state {
-                return Some(format!("state of {id}: {:?} {:?}", room.state, new.state));
+        if self.data != fresh.data && !(self.doubtful && fresh.data.is_none()) {
+            return Some(format!("account data {:?} {:?}", self.data, fresh.data));
+        }
+        fresh.rooms.iter().find_map(|(id, new)| {
+            let room = &self.rooms[id];
+            let mut state = room.state.clone();
+            if self.doubtful {
+                state.retain(|key, _| new.state.contains_key(key));
+            }
+            if state != new.state {
+                return Some(format!("state of {id}: {state:?} {:?}", new.state));
+            }
+            if room.unread != new.unread {
+                return Some(format!("unread in {id}: {} {}", room.unread, new.unread));
             }
             let common = room.timeline.len().min(new.timeline.len());
             let tail = |room: &Room| room.timeline[room.timeline.len() - common..].to_vec();

@@ -2,13 +2,14 @@
 //!
 //! It is all test. `run` lets a few users talk to the real server, request by request into its router, on one thread and a clock
 //! that moves only when everybody waits. Below it is the memory engine with a disk's habits: it stalls, refuses, loses
-//! answers, is cut off, loses power with what was not synced, and lets a second server open the same store. One seed
-//! decides all of it. The server lives several lives on one disk; what was acknowledged in any of them is held against
-//! what is there at the end:
+//! answers, is cut off, loses power with what was not synced, and lets a second server open the same store. Some lives don't
+//! wait for the disk, some end in peace. One seed decides all of it. The server lives several lives on one disk; what was
+//! acknowledged in any of them is held against what is there at the end:
 //!
-//! - nothing acknowledged is lost, nothing refused is there, nothing retried is there twice;
+//! - nothing acknowledged is lost (without fsync: but by a power cut), nothing refused is there, nothing retried is there twice;
+//! - threads have their replies, redactions took the content, receipts never moved back;
 //! - the sequence numbers of a room have no gap;
-//! - the fold of a user's incremental syncs, across all lives, is what a fresh sync gives;
+//! - the fold of a user's incremental syncs, across all lives, is what a fresh sync gives, unread counts too;
 //! - every row is as its table writes it, after each crash and at the end.
 //!
 //! ```text

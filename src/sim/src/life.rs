@@ -34,6 +34,7 @@ pub(crate) fn all(world: &mut World) -> Result<(), String> {
     })?;
     for _ in 0..world.rng.random_range(2..5) {
         let (weather, power) = (world.rng.random(), world.rng.random_range(0..3) > 0);
+        world.sync = world.rng.random_range(0..4) > 0;
         one(world, &disk, async |world, disk| {
             stormy(world, disk, weather).await
         })?;
@@ -43,9 +44,13 @@ pub(crate) fn all(world: &mut World) -> Result<(), String> {
         if power {
             world.tell("the power goes");
             disk = disk.crash();
+            if !world.sync {
+                world.lost();
+            }
         }
         checked(world, &disk)?;
     }
+    world.sync = true;
     one(world, &disk, async |world, disk| {
         let _server = open(world, disk, &Arc::default()).await?;
         verify::all(world).await
@@ -92,6 +97,7 @@ async fn open(
             Place {
                 disk: disk.clone(),
                 lanes: world.lanes,
+                sync: world.sync,
                 runtime: world.runtime.clone().ok_or("no life")?,
                 wire: Wire::new(),
                 on_fatal: Arc::new(move |_| ends.notify_one()),
@@ -101,6 +107,8 @@ async fn open(
             Ok(server) => {
                 let mut world = world.borrow_mut();
                 world.tell("a server opened");
+                // It has seen to it that what it found is durable.
+                world.ledger.safe();
                 world.router = Some(server.router.clone());
                 return Ok(server);
             }
@@ -167,15 +175,19 @@ async fn stormy(world: &Shared<'_>, disk: &Memory, seed: u64) -> Result<(), Stri
     let weather = Weather::begin(disk, rng.random());
     let length = Duration::from_millis(rng.random_range(200..20_000));
     let second = (rng.random_range(0..3) == 0).then(|| rng.random_range(100..5_000));
+    let graceful = rng.random_range(0..3) == 0;
     let users = (0..world.borrow().users.len()).map(|user| Box::pin(user::live(world, user)));
+    // The latest is the one that has the lanes.
+    let servers = RefCell::new(Vec::new());
     let lives = async {
-        let _first = open(world, disk, &weather.end).await?;
+        let first = open(world, disk, &weather.end).await?;
+        servers.borrow_mut().push(first);
         let users = select_all(users);
         let takeover = async {
             if let Some(after) = second {
                 sleep(Duration::from_millis(after)).await;
-                let _second = open(world, disk, &weather.end).await?;
-                std::future::pending::<()>().await;
+                let second = open(world, disk, &weather.end).await?;
+                servers.borrow_mut().push(second);
             }
             std::future::pending::<Result<(), String>>().await
         };
@@ -185,17 +197,38 @@ async fn stormy(world: &Shared<'_>, disk: &Memory, seed: u64) -> Result<(), Stri
             failed = takeover => failed,
         }
     };
-    let ended = tokio::select! {
+    let (ended, in_peace) = tokio::select! {
         biased;
-        () = weather.end.notified() => Ok(()),
-        () = sleep(length) => Ok(()),
-        () = weather.mend(disk, world) => Ok(()),
-        ended = lives => ended,
+        () = weather.end.notified() => (Ok(()), false),
+        () = sleep(length) => (Ok(()), graceful),
+        () = weather.mend(disk, world) => (Ok(()), false),
+        ended = lives => (ended, false),
     };
     for line in weather.news() {
         world.borrow().tell(line);
     }
+    if in_peace && let Some(server) = servers.into_inner().pop() {
+        close(world, disk, &server).await;
+    }
     ended
+}
+
+/// The operator stops the server on a sound disk: nothing of it is at risk any more.
+async fn close(world: &Shared<'_>, disk: &Memory, server: &Server) {
+    disk.set_faults(None);
+    disk.reconnect();
+    let closed = server.api.accounts.tenant().close().await;
+    let mut world = world.borrow_mut();
+    match closed {
+        Ok(()) => {
+            world.tell("the server closed");
+            world.ledger.safe();
+            // As good as synced.
+            world.sync = true;
+        }
+        // A lane in doubt stays so until it is asked for again.
+        Err(why) => world.tell(format!("the server could not close: {why}")),
+    }
 }
 
 /// Every row is as its table writes it.

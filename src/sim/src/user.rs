@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::{
-    fold::text,
+    fold::{DATA, text},
     story::digest,
-    world::{Ask, Fate, World},
+    world::{Ask, Fate, Kind, World},
 };
 
 pub(crate) const V3: &str = "/_matrix/client/v3";
@@ -111,16 +111,25 @@ fn choose(world: &Shared<'_>, user: usize, dice: u32) {
     let known = &mut users[user];
     let room = rooms.choose(&mut known.rng).unwrap().clone();
     known.next += 1;
-    let text = format!("{} {}", known.name, known.next);
+    let (txn, text) = (
+        format!("t{}", known.next),
+        format!("{} {}", known.name, known.next),
+    );
     // The creator stays, to see everything at the end.
     let is_in = user == 0 || known.joined.get(&room) == Some(&true);
-    let asked = match dice {
-        8 | 9 => Ask::Rename(text),
-        10 | 11 if is_in && user > 0 => Ask::Leave(room),
-        10 | 11 => Ask::Topic(room, text),
-        _ if !is_in && dice < 18 => Ask::Join(room),
-        12 => Ask::Topic(room, text),
-        _ => Ask::Send(room, format!("t{}", known.next), text),
+    let said = known.said.iter().filter(|(in_room, _)| *in_room == room);
+    let said = said.map(|(_, event)| event.clone()).collect::<Vec<_>>();
+    let said = said.choose(&mut known.rng).cloned();
+    let asked = match (dice, said) {
+        (8, _) => Ask::Rename(text),
+        (9, _) => Ask::Data(text),
+        (10 | 11, _) if is_in && user > 0 => Ask::Leave(room),
+        (12, _) if is_in => Ask::Topic(room, text),
+        _ if !is_in => Ask::Join(room),
+        (13, Some(event)) => Ask::Redact(room, txn, event),
+        (14, Some(event)) => Ask::Read(room, event),
+        (15, Some(event)) => Ask::Send(room, txn, text, Some(event)),
+        _ => Ask::Send(room, txn, text, None),
     };
     known.pending = Some((asked, 0));
 }
@@ -140,12 +149,7 @@ async fn ask(world: &Shared<'_>, user: usize, patience: Duration) -> Result<(), 
         return Ok(());
     };
     let mut world = world.borrow_mut();
-    let World {
-        users,
-        sent,
-        topics,
-        ..
-    } = &mut **world;
+    let World { users, ledger, .. } = &mut **world;
     let known = &mut users[user];
     let fate = match status {
         200 => Fate::Done(text(&body, "event_id")),
@@ -159,23 +163,50 @@ async fn ask(world: &Shared<'_>, user: usize, patience: Duration) -> Result<(), 
     known.pending = None;
     let done = fate != Fate::Refused;
     match &asked {
-        Ask::Send(_, _, text) => {
+        Ask::Send(room, _, text, thread) => {
             if let Fate::Done(event) = &fate {
                 known.last = Some((asked.clone(), event.clone()));
+                known.said.push((room.clone(), event.clone()));
+                if let Some(thread) = thread {
+                    ledger.replies.insert(event.clone(), thread.clone());
+                }
             }
-            sent.insert(text.clone(), fate);
+            ledger.note(Kind::Message, text, fate);
+        }
+        Ask::Redact(_, _, event) => {
+            // One's own message, by a member: refused only by one who is in the room no more.
+            if done {
+                known.said.retain(|(_, said)| said != event);
+                ledger.note(Kind::Redaction, event, fate);
+            }
         }
         Ask::Topic(_, text) => {
             // Nothing says that a repeated state event is the same: then a refusal says nothing of the first.
             if done || tries == 0 {
-                topics.insert(text.clone(), fate);
+                ledger.note(Kind::Topic, text, fate);
             }
         }
+        Ask::Read(room, event) if done => {
+            known
+                .read
+                .entry(room.clone())
+                .or_default()
+                .push(event.clone());
+        }
         Ask::Join(room) if done => drop(known.joined.insert(room.clone(), true)),
-        Ask::Leave(room) if done => drop(known.joined.insert(room.clone(), false)),
+        Ask::Leave(room) if done => {
+            known.joined.insert(room.clone(), false);
+            known.read.remove(room);
+        }
         Ask::Rename(name) if done => known.device_name = Some(name.clone()),
+        Ask::Data(text) if done => known.data = Some(text.clone()),
         // One who leaves twice is refused the second time.
-        Ask::Leave(room) if tries > 0 => drop(known.joined.insert(room.clone(), false)),
+        Ask::Leave(room) if tries > 0 => {
+            known.joined.insert(room.clone(), false);
+            known.read.remove(room);
+        }
+        // What was asked for before the loss may need what was lost.
+        Ask::Read(..) if known.fold.doubtful => {}
         asked => {
             return Err(format!(
                 "user {user} may do it and was refused: {asked:?} {body}"
@@ -188,11 +219,29 @@ async fn ask(world: &Shared<'_>, user: usize, patience: Duration) -> Result<(), 
 async fn send(world: &Shared<'_>, user: usize, asked: &Ask, patience: Duration) -> Answer {
     let room = |room: &str| format!("{V3}/rooms/{}", encode(room));
     let (method, path, body) = match asked {
-        Ask::Send(id, txn, text) => (
+        Ask::Send(id, txn, text, thread) => {
+            let mut content = json!({"msgtype": "m.text", "body": text});
+            if let Some(thread) = thread {
+                content["m.relates_to"] = json!({"rel_type": "m.thread", "event_id": thread});
+            }
+            let path = format!("{}/send/m.room.message/{txn}", room(id));
+            (Method::PUT, path, content)
+        }
+        Ask::Redact(id, txn, event) => (
             Method::PUT,
-            format!("{}/send/m.room.message/{txn}", room(id)),
-            json!({"msgtype": "m.text", "body": text}),
+            format!("{}/redact/{}/{txn}", room(id), encode(event)),
+            json!({}),
         ),
+        Ask::Read(id, event) => (
+            Method::POST,
+            format!("{}/receipt/m.read/{}", room(id), encode(event)),
+            json!({}),
+        ),
+        Ask::Data(text) => {
+            let id = encode(&format!("@{}:localhost", world.borrow().users[user].name));
+            let path = format!("{V3}/user/{id}/account_data/{DATA}");
+            (Method::PUT, path, json!({"text": text}))
+        }
         Ask::Topic(id, text) => (
             Method::PUT,
             format!("{}/state/m.room.topic", room(id)),

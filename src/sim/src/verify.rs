@@ -7,10 +7,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    fold::{Folded, text},
-    life::must,
+    fold::{DATA, Folded, text},
+    life::{PATIENCE, must},
     user::{self, Shared, V3},
-    world::{Fate, World},
+    world::{Fate, Ledger, World},
 };
 
 /// On a sound disk, after everybody got their last answer.
@@ -19,17 +19,45 @@ pub(crate) async fn all(world: &Shared<'_>) -> Result<(), String> {
     for user in 0..users {
         user::settle(world, user).await?;
     }
-    rooms(world).await?;
+    let held = rooms(world).await?;
+    ledger(&world.borrow(), &held)?;
+    threads(world, &held).await?;
     for user in 0..users {
-        of_user(world, user).await?;
+        of_user(world, user, &held).await?;
     }
     Ok(())
 }
 
+/// What the rooms hold.
+#[derive(Default)]
+struct Held {
+    /// Where each text stands.
+    texts: BTreeMap<String, Vec<String>>,
+    /// Every event's place in its room, and whether it still has content.
+    events: BTreeMap<String, (i64, bool)>,
+}
+
+impl Held {
+    /// Whether a text that had this fate is where it should be.
+    fn fits(&self, said: &str, fate: &Fate, redacted: bool) -> Result<(), String> {
+        let found = self.texts.get(said).map_or(&[][..], Vec::as_slice);
+        let fits = match fate {
+            Fate::Done(event) if redacted => found.is_empty() && self.events.contains_key(event),
+            Fate::Done(event) => found == [event.clone()],
+            Fate::Perhaps(event) => found.is_empty() || found == [event.clone()],
+            Fate::Refused => found.is_empty(),
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(format!("{said:?} was {fate:?} and is there as {found:?}")),
+        }
+    }
+}
+
 /// Every room from its first event to its last.
-async fn rooms(world: &Shared<'_>) -> Result<(), String> {
+async fn rooms(world: &Shared<'_>) -> Result<Held, String> {
     let rooms = world.borrow().rooms.clone();
-    let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut held = Held::default();
     for room in rooms {
         let mut expected = 1;
         let mut from: Option<String> = None;
@@ -46,12 +74,18 @@ async fn rooms(world: &Shared<'_>) -> Result<(), String> {
                         "{room} has {seq:?} where {expected} is due: {event}"
                     ));
                 }
+                let (id, content) = (text(event, "event_id"), &event["content"]);
+                let whole = content
+                    .as_object()
+                    .is_some_and(|content| !content.is_empty());
+                held.events.insert(id.clone(), (expected, whole));
                 expected += 1;
-                let content = &event["content"];
                 for said in [&content["body"], &content["topic"]] {
                     if let Some(said) = said.as_str() {
-                        let ids = texts.entry(said.to_owned()).or_default();
-                        ids.push(text(event, "event_id"));
+                        held.texts
+                            .entry(said.to_owned())
+                            .or_default()
+                            .push(id.clone());
                     }
                 }
             }
@@ -61,44 +95,111 @@ async fn rooms(world: &Shared<'_>) -> Result<(), String> {
             }
         }
     }
-    let world = world.borrow();
-    let World { sent, topics, .. } = &**world;
-    for (said, fate) in sent {
-        let found = texts.get(said).map_or(&[][..], Vec::as_slice);
-        let fits = match fate {
-            Fate::Done(event) => found == [event.clone()],
-            Fate::Refused => found.is_empty(),
+    Ok(held)
+}
+
+/// The rooms hold what the ledger says.
+fn ledger(world: &World, held: &Held) -> Result<(), String> {
+    let Ledger {
+        messages,
+        topics,
+        redactions,
+        ..
+    } = &world.ledger;
+    for (event, fate) in redactions {
+        if matches!(fate, Fate::Done(_)) && held.events.get(event).is_some_and(|(_, whole)| *whole)
+        {
+            return Err(format!("{event} was redacted and has its content"));
+        }
+    }
+    for (said, fate) in messages {
+        let redaction = match fate {
+            Fate::Done(event) | Fate::Perhaps(event) => redactions.get(event),
+            Fate::Refused => None,
         };
-        if !fits {
-            return Err(format!(
-                "message {said:?} was {fate:?} and is there as {found:?}"
-            ));
+        match redaction {
+            // A redaction that may be lost leaves both ways open.
+            Some(Fate::Perhaps(_)) => {}
+            redaction => held.fits(said, fate, redaction.is_some())?,
         }
     }
     for (said, fate) in topics {
-        let found = texts.get(said).map_or(&[][..], Vec::as_slice);
-        let fits = match fate {
-            Fate::Done(event) => found.contains(event),
-            Fate::Refused => found.is_empty(),
+        let found = held.texts.get(said).map_or(&[][..], Vec::as_slice);
+        // Asked twice, a topic may have been set twice.
+        let twice = matches!(fate, Fate::Done(event) if found.contains(event));
+        if !twice {
+            held.fits(said, fate, false)?;
+        }
+    }
+    let redacted = redactions.len();
+    world.tell(format!(
+        "{} messages and {redacted} redactions as acknowledged",
+        messages.len()
+    ));
+    Ok(())
+}
+
+/// Each thread has the replies that were acknowledged and still say so.
+async fn threads(world: &Shared<'_>, held: &Held) -> Result<(), String> {
+    let mut threads: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (reply, thread) in &world.borrow().ledger.replies {
+        let whole = |event| {
+            held.events
+                .get(event)
+                .is_some_and(|(_, whole): &(i64, bool)| *whole)
         };
-        if !fits {
+        if whole(reply) && held.events.contains_key(thread) {
+            threads
+                .entry(thread.clone())
+                .or_default()
+                .push(reply.clone());
+        }
+    }
+    let rooms = world.borrow().rooms.clone();
+    for (thread, mut replies) in threads {
+        let mut found = Vec::new();
+        for room in &rooms {
+            let path = format!(
+                "/_matrix/client/v1/rooms/{}/relations/{}/m.thread?limit=100",
+                encode(room),
+                encode(&thread)
+            );
+            let answer = user::request(world, 0, Method::GET, &path, Value::Null, PATIENCE).await;
+            if let Some((200, page)) = answer {
+                let chunk = page["chunk"].as_array().into_iter().flatten();
+                found.extend(chunk.map(|event| text(event, "event_id")));
+            }
+        }
+        replies.sort();
+        found.sort();
+        if found != replies {
             return Err(format!(
-                "topic {said:?} was {fate:?} and is there as {found:?}"
+                "the thread {thread} has {found:?}, not {replies:?}"
             ));
         }
     }
-    world.tell(format!("{} messages as they were acknowledged", sent.len()));
     Ok(())
 }
 
 /// What the server says of one user.
-async fn of_user(world: &Shared<'_>, user: usize) -> Result<(), String> {
+async fn of_user(world: &Shared<'_>, user: usize, held: &Held) -> Result<(), String> {
     let device = world.borrow().users[user].device.clone();
     let path = format!("{V3}/devices/{}", encode(&device));
     let answer = must(world, user, Method::GET, &path, Value::Null).await?;
     let renamed = world.borrow().users[user].device_name.clone();
     if renamed.is_some() && answer["display_name"] != json!(renamed) {
         return Err(format!("the device was named {renamed:?} and is {answer}"));
+    }
+    let (name, data) = {
+        let known = &world.borrow().users[user];
+        (known.name.clone(), known.data.clone())
+    };
+    if let Some(data) = data {
+        let path = format!("{V3}/user/@{name}:localhost/account_data/{DATA}");
+        let answer = must(world, user, Method::GET, &path, Value::Null).await?;
+        if answer["text"] != json!(data) {
+            return Err(format!("account data was {data:?} and is {answer}"));
+        }
     }
     let path = format!("{V3}/joined_rooms");
     let answer = must(world, user, Method::GET, &path, Value::Null).await?;
@@ -120,10 +221,35 @@ async fn of_user(world: &Shared<'_>, user: usize) -> Result<(), String> {
     let answer = must(world, user, Method::GET, &path, Value::Null).await?;
     let mut fresh = Folded::default();
     fresh.take(&answer)?;
+    receipts(&world.borrow(), user, held, &answer)?;
     match world.borrow().users[user].fold.differs(&fresh) {
         Some(what) => Err(format!(
             "user {user}'s syncs fold to something else: {what}"
         )),
         None => Ok(()),
     }
+}
+
+/// A receipt never moves back: it stands at the last of the events that were read.
+fn receipts(world: &World, user: usize, held: &Held, answer: &Value) -> Result<(), String> {
+    let known = &world.users[user];
+    let me = format!("@{}:localhost", known.name);
+    for (room, read) in &known.read {
+        let place = |event: &String| held.events.get(event).map_or(0, |(place, _)| *place);
+        let due = read.iter().map(place).max();
+        let ephemeral = &answer["rooms"]["join"][room]["ephemeral"]["events"];
+        let receipts = ephemeral.as_array().into_iter().flatten();
+        let receipts = receipts.filter(|event| event["type"] == "m.receipt");
+        let mut events = receipts
+            .filter_map(|event| event["content"].as_object())
+            .flatten();
+        let stands = events.find(|(_, receipts)| receipts["m.read"].get(&me).is_some());
+        let stands = stands.map(|(event, _)| place(event));
+        if stands < due {
+            return Err(format!(
+                "user {user} has read to {due:?} in {room}, told is {stands:?}"
+            ));
+        }
+    }
+    Ok(())
 }

@@ -118,7 +118,7 @@ impl Sync {
     /// The store can't be read.
     pub async fn sync(&self, request: &Request) -> Result<Answer, SyncError> {
         let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
-        let since = request.since.as_ref().map(|since| self.clamp(since));
+        let since = request.since.as_ref().map(|since| self.kept(since));
         let mut wake = self.0.index.user(&self.0.rooms, &request.user).await?;
         loop {
             wake.mark_unchanged();
@@ -137,6 +137,21 @@ impl Sync {
                 () = tokio::time::sleep_until(deadline) => return Ok(answer),
             }
         }
+    }
+
+    /// What the client has that is still so. Of a lane that lost something of what the token covers, nothing is: what was told
+    /// can't be taken back piece by piece, so its rooms are told anew. So are all, if the store lost something twice since,
+    /// for only the last loss is recorded.
+    fn kept(&self, since: &SyncToken) -> SyncToken {
+        let tenant = self.0.rooms.tenant();
+        let mut clamped = self.clamp(since);
+        let losses = tenant.birth().incarnation.saturating_sub(since.incarnation);
+        for lane in tenant.lanes().all() {
+            if losses > 1 || since.heads.get(lane) > clamped.heads.get(lane) {
+                clamped.heads = clamped.heads.with(lane, 0);
+            }
+        }
+        clamped
     }
 
     /// A token of an older incarnation counts up to where that one ended; one from the future,
