@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use comity_protocol::push::property_path;
 use serde_json::{Map, Value, value::RawValue};
 
 /// Properties that stay without being asked for.
@@ -35,7 +36,7 @@ impl Fields {
         let mut fields = Self::default();
         for path in paths {
             let mut at = &mut fields;
-            for name in names(path).into_iter().take(DEPTH) {
+            for name in property_path(path).into_iter().take(DEPTH) {
                 at = at.below.entry(name).or_default();
             }
             at.whole = true;
@@ -72,26 +73,6 @@ impl Fields {
         });
         Some(Value::Object(members.collect()))
     }
-}
-
-/// The names in a path: dots part them unless escaped, as is the backslash; other escapes stay as
-/// they are.
-fn names(path: &str) -> Vec<String> {
-    let (mut names, mut name) = (Vec::new(), String::new());
-    let mut chars = path.chars().peekable();
-    while let Some(char) = chars.next() {
-        match char {
-            '.' => names.push(std::mem::take(&mut name)),
-            '\\' => name.push(
-                chars
-                    .next_if(|next| matches!(next, '.' | '\\'))
-                    .unwrap_or(char),
-            ),
-            _ => name.push(char),
-        }
-    }
-    names.push(name);
-    names
 }
 
 #[cfg(test)]

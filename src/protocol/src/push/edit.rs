@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    condition,
     defaults::{MASTER, defaults},
-    evaluate,
     glob::MAX_GLOB_BYTES,
     model::{Action, Condition, Rule, RuleKind, Ruleset},
 };
@@ -203,17 +203,18 @@ impl UserRules {
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#room-upgrades>
     pub fn copy_room(&mut self, old_room: &str, new_room: &str) {
-        let Some(at) = self.own.room.iter().position(|r| r.rule_id == old_room) else {
-            return;
-        };
-        if self.own.get(RuleKind::Room, new_room).is_some() || self.count() >= MAX_RULES {
-            return;
+        for kind in [RuleKind::Override, RuleKind::Room, RuleKind::Underride] {
+            let rules = self.own.kind(kind).iter().enumerate();
+            let twins: Vec<(usize, Rule)> = rules
+                .filter_map(|(at, rule)| Some((at, twin(rule, kind, old_room, new_room)?)))
+                .collect();
+            // From the end, so that the places before stay.
+            for (at, twin) in twins.into_iter().rev() {
+                if self.own.get(kind, &twin.rule_id).is_none() && self.count() < MAX_RULES {
+                    self.own.kind_mut(kind).insert(at, twin);
+                }
+            }
         }
-        let twin = self.own.room.get(at).cloned().map(|mut rule| {
-            new_room.clone_into(&mut rule.rule_id);
-            rule
-        });
-        self.own.room.splice(at..at, twin);
     }
 
     fn find(&mut self, kind: RuleKind, rule_id: &str) -> Result<Found<'_>, RuleError> {
@@ -288,7 +289,7 @@ fn checked_rule(kind: RuleKind, rule_id: &str, new: NewRule) -> Result<Rule, Rul
                 return Err(RuleError::Invalid("too many conditions"));
             }
             for condition in &new.conditions {
-                evaluate::check_condition(condition).map_err(RuleError::Invalid)?;
+                condition::check_condition(condition).map_err(RuleError::Invalid)?;
             }
             rule.conditions = Some(new.conditions);
         }
@@ -302,6 +303,32 @@ fn checked_rule(kind: RuleKind, rule_id: &str, new: NewRule) -> Result<Rule, Rul
         RuleKind::Room | RuleKind::Sender => {}
     }
     Ok(rule)
+}
+
+/// What a rule about a room is about another; `None` for one that isn't about the room. Clients mute a
+/// room by an override rule that has its id as its own.
+fn twin(rule: &Rule, kind: RuleKind, old_room: &str, new_room: &str) -> Option<Rule> {
+    let mut twin = rule.clone();
+    if kind == RuleKind::Room {
+        new_room.clone_into(&mut twin.rule_id);
+        return (rule.rule_id == old_room).then_some(twin);
+    }
+    let mut found = false;
+    for condition in twin.conditions.iter_mut().flatten() {
+        let about = condition.text("key") == Some("room_id");
+        for property in ["pattern", "value"] {
+            if about && condition.text(property) == Some(old_room) {
+                condition.0.insert(property.to_owned(), new_room.into());
+                found = true;
+            }
+        }
+    }
+    twin.rule_id = if rule.rule_id.contains(old_room) {
+        rule.rule_id.replace(old_room, new_room)
+    } else {
+        format!("{}.{new_room}", rule.rule_id)
+    };
+    found.then_some(twin)
 }
 
 #[cfg(test)]

@@ -10,15 +10,17 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#push-rules>
 
+mod condition;
 mod defaults;
 mod edit;
 mod evaluate;
+mod facts;
 mod glob;
 mod model;
 
+pub use condition::property_path;
 pub use edit::{MAX_PATTERN_BYTES, MAX_RULES, NewRule, Position, RuleError, UserRules};
-pub use evaluate::{
-    CompiledRules, EventFacts, Fingerprint, Recipient, RoomRules, SharedRules, Verdict, classify,
-};
+pub use evaluate::{CompiledRules, Fingerprint, RoomRules, SharedRules, classify};
+pub use facts::{EventFacts, Recipient, Verdict};
 pub use glob::{Glob, MAX_GLOB_BYTES, Steps};
 pub use model::{Action, Condition, Rule, RuleKind, Ruleset};
