@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use comity_accounts::{AccountError, Accounts, Limit};
 use comity_protocol::id::OwnedUserId;
-use comity_rooms::Rooms;
+use comity_rooms::{HORIZON, Rooms};
 use comity_runtime::Runtime;
 use comity_sync::Sync;
 
@@ -46,6 +46,9 @@ pub struct Capabilities {
 #[derive(Clone)]
 pub struct Api(Arc<Capabilities>);
 
+/// How often rows that nobody needs are removed.
+const TEND: std::time::Duration = std::time::Duration::from_secs(60 * 60);
+
 impl Api {
     /// The API of one tenant.
     pub fn new(capabilities: Capabilities) -> Self {
@@ -60,7 +63,8 @@ impl Api {
         Ok(self.accounts.limits().take(limit, key.as_ref())?)
     }
 
-    /// Goes on with what a crash interrupted, beside serving: accounts that are to leave their rooms, profiles to be shown in them.
+    /// Goes on with what a crash interrupted, beside serving: accounts that are to leave their rooms, profiles to be shown in them,
+    /// rooms to be replaced; then removes, now and then, what nobody needs any more.
     pub fn resume(&self, runtime: &Runtime) {
         let api = self.clone();
         drop(runtime.spawn("resume", async move {
@@ -69,6 +73,17 @@ impl Api {
             }
             if let Err(cause) = api.rooms.resume_profiles().await {
                 tracing::warn!(%cause, "profiles could not be shown in rooms");
+            }
+            if let Err(cause) = api.rooms.resume_upgrades().await {
+                tracing::warn!(%cause, "rooms could not be upgraded to their end");
+            }
+            loop {
+                tokio::time::sleep(TEND).await;
+                // Nobody follows the log over restarts yet.
+                let needed = api.rooms.tenant().heads();
+                if let Err(cause) = api.rooms.tend(HORIZON, &needed).await {
+                    tracing::warn!(%cause, "rows that nobody needs could not be removed");
+                }
             }
         }));
     }

@@ -209,3 +209,69 @@ async fn reading_and_typing() {
         .unwrap();
     assert_eq!(receipts.len(), 2);
 }
+
+/// Room upgrades: tags, push rules and the mark of a direct chat go with a user who joins the new room, and
+/// with who upgrades; a room that only claims to replace another gets nothing.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_of_a_room_goes_to_its_replacement() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let old = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&old).await;
+    let false_heir = json!({ "preset": "public_chat", "creation_content": { "predecessor": { "room_id": old } } });
+    let false_heir = alice.create_room(false_heir).await;
+    for user in [&alice, &bob] {
+        let own = format!("{V3}/user/{}", encode(&user.id));
+        let tag = format!("{own}/rooms/{}/tags/m.favourite", encode(&old));
+        user.put(tag)
+            .json(json!({ "order": 0.5 }))
+            .send()
+            .await
+            .ok();
+        let direct = json!({ "@x:localhost": [old] });
+        user.put(format!("{own}/account_data/m.direct"))
+            .json(direct)
+            .send()
+            .await
+            .ok();
+        let rule = format!("{V3}/pushrules/global/room/{}", encode(&old));
+        user.put(rule)
+            .json(json!({ "actions": [] }))
+            .send()
+            .await
+            .ok();
+        let rule = format!("{V3}/pushrules/global/override/{}", encode(&old));
+        let mute = json!({ "actions": [], "conditions": [{ "kind": "event_match", "key": "room_id", "pattern": old }] });
+        user.put(rule).json(mute).send().await.ok();
+    }
+    let upgrade = format!("{V3}/rooms/{}/upgrade", encode(&old));
+    let upgraded = alice
+        .post(upgrade)
+        .json(json!({ "new_version": "11" }))
+        .send()
+        .await
+        .ok();
+    let new = upgraded["replacement_room"].as_str().unwrap();
+    bob.join(new).await;
+    bob.join(&false_heir).await;
+    for user in [&alice, &bob] {
+        let own = format!("{V3}/user/{}", encode(&user.id));
+        let tags = async |room: &str| {
+            let tags = user.get(format!("{own}/rooms/{}/tags", encode(room)));
+            tags.send().await.ok()["tags"].clone()
+        };
+        assert_eq!(tags(new).await, json!({ "m.favourite": { "order": 0.5 } }));
+        assert_eq!(tags(&false_heir).await, json!({}));
+        let direct = user
+            .get(format!("{own}/account_data/m.direct"))
+            .send()
+            .await
+            .ok();
+        assert_eq!(direct, json!({ "@x:localhost": [old, new] }));
+        let rule = user.get(format!("{V3}/pushrules/global/room/{}", encode(new)));
+        assert_eq!(rule.send().await.ok()["actions"], json!([]));
+        let rule = user.get(format!("{V3}/pushrules/global/override/{}", encode(new)));
+        assert_eq!(rule.send().await.ok()["conditions"][0]["pattern"], new);
+    }
+}

@@ -144,6 +144,24 @@ impl Batch {
         self
     }
 
+    /// Removes the rows of the table from where `prefix` begins up to, and without, what `until` adds to it.
+    pub fn delete_until<T: Table>(
+        &mut self,
+        home: Home<'_>,
+        prefix: impl Fn(&mut KeyWriter),
+        until: impl FnOnce(&mut KeyWriter),
+    ) -> &mut Self {
+        let mut from = KeyWriter::new(self.tenant, T::TAG);
+        prefix(&mut from);
+        let mut to = from.clone();
+        until(&mut to);
+        let ((from, _), (to, _)) = (from.finish(), to.finish());
+        if let Some(row) = self.place::<T>(home, from) {
+            self.ops.push(Staged::DeleteRange(row, to.into()));
+        }
+        self
+    }
+
     /// Makes the commit depend on what was read of a row. A table whose rows carry no position
     /// can only be asked for absence.
     pub fn expect<T: Table>(&mut self, key: &T::Key, expect: Expect) -> &mut Self {

@@ -31,6 +31,7 @@ mod error;
 mod follow;
 mod group;
 pub mod heads;
+mod horizon;
 pub mod key;
 mod lane;
 mod log;

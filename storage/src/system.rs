@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     heads::Pos,
+    horizon::Horizon,
     key::{Home, Key, KeyReader, KeyWriter, Lane, Slot},
     log::LogTable,
     table::{Damaged, Family, Registered, Table},
@@ -108,7 +109,7 @@ impl Key for Route {
     }
 }
 
-crate::postcard_value!(Epoch, Head, Birth, Applied);
+crate::postcard_value!(Epoch, Head, Birth, Applied, Horizon);
 
 macro_rules! system_table {
     ($($(#[$doc:meta])* $table:ident: $name:literal, $tag:literal, $key:ty => $value:ty;)+) => {$(
@@ -126,12 +127,13 @@ macro_rules! system_table {
 }
 
 /// This crate's own tables.
-pub fn tables() -> [Registered; 5] {
+pub fn tables() -> [Registered; 6] {
     [
         Registered::of::<Epochs>(),
         Registered::of::<LaneHeads>(),
         Registered::of::<Births>(),
         Registered::of::<Cursors>(),
+        Registered::of::<Horizons>(),
         Registered::of::<LogTable>(),
     ]
 }
@@ -143,6 +145,8 @@ system_table! {
     LaneHeads: "lane head", b"L1", LaneKey => Head;
     /// lane 0 → [`Birth`].
     Births: "birth", b"L2", LaneKey => Birth;
+    /// `lane` → [`Horizon`].
+    Horizons: "log horizon", b"L4", LaneKey => Horizon;
     /// `target, source` → [`Applied`].
     Cursors: "outbox cursor", b"L3", Route => Applied;
 }

@@ -17,6 +17,7 @@
 
 mod account_data;
 mod attempts;
+mod carry;
 mod change;
 mod devices;
 mod error;

@@ -40,6 +40,7 @@ use crate::{
     rooms::Rooms,
     state::Root,
     tables::{self, Done, Info, RoomTxn},
+    tend::day,
 };
 
 /// How long a transaction id is remembered, in milliseconds: a day.
@@ -328,12 +329,12 @@ impl Change {
     /// The store can't be read.
     pub async fn done(&self, txn: &Transaction) -> Result<Option<Placed>, RoomError> {
         let live = self.live()?;
-        let row = live
-            .reader()
-            .get::<tables::Txns>(&txn_key(live.room, txn))
-            .await?;
         let now = self.rooms.now();
-        let Some(done) = row.map(|row| row.value).filter(|done| done.expires > now) else {
+        let today = day(now);
+        let keys = [today, today.saturating_sub(1)].map(|day| txn_key(day, live.room, txn));
+        let rows = live.reader().get_many::<tables::Txns>(&keys).await?;
+        let mut rows = rows.into_iter().flatten().map(|row| row.value);
+        let Some(done) = rows.find(|done| done.expires > now) else {
             return Ok(None);
         };
         let event_id = OwnedEventId::try_from(done.event_id.as_str())
@@ -373,8 +374,9 @@ impl Change {
         let (prev, auth, root) = (draft.prev, draft.auth, draft.root);
         let placed = self.place(signed, prev, auth, root, txn).await?;
         if let Some(txn) = txn {
-            let key = txn_key(self.live()?.room, txn);
-            let expires = self.rooms.now() + TXN_MEMORY;
+            let now = self.rooms.now();
+            let key = txn_key(day(now), self.live()?.room, txn);
+            let expires = now + TXN_MEMORY;
             let done = Done {
                 event_id: placed.event_id.to_string(),
                 seq: placed.seq,
@@ -475,8 +477,9 @@ impl Appending {
     }
 }
 
-fn txn_key(room: RoomKey, txn: &Transaction) -> RoomTxn {
+fn txn_key(day: u32, room: RoomKey, txn: &Transaction) -> RoomTxn {
     RoomTxn {
+        day,
         room,
         user: txn.user.to_string(),
         device: txn.device.clone(),

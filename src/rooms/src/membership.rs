@@ -202,13 +202,11 @@ impl Rooms {
         target: &UserId,
         reason: Option<&str>,
     ) -> Result<Placed, RoomError> {
-        let mut change = self.change(room_id).await?;
-        let before = change.membership(target).await?;
-        if matches!(before, Membership::Leave | Membership::Ban) {
-            return Err(RoomError::Forbidden("the user is not in the room"));
-        }
-        change
-            .set_member(user, target, &plain("leave", reason))
+        let refusal = |before| {
+            matches!(before, Membership::Leave | Membership::Ban)
+                .then_some("the user is not in the room")
+        };
+        self.set_anothers(user, room_id, target, &plain("leave", reason), refusal)
             .await
     }
 
@@ -225,8 +223,8 @@ impl Rooms {
         target: &UserId,
         reason: Option<&str>,
     ) -> Result<Placed, RoomError> {
-        let change = self.change(room_id).await?;
-        change.set_member(user, target, &plain("ban", reason)).await
+        self.set_anothers(user, room_id, target, &plain("ban", reason), |_| None)
+            .await
     }
 
     /// Lifts a ban.
@@ -242,13 +240,25 @@ impl Rooms {
         target: &UserId,
         reason: Option<&str>,
     ) -> Result<Placed, RoomError> {
-        let mut change = self.change(room_id).await?;
-        if change.membership(target).await? != Membership::Ban {
-            return Err(RoomError::Forbidden("the user is not banned"));
-        }
-        change
-            .set_member(user, target, &plain("leave", reason))
+        let refusal = |before| (before != Membership::Ban).then_some("the user is not banned");
+        self.set_anothers(user, room_id, target, &plain("leave", reason), refusal)
             .await
+    }
+
+    /// Sets another's membership, unless what it is refuses that.
+    async fn set_anothers(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        target: &UserId,
+        content: &Map<String, Value>,
+        refusal: impl Fn(Membership) -> Option<&'static str>,
+    ) -> Result<Placed, RoomError> {
+        let mut change = self.change(room_id).await?;
+        if let Some(why) = refusal(change.membership(target).await?) {
+            return Err(RoomError::Forbidden(why));
+        }
+        change.set_member(user, target, content).await
     }
 
     /// Knocks on a room.

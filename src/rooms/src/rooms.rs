@@ -1,7 +1,7 @@
 //! The rooms of a tenant: who holds which, and the way to change one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, OnceLock, Weak},
 };
 
@@ -64,6 +64,8 @@ pub(crate) struct Inner {
     typing: Typing,
     push_rules: OnceLock<Arc<dyn PushRules>>,
     elsewhere: OnceLock<Arc<dyn Elsewhere>>,
+    /// Rooms whose forks met since their state nodes were last collected.
+    pub met: Mutex<BTreeSet<RoomKey>>,
     pub acls: Acls,
     pub present: Present,
 }
@@ -88,6 +90,7 @@ impl Rooms {
             typing,
             push_rules: OnceLock::new(),
             elsewhere: OnceLock::new(),
+            met: Mutex::default(),
             acls: Acls::default(),
             present: Present::default(),
         }))
@@ -160,7 +163,12 @@ impl Rooms {
             *guard = Live::load(room, writer).await?;
         }
         match guard.as_mut() {
-            Some(live) if live.room_id == *room_id => live.trim(),
+            Some(live) if live.room_id == *room_id => {
+                live.trim();
+                if live.head.extremities.len() > 1 {
+                    self.0.met.lock().insert(room);
+                }
+            }
             Some(_) | None => return Err(RoomError::UnknownRoom),
         }
         Change::new(self.clone(), guard)

@@ -1,15 +1,17 @@
 //! Replacing a room by one of another version.
 //!
-//! The old room is held while the new one is made, so what is copied is what the tombstone ends. The
-//! new room is committed first, the tombstone next, aliases follow: who dies in between leaves a room
-//! that nobody was told of, or aliases that lead to a tombstone, never a tombstone that leads nowhere.
+//! The old room is held while the new one is made, so what is copied is what the tombstone ends. Before
+//! the new room is committed a row of the old one notes what is to be done ([`Upgrade`]); then come the
+//! new room, the tombstone, the aliases, and the row goes. What a crash leaves is done at the next start,
+//! or when somebody asks for the upgrade again: nothing, where the new room never came to be; otherwise
+//! the rest of it. A tombstone never leads nowhere, and one upgrade makes one room.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-19>
 
 use comity_protocol::{
     auth::{LevelField, Membership},
     event::Event,
-    id::{OwnedRoomId, RoomId, UserId},
+    id::{OwnedRoomId, RoomAliasId, RoomId, UserId},
     room_version::RoomVersion,
 };
 use comity_storage::{Home, Range, RoomKey};
@@ -19,9 +21,10 @@ use crate::{
     change::{Change, Intent},
     create::{Visibility, in_new_room},
     error::RoomError,
+    live::parse_room_id,
     profile::{Profile, member_content},
     rooms::Rooms,
-    tables::KeyNums,
+    tables::{InRoom, Infos, KeyNums, Upgrade, Upgrades},
 };
 
 const LEVELS: &str = "m.room.power_levels";
@@ -59,6 +62,13 @@ impl Rooms {
     ) -> Result<OwnedRoomId, RoomError> {
         let version = RoomVersion::parse(new_version).ok_or(RoomError::UnsupportedVersion)?;
         let mut old = self.change(room_id).await?;
+        if old.upgrade_under_way().await?.is_some() {
+            drop(old);
+            if let Some(done) = self.finish_upgrade(room_id).await? {
+                return Ok(done);
+            }
+            old = self.change(room_id).await?;
+        }
         let may = old.powers().await?.may_set(user, TOMBSTONE);
         if !may || old.membership(user).await? != Membership::Join {
             return Err(RoomError::Forbidden("the user may not upgrade the room"));
@@ -94,17 +104,118 @@ impl Rooms {
         }
         if published {
             new.publish(true)?;
-            old.publish(false)?;
         }
+        let job = Upgrade {
+            room_id: room_id.to_string(),
+            replacement: new.room_id()?.to_string(),
+            user: user.to_string(),
+            aliases: aliases.iter().map(ToString::to_string).collect(),
+            published,
+        };
         let new_id = new.room_id()?.to_owned();
-        old.end(user, &new_id, !aliases.is_empty()).await?;
+        // Whether the old room takes its end is known before anything is written.
+        old.end(user, &new_id, &job).await?;
+        let lane = self
+            .tenant()
+            .lane(Home::Room(RoomKey::of(room_id.as_str())));
+        let mut note = lane.batch();
+        note.put::<Upgrades>(&in_room(room_id), &job);
+        lane.commit(note).await?;
         new.commit().await?;
         old.commit().await?;
-        for alias in &aliases {
-            self.move_alias(alias, room_id, &new_id).await?;
-        }
+        self.move_aliases(room_id, &job).await?;
         Ok(new_id)
     }
+
+    /// Goes on with the upgrades that were under way when the server last stopped.
+    ///
+    /// # Errors
+    /// The first that could not be finished; call again.
+    pub async fn resume_upgrades(&self) -> Result<(), RoomError> {
+        let reader = self.tenant().reader();
+        let mut first = Ok(());
+        for (_, row) in reader.scan::<Upgrades>(Range::everywhere(|_| {})).await? {
+            let room_id = parse_room_id(&row.value.room_id)?;
+            first = first.and(self.finish_upgrade(&room_id).await.map(drop));
+        }
+        first
+    }
+
+    /// Does what is left of an upgrade; answers the new room, or nothing where it never came to be.
+    async fn finish_upgrade(&self, room_id: &RoomId) -> Result<Option<OwnedRoomId>, RoomError> {
+        let mut old = self.change(room_id).await?;
+        let Some(job) = old.upgrade_under_way().await? else {
+            return Ok(None);
+        };
+        let new_id = parse_room_id(&job.replacement)?;
+        let key = in_room(&new_id);
+        let reader = self.tenant().lane(Home::Room(key.room)).reader();
+        if reader.get::<Infos>(&key).await?.is_none() {
+            old.batch().delete::<Upgrades>(&in_room(room_id));
+            old.commit().await?;
+            return Ok(None);
+        }
+        let grave = old.state_event(TOMBSTONE, "").await?;
+        let grave =
+            grave.and_then(|grave| Some(grave.content_string("replacement_room")?.into_owned()));
+        if grave.as_deref() != Some(new_id.as_str()) {
+            let user = <&UserId>::try_from(job.user.as_str())
+                .map_err(|_| RoomError::Damaged("a stored user id does not parse".into()))?;
+            match old.end(user, &new_id, &job).await {
+                // Who began it has lost the power to: the new room stands by itself.
+                Err(RoomError::Rejected(_)) => drop(old),
+                ended => {
+                    ended?;
+                    old.commit().await?;
+                }
+            }
+        } else {
+            drop(old);
+        }
+        self.move_aliases(room_id, &job).await?;
+        Ok(Some(new_id))
+    }
+
+    /// The last part of an upgrade.
+    async fn move_aliases(&self, room_id: &RoomId, job: &Upgrade) -> Result<(), RoomError> {
+        let new_id = parse_room_id(&job.replacement)?;
+        for alias in &job.aliases {
+            if let Ok(alias) = <&RoomAliasId>::try_from(alias.as_str()) {
+                self.move_alias(alias, room_id, &new_id).await?;
+            }
+        }
+        let lane = self
+            .tenant()
+            .lane(Home::Room(RoomKey::of(room_id.as_str())));
+        let mut done = lane.batch();
+        done.delete::<Upgrades>(&in_room(room_id));
+        lane.commit(done).await?;
+        Ok(())
+    }
+
+    /// The room that a room replaces, where both say so.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn replaces(&self, room_id: &RoomId) -> Result<Option<OwnedRoomId>, RoomError> {
+        let summary = match self.summary(room_id).await {
+            Err(RoomError::UnknownRoom) => return Ok(None),
+            summary => summary?,
+        };
+        let Some(Ok(before)) = summary.predecessor.as_deref().map(parse_room_id) else {
+            return Ok(None);
+        };
+        match self.summary(&before).await {
+            Ok(old) if old.replacement.as_deref() == Some(room_id.as_str()) => Ok(Some(before)),
+            Ok(_) | Err(RoomError::UnknownRoom) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn in_room(room_id: &RoomId) -> InRoom {
+    let room = RoomKey::of(room_id.as_str());
+    InRoom { room }
 }
 
 /// The content of the new room's `m.room.create`.
@@ -147,6 +258,14 @@ async fn create_content(
 }
 
 impl Change {
+    /// The upgrade of this room that is not finished.
+    async fn upgrade_under_way(&self) -> Result<Option<Upgrade>, RoomError> {
+        let live = self.live()?;
+        let key = InRoom { room: live.room };
+        let row = live.reader().get::<Upgrades>(&key).await?;
+        Ok(row.map(|row| row.value))
+    }
+
     /// The state that goes along to a new room.
     async fn transferred(&mut self) -> Result<Vec<Event>, RoomError> {
         let mut keys: Vec<(&str, String)> = TRANSFERRED
@@ -220,13 +339,16 @@ impl Change {
     }
 
     /// Ends the room: its tombstone, and, where the user may, levels that keep it quiet and no
-    /// canonical alias.
+    /// canonical alias; it leaves the directory.
     async fn end(
         &mut self,
         user: &UserId,
         replacement: &RoomId,
-        aliased: bool,
+        job: &Upgrade,
     ) -> Result<(), RoomError> {
+        if job.published {
+            self.publish(false)?;
+        }
         let canonical = self.state_event(CANONICAL, "").await?;
         let levels = self.state_event(LEVELS, "").await?;
         let quiet = self.powers().await?.content().map(|content| {
@@ -240,7 +362,7 @@ impl Change {
         self.add(Intent::state(user, TOMBSTONE, "", &tombstone), None)
             .await?;
         let mut others = Vec::new();
-        if aliased && canonical.is_some() {
+        if !job.aliases.is_empty() && canonical.is_some() {
             others.push(Intent::state(user, CANONICAL, "", &json!({})));
         }
         let levels = levels.and_then(|event| event.content_as::<Map<String, Value>>().ok());

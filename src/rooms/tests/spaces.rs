@@ -10,7 +10,11 @@
 mod world;
 
 use comity_protocol::{auth::Membership, id::RoomAliasId};
-use comity_rooms::{CreateRoom, Hierarchy, Intent, Profile, RoomError, Visibility};
+use comity_rooms::{
+    CreateRoom, Hierarchy, Intent, Profile, RoomError, Visibility,
+    tables::{InRoom, Upgrade, Upgrades},
+};
+use comity_storage::{Home, RoomKey};
 use serde_json::{Value, json};
 use world::*;
 
@@ -254,5 +258,54 @@ async fn a_space_is_shown_in_pages() {
         let (_, membership) = rooms.preview(Some(bob), &hidden).await.unwrap();
         assert_eq!(membership, Some(Membership::Invite));
         assert_eq!(rooms.preview(None, &root).await.unwrap().1, None);
+    }
+}
+
+/// data-model.md, Lanes: an upgrade that a crash cut short is finished at the next start, or by who asks
+/// again, and makes one room; one whose new room never came to be is none.
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_is_finished_after_a_crash() {
+    for lanes in LANES {
+        let rooms = fresh(lanes).await;
+        let alice = user("@alice:localhost");
+        for again in [false, true] {
+            let old = public_room(&rooms, alice).await;
+            let creation_content = object(json!({ "predecessor": { "room_id": old } }));
+            let request = CreateRoom {
+                creation_content,
+                ..CreateRoom::default()
+            };
+            let new = create(&rooms, alice, request).await;
+            let note = async |replacement: &str| {
+                let room = RoomKey::of(old.as_str());
+                let job = Upgrade {
+                    room_id: old.to_string(),
+                    replacement: replacement.to_owned(),
+                    user: alice.to_string(),
+                    aliases: Vec::new(),
+                    published: false,
+                };
+                let writer = rooms.tenant().lane(Home::Room(room));
+                let mut batch = writer.batch();
+                batch.put::<Upgrades>(&InRoom { room }, &job);
+                writer.commit(batch).await.unwrap();
+            };
+            let grave = async || content(&rooms, &old, "m.room.tombstone", "").await;
+            note("!never:localhost").await;
+            rooms.resume_upgrades().await.unwrap();
+            assert_eq!(grave().await, None);
+            note(new.as_str()).await;
+            if again {
+                let made = rooms.upgrade(alice, &profile("A"), &old, "12", &[]).await;
+                assert_eq!(made.unwrap(), new);
+            } else {
+                rooms.resume_upgrades().await.unwrap();
+            }
+            assert_eq!(grave().await.unwrap()["replacement_room"], json!(new));
+            assert_eq!(rooms.replaces(&new).await.unwrap(), Some(old.clone()));
+            let count = types(&rooms, &old).await.len();
+            rooms.resume_upgrades().await.unwrap();
+            assert_eq!(types(&rooms, &old).await.len(), count);
+        }
     }
 }

@@ -176,13 +176,25 @@ async fn stormy(world: &Shared<'_>, disk: &Memory, seed: u64) -> Result<(), Stri
     let length = Duration::from_millis(rng.random_range(200..20_000));
     let second = (rng.random_range(0..3) == 0).then(|| rng.random_range(100..5_000));
     let graceful = rng.random_range(0..3) == 0;
+    let pause = Duration::from_millis(rng.random_range(300..4_000));
     let users = (0..world.borrow().users.len()).map(|user| Box::pin(user::live(world, user)));
     // The latest is the one that has the lanes.
     let servers = RefCell::new(Vec::new());
     let lives = async {
         let first = open(world, disk, &weather.end).await?;
+        let rooms = first.api.rooms.clone();
         servers.borrow_mut().push(first);
         let users = select_all(users);
+        // Rows that nobody needs go while everything goes on; so soon that clients come with older tokens.
+        let tending = async {
+            loop {
+                sleep(pause).await;
+                let needed = rooms.tenant().heads();
+                if let Err(why) = rooms.tend(Duration::from_secs(2), &needed).await {
+                    world.borrow().tell(format!("tending failed: {why}"));
+                }
+            }
+        };
         let takeover = async {
             if let Some(after) = second {
                 sleep(Duration::from_millis(after)).await;
@@ -195,6 +207,7 @@ async fn stormy(world: &Shared<'_>, disk: &Memory, seed: u64) -> Result<(), Stri
             biased;
             (done, ..) = users => done,
             failed = takeover => failed,
+            () = tending => Ok(()),
         }
     };
     let (ended, in_peace) = tokio::select! {

@@ -1,6 +1,6 @@
 //! An event's rows: seven, an eighth for a local send.
 
-use comity_storage::{Damaged, Value, postcard_value};
+use comity_storage::postcard_value;
 use serde::{Deserialize, Serialize};
 
 use super::{IdRoom, RoomNum, RoomPair, RoomPlace, RoomText, RoomTxn, table};
@@ -30,47 +30,6 @@ pub struct Header {
     pub auth: Vec<u32>,
     /// The event this redaction names.
     pub redacts: Option<u32>,
-}
-
-/// How much of an event's body is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generation {
-    /// All of it.
-    Full,
-    /// What redaction leaves.
-    Redacted,
-}
-
-/// An event's canonical JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Body {
-    /// How much is left.
-    pub generation: Generation,
-    /// The text.
-    pub json: String,
-}
-
-impl Value for Body {
-    fn write(&self, to: &mut Vec<u8>) {
-        to.push(match self.generation {
-            Generation::Full => 0,
-            Generation::Redacted => 1,
-        });
-        to.extend_from_slice(self.json.as_bytes());
-    }
-    fn read(_: u8, payload: &[u8]) -> Result<Self, Damaged> {
-        let (generation, json) = payload
-            .split_first()
-            .ok_or(Damaged("an event's body is empty"))?;
-        let generation = match generation {
-            0 => Generation::Full,
-            1 => Generation::Redacted,
-            _ => return Err(Damaged("an event's body is of an unknown generation")),
-        };
-        let json = String::from_utf8(json.to_vec())
-            .map_err(|_| Damaged("an event's body is not UTF-8"))?;
-        Ok(Self { generation, json })
-    }
 }
 
 /// What the checks made of an event.
@@ -166,16 +125,13 @@ table!(
     /// `room, number` → [`Header`].
     Headers, "event header", b"Rh", Index, false, RoomNum => Header);
 table!(
-    /// `room, number` → [`Body`].
-    Bodies, "event body", b"Rj", Body, true, RoomNum => Body);
-table!(
     /// `room, number` → [`Status`].
     Statuses, "event status", b"Rs", Index, true, RoomNum => Status);
 table!(
     /// `room, seq, sub` → [`Entry`].
     Timeline, "timeline", b"Rt", Index, true, RoomPlace => Entry);
 table!(
-    /// `room, user, device, txn` → [`Done`].
+    /// `day, room, user, device, txn` → [`Done`].
     Txns, "transaction", b"Rx", Queue, true, RoomTxn => Done);
 table!(
     /// `event id, room` → nothing; serves `/event/{id}` without a room and decides nothing.

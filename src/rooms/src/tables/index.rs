@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Listed, Named, Num, RoomNum, RoomRelated, RoomRelation, RoomSeq, RoomText, Tally, UserName,
-    UserRoom, table,
+    InRoom, Listed, Named, Num, RoomNum, RoomRelated, RoomRelation, RoomSeq, RoomText, Tally,
+    UserName, UserRoom, table,
 };
 
 /// A user's place in a room: a cache of the room's state, found from the user.
@@ -132,6 +132,21 @@ pub struct Thread {
     pub participants: Vec<String>,
 }
 
+/// An upgrade under way, whose new room is made and whose old one may not have ended yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// The old room's id.
+    pub room_id: String,
+    /// The new room's.
+    pub replacement: String,
+    /// Who upgrades.
+    pub user: String,
+    /// The local aliases that move.
+    pub aliases: Vec<String>,
+    /// The old room is in the directory.
+    pub published: bool,
+}
+
 /// A user whose account was erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erased {
@@ -152,7 +167,7 @@ pub struct NewProfile {
     pub avatar_url: Option<String>,
 }
 
-postcard_value!(NewProfile, Erased);
+postcard_value!(NewProfile, Erased, Upgrade);
 postcard_value!(Member, Alias, Relation, Thread, Published);
 
 table!(
@@ -176,6 +191,9 @@ table!(
 table!(
     /// `room, event, scope, place` → the relating event's number.
     Related, "related event", b"Rr", Index, true, RoomRelated => Num);
+table!(
+    /// `old room` → [`Upgrade`].
+    Upgrades, "upgrade", b"Ru", Hot, true, InRoom => Upgrade);
 table!(
     /// `room, user` → [`Erased`].
     Erasures, "erasure", b"RE", Hot, true, RoomText => Erased);

@@ -77,7 +77,8 @@ key! {
 }
 key! {
     /// A transaction of a device.
-    RoomTxn { /// The room.
+    RoomTxn { /// The day it was done, so that those of a day go together.
+        day: u32 = u32, /// The room.
         room: RoomKey = room, /// Who.
         user: String = text, /// With which device.
         device: String = text, /// Which call, and the transaction id.

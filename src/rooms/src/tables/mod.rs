@@ -4,6 +4,7 @@
 //! included; the latter are found from the user (`U…`) where the question is "which rooms", from
 //! the room where it is "who".
 
+mod body;
 mod chain;
 mod event;
 mod index;
@@ -12,6 +13,7 @@ mod read;
 mod room;
 mod summary;
 
+pub use body::*;
 pub use chain::*;
 pub use event::*;
 pub use index::*;
@@ -64,6 +66,7 @@ pub fn all() -> Vec<comity_storage::Registered> {
         Is::of::<ThreadOrder>(),
         Is::of::<Discounts>(),
         Is::of::<Erasures>(),
+        Is::of::<Upgrades>(),
         Is::of::<Threads>(),
         Is::of::<Summaries>(),
         Is::of::<Hits>(),
