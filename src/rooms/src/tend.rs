@@ -17,7 +17,7 @@ use crate::{
     live::{Pending, read_root},
     rooms::Rooms,
     state::{Marker, NodeHash},
-    tables::{self, RoomAt, RoomHash, RoomTxn, Txns},
+    tables::{self, InRoom, RoomAt, RoomHash, RoomTxn, Txns},
 };
 
 /// How long the log is kept, and with it the states that tokens are compared with.
@@ -89,21 +89,26 @@ impl Rooms {
         loop {
             let range = Range::everywhere(|_| {}).from(|key| {
                 if let Some(room) = after {
-                    key.room(room).u64(u64::MAX);
+                    key.room(room).u8(0);
                 }
             });
-            let rows = reader.scan::<tables::Heads>(range.limit(1)).await?;
-            let Some((RoomAt { room, .. }, _)) = rows.first() else {
-                return Ok(());
-            };
-            self.forget_heads_of(*room, horizon).await?;
-            after = Some(*room);
+            let rooms = reader.scan::<tables::Infos>(range.limit(PAGE)).await?;
+            for (InRoom { room }, _) in &rooms {
+                self.forget_heads_of(*room, horizon).await?;
+            }
+            match rooms.last() {
+                Some((last, _)) if rooms.len() == PAGE => after = Some(last.room),
+                _ => return Ok(()),
+            }
         }
     }
 
     async fn forget_heads_of(&self, room: RoomKey, horizon: &Heads) -> Result<(), RoomError> {
         let writer = self.tenant().lane(Home::Room(room));
         let until = horizon.get(writer.lane());
+        if until == 0 {
+            return Ok(());
+        }
         let range = Range::of(Home::Room(room), |key| {
             key.room(room);
         })

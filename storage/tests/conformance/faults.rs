@@ -92,6 +92,40 @@ async fn a_lane_in_doubt_finds_out_later() {
     }
 }
 
+/// Law 2: a follower that has one lane at hand and can't read another has stepped over nothing in either.
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_failed_misses_nothing() {
+    let mut bed = Bed::new(Kind::Memory, 4).await.unwrap();
+    let tenant = bed.tenant().await;
+    let mut users = [ALICE.to_owned(), stranger(&tenant)];
+    users.sort_by_key(|user| tenant.lane(Home::User(user)).lane().0);
+    let [first, last] = users;
+    let write = async |tenant: &comity_storage::Tenant, user: &str| {
+        let writer = tenant.lane(Home::User(user));
+        let mut batch = writer.batch();
+        batch.put::<Notes>(&NoteKey(user.to_owned(), 1), &note("news"));
+        writer.commit(batch).await
+    };
+    let before = tenant.heads();
+    write(&tenant, &last).await.unwrap();
+    bed.crash().await;
+    // Of the last lane's news nothing is remembered any more, the first lane's are.
+    let tenant = bed.tenant().await;
+    let lane = tenant.lane(Home::User(&first)).lane();
+    let from = before.with(lane, tenant.heads().get(lane));
+    write(&tenant, &first).await.unwrap();
+    once(&bed, Fault::CutOff(false));
+    write(&tenant, &last).await.unwrap_err();
+    let mut follower = tenant.follow(from.clone());
+    assert!(follower.ready().await.is_err());
+    assert_eq!(*follower.cursor(), from);
+    bed.memory().reconnect();
+    let told = follower.ready().await.unwrap();
+    let told: Vec<u8> = told.iter().map(|logged| logged.lane.0).collect();
+    let lanes = [&first, &last].map(|user| tenant.lane(Home::User(user)).lane().0);
+    assert_eq!(told, lanes);
+}
+
 /// Who stops waiting before the batch has its position has written nothing: others have read without it since, and may build on
 /// what they read.
 #[tokio::test(start_paused = true)]
