@@ -4,7 +4,7 @@
 use comity_protocol::id::{OwnedUserId, UserId};
 use comity_rooms::{CreateRoom, Preset, Profile};
 use comity_testkit::{Server, User, encode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 async fn room(server: &Server, creator: &User) -> String {
     let request = CreateRoom {
@@ -107,4 +107,144 @@ async fn events_have_the_fields_wanted() {
     let state = joined["state"]["events"].as_array().unwrap();
     let own = state.iter().find(|event| event["type"] == "m.room.member");
     assert_eq!(own.unwrap()["content"], json!({ "membership": "join" }));
+}
+
+fn ids_of(state: &Value) -> Vec<&str> {
+    let events = state["events"].as_array().unwrap().iter();
+    events
+        .map(|event| event["event_id"].as_str().unwrap())
+        .collect()
+}
+
+/// Threat E3: who has left and is banned later sees in the leave section the state at their leave, from a
+/// sync that knew the room and from a fresh one.
+#[tokio::test(start_paused = true)]
+async fn a_later_ban_shows_nothing_of_what_came_between() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let room = room(&server, &alice).await;
+    bob.join(&room).await;
+    let name = alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "then" }))
+        .await;
+    let since = bob.sync(None).await["next_batch"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    bob.leave(&room).await;
+    let left = bob.sync(Some(&since)).await["next_batch"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let later = alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "now" }))
+        .await;
+    let topic = alice
+        .set_state(&room, "m.room.topic", "", json!({ "topic": "now" }))
+        .await;
+    alice.ban(&room, &bob.id).await;
+    let filter = json!({ "room": { "include_leave": true } }).to_string();
+    for since in [None, Some(since.as_str()), Some(left.as_str())] {
+        let sync = bob
+            .sync_request(since)
+            .query("filter", &filter)
+            .query("full_state", "true");
+        let sync = sync.send().await.ok();
+        let section = &sync["rooms"]["leave"][&room];
+        let told = section.to_string();
+        assert!(
+            !told.contains(&later) && !told.contains(&topic),
+            "{since:?} {told}"
+        );
+        if since.is_none() {
+            let seen = ids_of(&section["state"]).contains(&name.as_str())
+                || ids_of(&section["timeline"]).contains(&name.as_str());
+            assert!(seen, "{told}");
+        }
+    }
+}
+
+/// Lazy-loading: a member told in an answer that was lost is told again.
+#[tokio::test(start_paused = true)]
+async fn members_of_a_lost_answer_are_told_again() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let room = room(&server, &alice).await;
+    bob.join(&room).await;
+    // A room with a name needs nobody to name it.
+    alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "Pub" }))
+        .await;
+    for n in 0..5 {
+        alice.send(&room, &n.to_string()).await;
+    }
+    let filter =
+        json!({ "room": { "state": { "lazy_load_members": true }, "timeline": { "limit": 2 } } })
+            .to_string();
+    let sync = async |since: Option<&str>| {
+        let sync = alice
+            .sync_request(since)
+            .query("filter", &filter)
+            .query("timeout", "0");
+        sync.send().await.ok()
+    };
+    let tells_bob = |answer: &Value| {
+        let state = &answer["rooms"]["join"][&room]["state"]["events"];
+        state
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|event| event["state_key"] == bob.id.as_str())
+    };
+    let token = |answer: &Value| answer["next_batch"].as_str().unwrap().to_owned();
+    let first = sync(None).await;
+    assert!(!tells_bob(&first));
+    bob.send(&room, "here").await;
+    let lost = sync(Some(&token(&first))).await;
+    assert!(tells_bob(&lost));
+    let again = sync(Some(&token(&first))).await;
+    assert!(tells_bob(&again));
+    // The client has come back from there: told once is enough.
+    bob.send(&room, "again").await;
+    assert!(!tells_bob(&sync(Some(&token(&again))).await));
+}
+
+/// What happens while a user's rooms are read for the first time is missed by no sync.
+#[tokio::test(start_paused = true)]
+async fn a_first_sync_beside_a_join_misses_nothing() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice).await;
+    for n in 0..8 {
+        let user = server.register(&format!("user{n}")).await;
+        let (first, second, _) = tokio::join!(
+            user.sync(None),
+            async {
+                for _ in 0..n {
+                    tokio::task::yield_now().await;
+                }
+                user.sync(None).await
+            },
+            async {
+                for _ in 0..2 * n {
+                    tokio::task::yield_now().await;
+                }
+                user.join(&room).await
+            },
+        );
+        for answer in [first, second] {
+            let seen = answer["rooms"]["join"].get(&room).is_some();
+            let next = user.sync(answer["next_batch"].as_str()).await;
+            let news = next["rooms"]["join"].get(&room).is_some();
+            assert!(seen || news, "{n}");
+        }
+        let fresh = user.sync(None).await;
+        assert!(fresh["rooms"]["join"].get(&room).is_some());
+        let since = fresh["next_batch"].as_str().unwrap().to_owned();
+        alice.send(&room, "news").await;
+        let news = user.sync(Some(&since)).await;
+        assert!(news["rooms"]["join"].get(&room).is_some());
+    }
 }
