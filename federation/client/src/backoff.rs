@@ -93,11 +93,11 @@ impl BackOff {
         Ok(failed)
     }
 
-    /// The server gave no answer. Within a wait that changes nothing.
+    /// The server gave no answer, or shuts us out. Within a wait that changes nothing.
     ///
     /// # Errors
     /// The store can't be read or written; in memory the wait has begun.
-    pub(crate) async fn failed(&self, server: &ServerName) -> Result<(), CommitError> {
+    pub async fn failed(&self, server: &ServerName) -> Result<(), CommitError> {
         let before = self.standing(server).await?.failing;
         let now = self.now();
         if before.is_some_and(|before| before.retry_ts > now) {

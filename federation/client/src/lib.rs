@@ -22,11 +22,13 @@
 
 mod backoff;
 mod keyring;
+mod outbound;
 pub mod peers;
 pub mod tables;
 mod transport;
 
 pub use backoff::BackOff;
 pub use keyring::{Keyring, Keys, OwnKeys};
+pub use outbound::{Outbound, OutboundConfig, OutboundError, is_public};
 pub use peers::{PeerError, Peers, Refusal};
 pub use transport::{Limits, Transport, TransportError};

@@ -2,13 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use axum::Router;
-use bytes::Bytes;
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Settings, Support};
-use comity_federation_client::{Keyring, OwnKeys, Peers, Transport, TransportError};
-use comity_protocol::{id::ServerName, room_version::RoomVersion};
+use comity_federation_client::{Keyring, Outbound, OutboundConfig, OwnKeys, Peers};
+use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::Tenant;
@@ -23,21 +21,6 @@ use crate::{
 
 /// How long an access token is good for a client that can refresh it.
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
-
-/// No way out to other servers: until there is one, who signs a request to us is not known.
-struct Unconnected;
-
-#[async_trait]
-impl Transport for Unconnected {
-    async fn send(
-        &self,
-        _: &ServerName,
-        _: http::Request<Bytes>,
-        _: comity_federation_client::Limits,
-    ) -> Result<http::Response<Bytes>, TransportError> {
-        Err(TransportError::Connect("there is no way out".to_owned()))
-    }
-}
 
 /// A tenant with everything it can do. Cheap to clone.
 #[derive(Clone)]
@@ -91,8 +74,14 @@ impl House {
             key: Arc::clone(&signing),
             old: keys.old,
         };
+        let outbound = OutboundConfig {
+            extra_ca_files: config.outbound.extra_ca_files.clone(),
+            allow_private_addresses: config.outbound.allow_private_addresses,
+        };
+        let outbound =
+            Outbound::new(&outbound, runtime.clone()).map_err(|error| error.to_string())?;
         let peers = Peers::new(
-            Arc::new(Unconnected),
+            Arc::new(outbound),
             &tenant,
             config.server_name.clone(),
             signing,

@@ -80,6 +80,10 @@ impl Rooms {
         for key in ["event_id", "hashes", "signatures"] {
             event.remove(key);
         }
+        // Asked for by the endpoints, though no room version knows it any more.
+        event
+            .set("origin", self.server_name())
+            .map_err(FormatError::from)?;
         let event = event
             .write()
             .and_then(|event| RawValue::from_string(event).map_err(|_| JsonError::Unwritable));
