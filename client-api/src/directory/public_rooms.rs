@@ -5,7 +5,7 @@
 
 use axum::extract::State;
 use comity_accounts::Limit;
-use comity_rooms::RoomError;
+use comity_protocol::id::ServerName;
 use comity_web::{DirectoryRequest, PublicRooms};
 use serde::Deserialize;
 
@@ -53,10 +53,11 @@ async fn list(
     server: Option<String>,
     request: DirectoryRequest,
 ) -> Result<Json<PublicRooms>, ApiError> {
-    let own = api.rooms.server_name().as_str();
-    if server.is_some_and(|server| server != own) {
-        let error = RoomError::OtherServer("the directories of other servers can't be read");
-        return Err(error.into());
-    }
-    Ok(Json(request.answer(&api.rooms).await?))
+    let own = api.rooms.server_name();
+    let server = server.filter(|server| server != own.as_str());
+    let server = server.map(ServerName::parse).transpose();
+    let server = server.map_err(|_| ApiError::invalid_param("server is not a server's name"))?;
+    Ok(Json(
+        request.answer_of(&api.rooms, server.as_deref()).await?,
+    ))
 }

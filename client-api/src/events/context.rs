@@ -40,11 +40,15 @@ pub(super) async fn get(
     Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
     Query(which): Query<Which>,
 ) -> Result<Json<Answer>, ApiError> {
-    let access = Access::of(&api, &user.id, &room_id).await?;
+    let mut access = Access::of(&api, &user.id, &room_id).await?;
+    let view = access.view.clone();
+    access.view = api.rooms.with_event(view, &event_id).await?;
     let found = access.event(&user.id, &event_id).await?;
     let place = found.place().ok_or_else(no_event)?;
     let filter = read_filter(which.filter.as_deref())?;
     let limit = limit(which.limit, &filter);
+    let view = access.view.clone();
+    access.view = api.rooms.with_history(view, place, limit / 2).await?;
     let ignored = api.accounts.ignored_users(user.id.as_str()).await?;
     let page = |direction, from, limit| Page {
         user: &user.id,

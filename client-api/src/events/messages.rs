@@ -37,7 +37,7 @@ pub(super) async fn get(
     Path(room_id): Path<OwnedRoomId>,
     Query(which): Query<Which>,
 ) -> Result<Json<Answer>, ApiError> {
-    let access = Access::of(&api, &user.id, &room_id).await?;
+    let mut access = Access::of(&api, &user.id, &room_id).await?;
     let direction = which
         .dir
         .ok_or_else(|| ApiError::missing_param("dir is missing"))?;
@@ -51,12 +51,19 @@ pub(super) async fn get(
         None => None,
     };
     let ignored = api.accounts.ignored_users(user.id.as_str()).await?;
+    let limit = limit(which.limit, &filter);
+    if direction == Direction::Backwards {
+        let end = (access.view.seq() + 1, i64::MIN);
+        let before = from.unwrap_or(end).min(end);
+        let view = access.view.clone();
+        access.view = api.rooms.with_history(view, before, limit).await?;
+    }
     let page = Page {
         user: &user.id,
         from,
         to,
         direction,
-        limit: limit(which.limit, &filter),
+        limit,
         filter: &filter,
         ignored: &ignored,
     };

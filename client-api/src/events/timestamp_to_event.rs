@@ -29,10 +29,14 @@ pub(super) async fn get(
 ) -> Result<Json<Answer>, ApiError> {
     let access = Access::of(&api, &user.id, &room_id).await?;
     let backwards = when.dir == Direction::Backwards;
-    let found = access.view.near(when.ts, backwards, &user.id).await?;
-    let found = found.ok_or_else(|| ApiError::not_found("There is no event in that direction"))?;
+    let found = api
+        .rooms
+        .jump(&access.view, &user.id, when.ts, backwards)
+        .await?;
+    let (event_id, origin_server_ts) =
+        found.ok_or_else(|| ApiError::not_found("There is no event in that direction"))?;
     Ok(Json(Answer {
-        event_id: found.event.event_id().to_owned(),
-        origin_server_ts: found.event.origin_server_ts(),
+        event_id,
+        origin_server_ts,
     }))
 }

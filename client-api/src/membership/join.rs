@@ -4,12 +4,16 @@
 
 use axum::extract::State;
 use comity_accounts::Limit;
-use comity_protocol::id::{OwnedRoomId, RoomId, UserId};
+use comity_protocol::id::{OwnedRoomId, OwnedServerName, RoomId, UserId};
 use comity_rooms::Join;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Api, ApiError, Json, Path, User, UserOrGuest, named_room::named_room, people};
+use crate::{
+    Api, ApiError, Json, Path, Query, User, UserOrGuest,
+    named_room::{named_room, via},
+    people,
+};
 
 #[derive(Serialize)]
 pub(super) struct Answer {
@@ -21,10 +25,12 @@ pub(super) async fn post(
     State(api): State<Api>,
     UserOrGuest(user): UserOrGuest,
     Path(room): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
     Json(asked): Json<Map<String, Value>>,
 ) -> Result<Json<Answer>, ApiError> {
-    let room_id = named_room(&api, &room).await?;
-    enter(&api, &user, room_id, asked).await
+    let (room_id, servers) = named_room(&api, &room).await?;
+    let via = [via(&query), servers].concat();
+    enter(&api, &user, room_id, via, asked).await
 }
 
 /// Joins the room. What else the body has becomes part of the member event, which clients rely on.
@@ -32,6 +38,7 @@ pub(super) async fn enter(
     api: &Api,
     user: &User,
     room_id: OwnedRoomId,
+    via: Vec<OwnedServerName>,
     mut asked: Map<String, Value>,
 ) -> Result<Json<Answer>, ApiError> {
     user.may_act()?;
@@ -47,6 +54,7 @@ pub(super) async fn enter(
         reason,
         extra: asked,
         guest: user.is_guest(),
+        via,
     };
     api.rooms.join(&user.id, &room_id, join).await?;
     carry_over(api, &user.id, &room_id).await?;

@@ -15,5 +15,5 @@ pub(super) async fn post(
     Path(room_id): Path<OwnedRoomId>,
     Json(asked): Json<Map<String, Value>>,
 ) -> Result<Json<Answer>, ApiError> {
-    enter(&api, &user, room_id, asked).await
+    enter(&api, &user, room_id, Vec::new(), asked).await
 }

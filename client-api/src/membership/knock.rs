@@ -8,7 +8,11 @@ use comity_protocol::id::OwnedRoomId;
 use comity_rooms::RoomError;
 use serde::{Deserialize, Serialize};
 
-use crate::{Api, ApiError, Json, Path, User, named_room::named_room, people};
+use crate::{
+    Api, ApiError, Json, Path, Query, User,
+    named_room::{named_room, via},
+    people,
+};
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -24,14 +28,16 @@ pub(super) async fn post(
     State(api): State<Api>,
     user: User,
     Path(room): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
     Json(asked): Json<Asked>,
 ) -> Result<Json<Answer>, ApiError> {
     user.may_act()?;
     api.limit(Limit::Join, &user.id)?;
-    let room_id = named_room(&api, &room).await?;
+    let (room_id, servers) = named_room(&api, &room).await?;
+    let via = [via(&query), servers].concat();
     let profile = people::profile(&api, &user.id).await?;
     api.rooms
-        .knock(&user.id, &room_id, &profile, asked.reason.as_deref())
+        .knock(&user.id, &room_id, &profile, asked.reason.as_deref(), &via)
         .await
         .map_err(|error| match error {
             // Documented here, other than for joins.

@@ -23,7 +23,7 @@ pub(super) async fn get(
     user: User,
     Path(room): Path<String>,
 ) -> Result<Json<Answer>, ApiError> {
-    let room_id = named_room(&api, &room).await?;
+    let (room_id, _) = named_room(&api, &room).await?;
     let found = api.rooms.preview(Some(&user.id), &room_id).await;
     let (summary, membership) = found.map_err(|error| match error {
         // The same for a room that isn't there and for one that isn't shown (threat E5).

@@ -9,6 +9,7 @@ mod chain;
 mod derive;
 mod fork;
 mod graph;
+mod hole;
 mod keys;
 mod known;
 mod place;
@@ -39,7 +40,7 @@ use crate::{
     num::EventNum,
     rooms::Rooms,
     state::Root,
-    tables::{self, Done, Info, RoomTxn},
+    tables::{self, Done, Info, Mode, RoomTxn},
     tend::day,
 };
 
@@ -205,7 +206,7 @@ impl Rooms {
         let mut batch = writer.batch();
         batch.expect::<tables::Infos>(&tables::InRoom { room }, comity_storage::Expect::Absent);
         batch.put::<tables::Infos>(&tables::InRoom { room }, &info);
-        let live = Live::born(room_id, info, writer);
+        let live = Live::born(room_id, info, Mode::Joined, writer);
         batch.unless_lost_since(live.losses);
         *guard = Some(live);
         let mut change = Change {
@@ -232,7 +233,7 @@ impl Rooms {
     }
 
     #[expect(clippy::too_many_arguments, reason = "an event's fields, once")]
-    fn build(
+    pub(crate) fn build(
         &self,
         version: RoomVersion,
         room_id: Option<OwnedRoomId>,
@@ -265,7 +266,7 @@ impl Rooms {
         .build()
     }
 
-    fn sign(&self, event: Unsigned) -> Result<Signed, BuildError> {
+    pub(crate) fn sign(&self, event: Unsigned) -> Result<Signed, BuildError> {
         self.0.key.sign_event(self.server_name(), event)
     }
 }
@@ -308,6 +309,11 @@ impl Change {
     /// From here on the cached state may be ahead of the rows.
     pub(crate) fn begin(&mut self) {
         self.moved = true;
+    }
+
+    /// Keeps an event at hand, which is read no more in this change.
+    pub(crate) fn remember(&mut self, known: &Known) {
+        self.in_hand.insert(known.num, known.clone());
     }
 
     /// Whether there is something to append.

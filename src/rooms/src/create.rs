@@ -8,8 +8,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use comity_protocol::{
-    auth::Rejection,
-    id::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, UserId},
+    auth::{MemberContent, Membership, Rejection},
+    id::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, UserId},
     room_version::RoomVersion,
 };
 use serde_json::{
@@ -135,13 +135,45 @@ impl Rooms {
         };
         let content = create_content(version, creator, &request)?;
         let mut change = self.first_event(version, creator, &content).await?;
+        let mut asked_elsewhere = Vec::new();
         for intent in intents(version, creator, profile, &request, alias.as_ref())? {
-            change.add(intent, None).await.map_err(in_new_room)?;
+            if self.is_for_another_server(&intent) {
+                asked_elsewhere.push(intent);
+            } else {
+                change.add(intent, None).await.map_err(in_new_room)?;
+            }
         }
         if request.visibility == Visibility::Public {
             change.publish(true)?;
         }
-        self.finish_room(creator, change, alias).await
+        let room_id = self.finish_room(creator, change, alias).await?;
+        for intent in asked_elsewhere {
+            self.invite_later(&room_id, &intent).await;
+        }
+        Ok(room_id)
+    }
+
+    /// Whether an event of a new room is an invite that needs another server's signature.
+    fn is_for_another_server(&self, intent: &Intent) -> bool {
+        let user = intent.state_key.as_deref();
+        let user = user.and_then(|user| <&UserId>::try_from(user).ok());
+        let content = MemberContent::read(intent.content.get());
+        intent.event_type == "m.room.member"
+            && content.membership == Some(Membership::Invite)
+            && user.is_some_and(|user| !self.is_local(user))
+    }
+
+    /// The room is there: an invite that can't be delivered doesn't undo it.
+    async fn invite_later(&self, room_id: &RoomId, intent: &Intent) {
+        let content = serde_json::from_str(intent.content.get()).unwrap_or_default();
+        let target = intent.state_key.as_deref().unwrap_or_default();
+        if let Ok(target) = <&UserId>::try_from(target)
+            && let Err(error) = self
+                .invite_with(&intent.sender, room_id, target, &content)
+                .await
+        {
+            tracing::warn!(%room_id, %target, %error, "an invite into a new room failed");
+        }
     }
 
     /// Places the create event. From version 12 the room's id is its hash: a user who makes two alike
@@ -194,14 +226,9 @@ impl Rooms {
         if request.invite.len() + request.initial_state.len() > MAX_EVENTS {
             return Err(RoomError::BadJson("too many invites and state events"));
         }
-        if request
-            .invite
-            .iter()
-            .any(|invitee| !self.is_local(&invitee.user))
-        {
-            return Err(RoomError::OtherServer(
-                "users of other servers can't be invited",
-            ));
+        let mut invited = request.invite.iter();
+        if invited.any(|invitee| !self.is_local(&invitee.user)) {
+            self.elsewhere("users of other servers can't be invited")?;
         }
         Ok(())
     }

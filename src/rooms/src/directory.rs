@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 
 use comity_protocol::{
     auth::Membership,
-    id::{RoomId, UserId},
+    id::{RoomId, ServerName, UserId},
 };
 use comity_storage::{Range, RoomKey};
 
@@ -51,6 +51,22 @@ pub struct DirectoryPage {
 type Place = (Reverse<u64>, String);
 
 impl Rooms {
+    /// A page of another server's directory.
+    ///
+    /// # Errors
+    /// [`RoomError::OtherServer`] where it can't be asked.
+    pub async fn directory_of(
+        &self,
+        server: &ServerName,
+        filter: &DirectoryFilter,
+        limit: usize,
+        since: Option<&str>,
+    ) -> Result<DirectoryPage, RoomError> {
+        let elsewhere = self.elsewhere("the directories of other servers can't be read")?;
+        let limit = limit.clamp(1, MAX_PAGE);
+        elsewhere.directory(server, filter, limit, since).await
+    }
+
     /// A page of the directory, of `limit` rooms (500 at the most).
     ///
     /// # Errors

@@ -10,6 +10,8 @@
 //! The checks are those of <https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu>
 //! in their order.
 
+mod enter;
+mod fill;
 mod judge;
 mod order;
 mod verdict;
@@ -19,7 +21,14 @@ use comity_protocol::{
     id::{OwnedEventId, RoomId},
 };
 
-use crate::{error::RoomError, rooms::Rooms, tables::Verdict};
+pub use enter::Entry;
+pub use fill::{Filled, Hole, Run};
+
+use crate::{
+    error::RoomError,
+    rooms::Rooms,
+    tables::{Mode, Verdict},
+};
 
 /// An event from outside.
 #[derive(Debug, Clone)]
@@ -41,6 +50,9 @@ pub enum Way {
     /// As part of another event's state or auth chain. It is checked by its auth events alone and
     /// gets no place in the graph.
     Outlier,
+    /// As part of the room's past, for a hole in it ([`Rooms::fill`]): all checks but that by the
+    /// current state. In place of parents that are missing stands this state.
+    History(Vec<OwnedEventId>),
     /// As a membership that is asked of us to be made part of the room: the body of a handshake, an
     /// invite that came back signed. All checks, and what isn't accepted isn't stored.
     Handshake,
@@ -88,7 +100,8 @@ impl Rooms {
     /// answered once, parents first; what had been settled before stays as it was.
     ///
     /// # Errors
-    /// [`RoomError::UnknownRoom`], and those of the store. Asking again repeats nothing.
+    /// [`RoomError::UnknownRoom`], also of a room that we have left, and those of the store. Asking
+    /// again repeats nothing.
     pub async fn receive(
         &self,
         room_id: &RoomId,
@@ -101,7 +114,10 @@ impl Rooms {
             let event_id = arrival.event.event().event_id().to_owned();
             // The room is given back in between: whoever waits to send isn't kept waiting.
             let mut change = self.change(room_id).await?;
-            outcomes.push((event_id, change.judge(arrival).await?));
+            if change.live()?.head.mode != Mode::Joined {
+                return Err(RoomError::UnknownRoom);
+            }
+            outcomes.push((event_id, Box::pin(change.judge(arrival)).await?));
             if change.has_moved() {
                 appending.push(change.append().await?);
             }

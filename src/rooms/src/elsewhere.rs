@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use crate::{
     aliases::Resolved,
     directory::{DirectoryFilter, DirectoryPage},
+    door::Hole,
     error::RoomError,
     hierarchy::HierarchyRoom,
     tables::Summary,
@@ -73,6 +74,11 @@ pub trait Elsewhere: Send + Sync {
     ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room>
     async fn invite(&self, invite: Signed, room_state: Vec<Event>) -> Result<Signed, RoomError>;
+
+    /// Fetches what comes before a hole and gives it to [`Rooms::fill`](crate::Rooms::fill).
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1backfillroomid>
+    async fn backfill(&self, room_id: &RoomId, hole: &Hole) -> Result<(), RoomError>;
 
     /// Where an alias of another server leads.
     ///

@@ -6,12 +6,15 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidhierarchy>
 
-use std::{cmp::Ordering, collections::BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use comity_protocol::{
     auth::Membership,
     event::Event,
-    id::{OwnedRoomId, OwnedUserId, RoomId, UserId},
+    id::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId},
 };
 use comity_storage::{Home, Range, RoomKey};
 use serde::Deserialize;
@@ -31,6 +34,10 @@ const MAX_PAGE: usize = 50;
 const MAX_WALK: usize = 20_000;
 /// How deep a walk goes.
 const MAX_DEPTH: usize = 100;
+/// Rooms for which one walk asks other servers.
+const MAX_ASKED: usize = 50;
+/// Servers asked for one room.
+const MAX_VIA: usize = 5;
 const SPACE: &str = "m.space";
 const CHILD: &str = "m.space.child";
 
@@ -70,6 +77,15 @@ pub struct SpaceChild {
 }
 
 impl SpaceChild {
+    /// The servers that know the child.
+    fn via(&self) -> Vec<OwnedServerName> {
+        let content = serde_json::from_str::<ChildContent>(self.content.get());
+        let via = content.ok().and_then(|content| content.via);
+        let via = via.unwrap_or_default().into_iter().take(MAX_VIA);
+        via.filter_map(|server| ServerName::parse(server).ok())
+            .collect()
+    }
+
     fn of(event: &Event) -> Self {
         Self {
             room_id: event.state_key().unwrap_or_default().to_owned(),
@@ -95,6 +111,16 @@ struct ChildContent {
     order: Option<serde_json::Value>,
     #[serde(default)]
     suggested: Option<serde_json::Value>,
+}
+
+/// What other servers told in a walk.
+#[derive(Default)]
+struct Told {
+    /// The children of spaces.
+    children: BTreeMap<String, Vec<SpaceChild>>,
+    /// Rooms named along with a space.
+    rooms: BTreeMap<String, Summary>,
+    asked: usize,
 }
 
 impl Rooms {
@@ -141,9 +167,18 @@ impl Rooms {
         let skip = request.skip()?;
         let limit = request.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
         let max_depth = request.max_depth.unwrap_or(MAX_DEPTH).min(MAX_DEPTH);
-        let (root, _) = match self.preview(Some(user), room_id).await {
-            Err(RoomError::UnknownRoom) => return Err(REFUSED),
-            seen => seen?,
+        let mut told = Told::default();
+        let root = match self.preview(Some(user), room_id).await {
+            Ok((root, _)) => root,
+            Err(RoomError::UnknownRoom) => {
+                let via: Vec<_> = room_id.server_name().into_iter().collect();
+                let via: Vec<_> = via.into_iter().map(ToOwned::to_owned).collect();
+                let asked = [(room_id.to_owned(), via)];
+                let root = self.rooms_below(&asked, request, &mut told).await?;
+                let root = self.accessible(user, root).await?.pop();
+                root.ok_or(REFUSED)?.0
+            }
+            Err(error) => return Err(error),
         };
         let mut met = BTreeSet::from([root.room_id.clone()]);
         let mut stack = vec![(root, 0)];
@@ -155,16 +190,19 @@ impl Rooms {
             }
             let shown = walked >= skip;
             walked += 1;
-            let children = self.children(&summary, request.suggested_only).await?;
+            let children = match told.children.remove(&summary.room_id) {
+                Some(children) => children,
+                None => self.children(&summary).await?,
+            };
+            let children = in_order(children, request.suggested_only);
             if depth < max_depth && met.len() < MAX_WALK {
-                let below = children
+                let new: Vec<(OwnedRoomId, Vec<OwnedServerName>)> = children
                     .iter()
-                    .map(|child: &SpaceChild| child.room_id.as_str());
-                let new: Vec<OwnedRoomId> = below
-                    .filter(|child| met.insert((*child).to_owned()))
-                    .filter_map(|child| RoomId::parse(child).ok())
+                    .filter(|child| met.insert(child.room_id.clone()))
+                    .filter_map(|child| Some((RoomId::parse(&*child.room_id).ok()?, child.via())))
                     .collect();
-                let seen = self.accessible(user, self.summaries(&new).await?).await?;
+                let below = self.rooms_below(&new, request, &mut told).await?;
+                let seen = self.accessible(user, below).await?;
                 // The first child is on top.
                 let below = seen.into_iter().rev();
                 stack.extend(below.map(|(child, _)| (child, depth + 1)));
@@ -176,15 +214,58 @@ impl Rooms {
         Ok(HierarchyPage { rooms, next: None })
     }
 
-    async fn summaries(&self, room_ids: &[OwnedRoomId]) -> Result<Vec<Summary>, RoomError> {
-        let keys: Vec<InRoom> = room_ids
-            .iter()
-            .map(|room_id| InRoom {
-                room: RoomKey::of(room_id.as_str()),
-            })
-            .collect();
+    /// Rooms of a tree, in their order: those that are here, and those that another server tells of.
+    async fn rooms_below(
+        &self,
+        rooms: &[(OwnedRoomId, Vec<OwnedServerName>)],
+        request: &Hierarchy,
+        told: &mut Told,
+    ) -> Result<Vec<Summary>, RoomError> {
+        let key = |(room_id, _): &(OwnedRoomId, _)| InRoom {
+            room: RoomKey::of(room_id.as_str()),
+        };
+        let keys: Vec<InRoom> = rooms.iter().map(key).collect();
         let rows = self.tenant().reader().get_many::<Summaries>(&keys).await?;
-        Ok(rows.into_iter().flatten().map(|row| row.value).collect())
+        let mut found = Vec::with_capacity(rooms.len());
+        for ((room_id, via), row) in rooms.iter().zip(rows) {
+            // Of a room that we have left we know what it was.
+            if let Some(row) = row.filter(|row| row.value.ours > 0) {
+                found.push(row.value);
+                continue;
+            }
+            let known = told.rooms.remove(room_id.as_str());
+            if let Some(known) = known.filter(|known| known.room_type.as_deref() != Some(SPACE)) {
+                told.children.insert(room_id.to_string(), Vec::new());
+                found.push(known);
+                continue;
+            }
+            let us = self.server_name();
+            let via: Vec<OwnedServerName> =
+                via.iter().filter(|server| *server != us).cloned().collect();
+            if via.is_empty() || told.asked >= MAX_ASKED {
+                continue;
+            }
+            let Ok(elsewhere) = self.elsewhere("") else {
+                continue;
+            };
+            told.asked += 1;
+            match elsewhere
+                .hierarchy(room_id, &via, request.suggested_only)
+                .await
+            {
+                Ok(remote) if remote.room.summary.room_id == room_id.as_str() => {
+                    let children = remote.children.into_iter();
+                    told.rooms
+                        .extend(children.map(|child| (child.room_id.clone(), child)));
+                    told.children
+                        .insert(room_id.to_string(), remote.room.children);
+                    found.push(remote.room.summary);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%room_id, %error, "a room of a space is not known"),
+            }
+        }
+        Ok(found)
     }
 
     /// Those of the rooms that a user may read or enter, with their memberships.
@@ -240,46 +321,42 @@ impl Rooms {
             .collect())
     }
 
-    /// A space's children, in their order.
-    async fn children(
-        &self,
-        summary: &Summary,
-        suggested_only: bool,
-    ) -> Result<Vec<SpaceChild>, RoomError> {
+    /// The children of a space that is here.
+    async fn children(&self, summary: &Summary) -> Result<Vec<SpaceChild>, RoomError> {
         if summary.room_type.as_deref() != Some(SPACE) {
             return Ok(Vec::new());
         }
         let room_id = crate::live::parse_room_id(&summary.room_id)?;
         let view = self.view(&room_id).await?;
-        let mut children = Vec::new();
-        for event in view.space_children().await? {
-            let Ok(content) = event.content_as::<ChildContent>() else {
-                continue;
-            };
-            let suggested = content.suggested == Some(true.into());
-            if content.via.is_some_and(|via| !via.is_empty()) && (suggested || !suggested_only) {
-                let order = content.order.as_ref().and_then(|order| order.as_str());
-                children.push((order.filter(is_order).map(str::to_owned), event));
-            }
-        }
-        children.sort_by(|(a, one), (b, other)| {
-            let by_order = match (a, b) {
-                (Some(a), Some(b)) => a.cmp(b),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (None, None) => Ordering::Equal,
-            };
-            let rest = |event: &Event| {
-                (
-                    event.origin_server_ts(),
-                    event.state_key().map(str::to_owned),
-                )
-            };
-            by_order.then_with(|| rest(one).cmp(&rest(other)))
-        });
-        let children = children.iter();
-        Ok(children.map(|(_, event)| SpaceChild::of(event)).collect())
+        let children = view.space_children().await?;
+        Ok(children.iter().map(SpaceChild::of).collect())
     }
+}
+
+/// Those of a space's children that are one, in their order.
+fn in_order(children: Vec<SpaceChild>, suggested_only: bool) -> Vec<SpaceChild> {
+    let mut ordered = Vec::new();
+    for child in children {
+        let Ok(content) = serde_json::from_str::<ChildContent>(child.content.get()) else {
+            continue;
+        };
+        let suggested = content.suggested == Some(true.into());
+        if content.via.is_some_and(|via| !via.is_empty()) && (suggested || !suggested_only) {
+            let order = content.order.as_ref().and_then(|order| order.as_str());
+            ordered.push((order.filter(is_order).map(str::to_owned), child));
+        }
+    }
+    ordered.sort_by(|(a, one), (b, other)| {
+        let by_order = match (a, b) {
+            (Some(a), Some(b)) => a.cmp(b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        };
+        let rest = |child: &SpaceChild| (child.origin_server_ts, child.room_id.clone());
+        by_order.then_with(|| rest(one).cmp(&rest(other)))
+    });
+    ordered.into_iter().map(|(_, child)| child).collect()
 }
 
 impl RoomView {

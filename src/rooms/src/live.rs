@@ -122,10 +122,10 @@ impl Live {
         )))
     }
 
-    /// A room whose first event is about to be placed.
-    pub fn born(room_id: OwnedRoomId, info: Info, writer: LaneWriter) -> Self {
+    /// A room that has no rows yet.
+    pub fn born(room_id: OwnedRoomId, info: Info, mode: Mode, writer: LaneWriter) -> Self {
         let head = Head {
-            mode: Mode::Joined,
+            mode,
             seq: 0,
             depth: 0,
             extremities: Vec::new(),

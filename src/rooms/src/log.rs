@@ -30,8 +30,9 @@ pub struct Placed {
     pub state: bool,
 }
 
-/// The state where forks meet has other memberships than before, apart from what the event that was
-/// placed says itself. The record's subject is the room's id.
+/// The state has other memberships of this server's users than before, apart from what the event that
+/// was placed says itself: where forks meet, where a room is entered, where a user was invited to a
+/// room that we aren't in. The record's subject is the room's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
     /// The sequence number of the event with which they changed.

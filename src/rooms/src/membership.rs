@@ -6,7 +6,7 @@
 
 use comity_protocol::{
     auth::{JoinRule, JoinRulesContent, Membership},
-    id::{OwnedRoomId, RoomId, UserId},
+    id::{OwnedRoomId, OwnedServerName, RoomId, UserId},
 };
 use comity_storage::{Home, Range, RoomKey};
 use serde_json::{Map, Value};
@@ -33,7 +33,12 @@ pub struct Join {
     pub extra: Map<String, Value>,
     /// The user is a guest.
     pub guest: bool,
+    /// Servers that may let the user in, where we can't.
+    pub via: Vec<OwnedServerName>,
 }
+
+/// Servers that are asked for one join or knock at the most.
+const MAX_VIA: usize = 10;
 
 /// A member event without a profile.
 fn plain(membership: &str, reason: Option<&str>) -> Map<String, Value> {
@@ -42,14 +47,25 @@ fn plain(membership: &str, reason: Option<&str>) -> Map<String, Value> {
     content
 }
 
+impl Join {
+    /// The content of the member event, as far as it is the user's.
+    fn content(&self) -> Map<String, Value> {
+        let mut content = self.extra.clone();
+        content.remove("is_direct");
+        let (profile, reason) = (&self.profile, self.reason.as_deref());
+        member_content(&mut content, "join", Some(profile), reason);
+        content
+    }
+}
+
 impl Rooms {
     /// Joins a room; who is in it already stays as they are.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#joining-rooms>
     ///
     /// # Errors
-    /// [`RoomError::UnknownRoom`], [`RoomError::Rejected`], [`RoomError::GuestAccess`]; of a
-    /// restricted room [`RoomError::Forbidden`], [`RoomError::UnableToAuthoriseJoin`],
+    /// [`RoomError::UnknownRoom`], [`RoomError::Rejected`], [`RoomError::GuestAccess`],
+    /// [`RoomError::OtherServer`]; of a restricted room [`RoomError::Forbidden`], [`RoomError::UnableToAuthoriseJoin`],
     /// [`RoomError::UnableToGrantJoin`].
     pub async fn join(
         &self,
@@ -57,7 +73,9 @@ impl Rooms {
         room_id: &RoomId,
         request: Join,
     ) -> Result<Placed, RoomError> {
-        let mut change = self.change(room_id).await?;
+        let Some(mut change) = self.inside(room_id).await? else {
+            return self.join_elsewhere(user, room_id, request).await;
+        };
         let before = change.membership(user).await?;
         if before == Membership::Join
             && let Some(standing) = change.standing(MEMBER, user.as_str()).await?
@@ -69,16 +87,84 @@ impl Rooms {
         if request.guest && !change.live()?.summary.guest_can_join {
             return Err(RoomError::GuestAccess);
         }
-        let mut content = request.extra;
-        content.remove("is_direct");
-        let (profile, reason) = (&request.profile, request.reason.as_deref());
-        member_content(&mut content, "join", Some(profile), reason);
-        if before != Membership::Invite
-            && let Some(authoriser) = self.authoriser(&mut change, user).await?
-        {
-            content.insert("join_authorised_via_users_server".into(), authoriser.into());
+        let mut content = request.content();
+        if before != Membership::Invite {
+            match self.authoriser(&mut change, user).await {
+                Ok(None) => {}
+                Ok(Some(authoriser)) => {
+                    content.insert("join_authorised_via_users_server".into(), authoriser.into());
+                }
+                // Another of the room's servers may be able to.
+                Err(error @ (RoomError::UnableToAuthoriseJoin | RoomError::UnableToGrantJoin)) => {
+                    drop(change);
+                    let others = self.view(room_id).await?.other_servers().await?;
+                    if others.is_empty() || self.elsewhere("").is_err() {
+                        return Err(error);
+                    }
+                    let via = others;
+                    let request = Join { via, ..request };
+                    return self.join_elsewhere(user, room_id, request).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
         change.set_member(user, user, &content).await
+    }
+
+    /// Takes a room for a change if we are in it.
+    async fn inside(&self, room_id: &RoomId) -> Result<Option<Change>, RoomError> {
+        match self.change(room_id).await {
+            Ok(change) if change.live()?.head.mode == Mode::Joined => Ok(Some(change)),
+            Ok(_) | Err(RoomError::UnknownRoom) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Joins a room through another server.
+    async fn join_elsewhere(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        request: Join,
+    ) -> Result<Placed, RoomError> {
+        let Ok(elsewhere) = self.elsewhere("") else {
+            return Err(RoomError::UnknownRoom);
+        };
+        if request.guest {
+            return Err(RoomError::GuestAccess);
+        }
+        let via = self.ways_to(user, room_id, &request.via).await?;
+        elsewhere
+            .join(user, room_id, &via, request.content())
+            .await?;
+        let mut change = self.change(room_id).await?;
+        let standing = change.standing(MEMBER, user.as_str()).await?;
+        standing.ok_or(RoomError::UnknownRoom)
+    }
+
+    /// The servers by which a room can be reached: those that were named, those that an invite came
+    /// by, the one that the room's id names.
+    async fn ways_to(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        named: &[OwnedServerName],
+    ) -> Result<Vec<OwnedServerName>, RoomError> {
+        let invited = self
+            .out_of_band(&self.tenant().reader(), user, room_id)
+            .await?;
+        let mut via: Vec<OwnedServerName> = Vec::new();
+        let invited = invited.map(|row| row.servers()).unwrap_or_default();
+        let own = room_id.server_name().map(ToOwned::to_owned);
+        for server in named.iter().cloned().chain(invited).chain(own) {
+            if server != self.server_name() && !via.contains(&server) && via.len() < MAX_VIA {
+                via.push(server);
+            }
+        }
+        if via.is_empty() {
+            return Err(RoomError::UnknownRoom);
+        }
+        Ok(via)
     }
 
     /// Who lets a user into a room with a restricted join rule; `None` where no one needs to, or
@@ -162,15 +248,48 @@ impl Rooms {
         profile: &Profile,
         reason: Option<&str>,
     ) -> Result<Placed, RoomError> {
-        if !self.is_local(target) {
-            return Err(RoomError::OtherServer(
-                "users of other servers can't be invited",
-            ));
-        }
-        let change = self.change(room_id).await?;
         let mut content = Map::new();
         member_content(&mut content, "invite", Some(profile), reason);
-        change.set_member(user, target, &content).await
+        self.invite_with(user, room_id, target, &content).await
+    }
+
+    /// Invites a user by a whole member event. One of another server is asked there first: its
+    /// signature is part of the event.
+    pub(crate) async fn invite_with(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        target: &UserId,
+        content: &Map<String, Value>,
+    ) -> Result<Placed, RoomError> {
+        let mut change = self.change(room_id).await?;
+        if self.is_local(target) {
+            return change.set_member(user, target, content).await;
+        }
+        let elsewhere = self.elsewhere("users of other servers can't be invited")?;
+        let intent = Intent::state(user, MEMBER, target.as_str(), content);
+        let draft = change.draft(&intent).await?;
+        let invite = self.sign(draft.unsigned)?;
+        drop(change);
+        let view = self.view(room_id).await?;
+        let mut state = view.introduction().await?;
+        let inviter = view.state(MEMBER, user.as_str()).await?;
+        state.extend(inviter.map(|found| found.event));
+        let ours = invite.event().clone();
+        let signed = elsewhere.invite(invite, state).await?;
+        let event = signed.event();
+        let same = event.event_id() == ours.event_id()
+            && event.content().get() == ours.content().get()
+            && event.json().len() >= ours.json().len();
+        if !same {
+            return Err(RoomError::OtherServer(
+                "the invited user's server answered with another event",
+            ));
+        }
+        self.change(room_id).await?.take_in(signed).await?;
+        let mut change = self.change(room_id).await?;
+        let standing = change.standing(MEMBER, target.as_str()).await?;
+        standing.ok_or(RoomError::UnknownEvent)
     }
 
     /// Leaves a room, declines an invite, or takes a knock back.
@@ -184,9 +303,15 @@ impl Rooms {
         user: &UserId,
         room_id: &RoomId,
         reason: Option<&str>,
-    ) -> Result<Placed, RoomError> {
-        let change = self.change(room_id).await?;
-        change.set_member(user, user, &plain("leave", reason)).await
+    ) -> Result<(), RoomError> {
+        let content = plain("leave", reason);
+        let Some(change) = self.inside(room_id).await? else {
+            let reader = self.tenant().reader();
+            let row = self.out_of_band(&reader, user, room_id).await?;
+            let row = row.ok_or(RoomError::UnknownRoom)?;
+            return self.leave_out_of_band(user, room_id, &row, content).await;
+        };
+        change.set_member(user, user, &content).await.map(drop)
     }
 
     /// Sends a user away: a member, an invited one or one who knocks.
@@ -273,11 +398,18 @@ impl Rooms {
         room_id: &RoomId,
         profile: &Profile,
         reason: Option<&str>,
-    ) -> Result<Placed, RoomError> {
-        let change = self.change(room_id).await?;
+        via: &[OwnedServerName],
+    ) -> Result<(), RoomError> {
         let mut content = Map::new();
         member_content(&mut content, "knock", Some(profile), reason);
-        change.set_member(user, user, &content).await
+        if let Some(change) = self.inside(room_id).await? {
+            return change.set_member(user, user, &content).await.map(drop);
+        }
+        let Ok(elsewhere) = self.elsewhere("") else {
+            return Err(RoomError::UnknownRoom);
+        };
+        let via = self.ways_to(user, room_id, via).await?;
+        elsewhere.knock(user, room_id, &via, content).await
     }
 
     /// Forgets a room that the user has left: its history is no longer theirs to see, until they
@@ -288,7 +420,10 @@ impl Rooms {
     /// # Errors
     /// [`RoomError::NotLeft`]; [`RoomError::UnknownRoom`] for someone who never was there.
     pub async fn forget(&self, user: &UserId, room_id: &RoomId) -> Result<(), RoomError> {
-        let mut change = self.change(room_id).await?;
+        let mut change = match self.change(room_id).await {
+            Err(RoomError::UnknownRoom) => return self.forget_out_of_band(user, room_id).await,
+            change => change?,
+        };
         let live = change.live()?;
         let key = user_room(user, live.room);
         let row = live.reader().get::<Members>(&key).await?;
@@ -329,9 +464,7 @@ impl Rooms {
         let text = |key| content.get(key).and_then(Value::as_str);
         let membership = text("membership").and_then(Membership::from_name);
         if membership == Some(Membership::Invite) && !self.is_local(target) {
-            return Err(RoomError::OtherServer(
-                "users of other servers can't be invited",
-            ));
+            return self.invite_with(user, room_id, target, &content).await;
         }
         let mut change = self.change(room_id).await?;
         if membership == Some(Membership::Join)
@@ -349,6 +482,7 @@ impl Rooms {
                 reason,
                 extra: content,
                 guest,
+                via: Vec::new(),
             };
             return self.join(user, room_id, request).await;
         }

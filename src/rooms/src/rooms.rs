@@ -22,6 +22,7 @@ use crate::{
     live::{Live, Pending, RoomNodes},
     peers::{Acls, Present},
     state::{NodeCache, StateTrie},
+    tables::Mode,
     typing::Typing,
 };
 
@@ -156,6 +157,15 @@ impl Rooms {
     /// # Errors
     /// [`RoomError::UnknownRoom`].
     pub async fn change(&self, room_id: &RoomId) -> Result<Change, RoomError> {
+        let change = self.hold(room_id).await?;
+        if change.live()?.head.mode == Mode::Stub {
+            return Err(RoomError::UnknownRoom);
+        }
+        Ok(change)
+    }
+
+    /// Takes a room of whatever mode, also one that is still being entered.
+    pub(crate) async fn hold(&self, room_id: &RoomId) -> Result<Change, RoomError> {
         let room = RoomKey::of(room_id.as_str());
         let mut guard = self.cell(room).lock_owned().await;
         if guard.as_ref().is_none_or(Live::is_lost) {

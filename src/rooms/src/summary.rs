@@ -57,6 +57,7 @@ impl Summary {
             encryption: None,
             joined: 0,
             invited: 0,
+            ours: 0,
         }
     }
 
@@ -122,8 +123,13 @@ impl Summary {
             .and_then(|content| Some(content.predecessor?.get("room_id")?.as_str()?.to_owned()));
     }
 
-    /// A user's membership changed.
-    pub(crate) fn member(&mut self, before: Membership, after: Membership) {
+    /// The membership of a user changed, who is of this server or not.
+    pub(crate) fn member(&mut self, before: Membership, after: Membership, ours: bool) {
+        if ours {
+            self.ours += u64::from(after == Membership::Join);
+            let left = u64::from(before == Membership::Join);
+            self.ours = self.ours.saturating_sub(left);
+        }
         let mut count = |membership, up: bool| {
             let counter = match membership {
                 Membership::Join => &mut self.joined,

@@ -75,6 +75,7 @@ async fn members_come_and_go_by_the_rules() {
             .as_object()
             .unwrap()
             .clone(),
+            via: Vec::new(),
             guest: false,
         };
         let joined = rooms.join(bob, &room, request.clone()).await.unwrap();
@@ -175,7 +176,7 @@ async fn knocks_and_restricted_joins() {
         assert_eq!(member["join_authorised_via_users_server"], json!(alice));
 
         rooms
-            .knock(eve, &room, &profile("Eve"), Some("please"))
+            .knock(eve, &room, &profile("Eve"), Some("please"), &[])
             .await
             .unwrap();
         assert_eq!(

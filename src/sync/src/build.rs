@@ -168,6 +168,11 @@ impl Sync {
         if build.ignored.is_empty() {
             return Ok(false);
         }
+        let user = &build.request.user;
+        let kept = self.0.rooms.out_of_band(&build.reader, user, &room_id);
+        if let Some(kept) = kept.await? {
+            return Ok(build.ignored.contains(&kept.sender));
+        }
         let view = self.0.rooms.view_at(&build.reader, &room_id).await?;
         let invite = view
             .state("m.room.member", build.request.user.as_str())

@@ -1,5 +1,6 @@
 //! The directory of rooms, as both APIs list it.
 
+use comity_protocol::id::ServerName;
 use comity_rooms::{DirectoryFilter, RoomError, Rooms};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,18 @@ impl DirectoryRequest {
     /// # Errors
     /// A token that isn't one; the store can't be read.
     pub async fn answer(self, rooms: &Rooms) -> Result<PublicRooms, RoomError> {
+        self.answer_of(rooms, None).await
+    }
+
+    /// The page of another server's directory, or of ours, that is asked for.
+    ///
+    /// # Errors
+    /// As [`Self::answer`]; the other server can't be asked.
+    pub async fn answer_of(
+        self,
+        rooms: &Rooms,
+        server: Option<&ServerName>,
+    ) -> Result<PublicRooms, RoomError> {
         if self.third_party_instance_id.is_some() {
             // We have no bridged networks, so there are no rooms of one.
             return Ok(PublicRooms {
@@ -60,9 +73,11 @@ impl DirectoryRequest {
             room_types: filter.room_types,
         };
         let limit = self.limit.unwrap_or(PAGE);
-        let found = rooms
-            .directory(&filter, limit, self.since.as_deref())
-            .await?;
+        let since = self.since.as_deref();
+        let found = match server {
+            None => rooms.directory(&filter, limit, since).await?,
+            Some(server) => rooms.directory_of(server, &filter, limit, since).await?,
+        };
         Ok(PublicRooms {
             chunk: found.rooms.into_iter().map(PublicRoom::from).collect(),
             next_batch: found.next,

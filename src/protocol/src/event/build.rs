@@ -41,6 +41,24 @@ impl Reference {
         }
     }
 
+    /// A reference as it stands in `prev_events` or `auth_events` of an event of that version.
+    pub fn read(version: RoomVersion, json: &str) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Written {
+            sha256: String,
+        }
+        if !version.rules().references_with_hashes {
+            let id: String = serde_json::from_str(json).ok()?;
+            return Some(Self::by_id(crate::id::event_id(&id)?));
+        }
+        let (id, hashes): (String, Written) = serde_json::from_str(json).ok()?;
+        let hash = unpadded::decode(&hashes.sha256)?;
+        Some(Self {
+            event_id: crate::id::event_id(&id)?,
+            hash: Some(hash.try_into().ok()?),
+        })
+    }
+
     /// A reference to an event at hand, for rooms of any version.
     pub fn to(event: &Event) -> Self {
         let needs_hash = event.rules().references_with_hashes;

@@ -3,14 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use comity_protocol::auth::{AuthFact, MemberContent, Membership};
+use comity_protocol::{
+    auth::{AuthFact, MemberContent, Membership},
+    id::UserId,
+};
 use comity_storage::RoomKey;
 
 use super::{Change, Known, auth::fact_of, fork::Difference};
 use crate::{
     error::RoomError,
     num::{EventNum, StateKeyNum},
-    tables::{self, InRoom, Member, UserRoom},
+    tables::{self, InRoom, Member, Mode, UserRoom},
 };
 
 /// A membership that is another now.
@@ -64,7 +67,7 @@ impl Change {
             if key.is_member() {
                 let before = self.told(*key, *old, &events)?;
                 let membership = event.map_or_else(Membership::default, membership_of);
-                summary.member(before, membership);
+                summary.member(before, membership, self.is_ours(&state_key));
                 self.put_member(room, &state_key, membership, *new, seq)?;
                 moved.push(Moved {
                     user: state_key,
@@ -84,6 +87,10 @@ impl Change {
             };
         }
         if summary != self.live()?.summary {
+            // Nobody of ours is left to keep the room's state for.
+            if summary.ours == 0 && self.live()?.summary.ours > 0 {
+                self.live_mut()?.head.mode = Mode::Left;
+            }
             self.batch
                 .put::<tables::Summaries>(&InRoom { room }, &summary);
             self.live_mut()?.summary = summary;
@@ -131,6 +138,11 @@ impl Change {
             Some(AuthFact::Membership(_, membership)) => *membership,
             _ => Membership::default(),
         })
+    }
+
+    /// Whether a user, by their id, is of this server.
+    pub(super) fn is_ours(&self, user: &str) -> bool {
+        <&UserId>::try_from(user).is_ok_and(|user| self.rooms.is_local(user))
     }
 
     fn put_member(

@@ -36,6 +36,24 @@ impl Known {
     }
 }
 
+impl Known {
+    /// How an event of a change in progress stands, beside its row if it has one.
+    fn status(&self, row: Option<Row<Status>>) -> Row<Status> {
+        let (pos, status) = match row {
+            Some(row) => (row.pos, Some(row.value)),
+            None => (0, None),
+        };
+        let value = Status {
+            verdict: self.verdict,
+            root_before: self.root_before.map_or_else(Vec::new, |root| root.encode()),
+            place: status.as_ref().and_then(|status| status.place),
+            redacted_by: status.as_ref().and_then(|status| status.redacted_by),
+            sent: status.and_then(|status| status.sent),
+        };
+        Row { pos, value }
+    }
+}
+
 /// An id that the room has heard of.
 #[derive(Clone)]
 pub(crate) struct Heard {
@@ -73,33 +91,38 @@ impl Change {
                 name: name.clone(),
             })
             .collect();
-        let nums: Vec<Option<RoomNum>> = reader
-            .get_many::<tables::EventNums>(&keys)
-            .await?
-            .into_iter()
-            .map(|row| {
-                row.map(|row| RoomNum {
-                    room,
-                    num: row.value.0,
-                })
+        let rows = reader.get_many::<tables::EventNums>(&keys).await?;
+        let nums: Vec<Option<EventNum>> = ids
+            .iter()
+            .zip(rows)
+            .map(|(id, row)| {
+                let named = self.names.get(id).copied();
+                named.or_else(|| row.map(|row| EventNum(row.value.0)))
             })
             .collect();
-        let found: Vec<RoomNum> = nums.iter().flatten().cloned().collect();
+        let at = |num: &EventNum| RoomNum { room, num: num.0 };
+        let found: Vec<RoomNum> = nums.iter().flatten().map(at).collect();
         let mut statuses = reader
             .get_many::<tables::Statuses>(&found)
             .await?
             .into_iter();
         let mut heard = Vec::with_capacity(nums.len());
         for num in nums {
-            heard.push(match num {
-                None => None,
-                Some(at) => Some(Heard {
-                    num: EventNum(at.num),
-                    status: statuses
-                        .next()
-                        .flatten()
-                        .ok_or_else(|| damaged("has a number and no status"))?,
+            let Some(num) = num else {
+                heard.push(None);
+                continue;
+            };
+            let row = statuses.next().flatten();
+            let in_hand = self.in_hand.get(&num);
+            heard.push(match (row, in_hand) {
+                (row, Some(known)) => Some(Heard {
+                    num,
+                    status: known.status(row),
                 }),
+                (Some(status), None) => Some(Heard { num, status }),
+                // Named in this change.
+                (None, None) if self.names.values().any(|named| *named == num) => None,
+                (None, None) => return Err(damaged("has a number and no status")),
             });
         }
         Ok(heard)

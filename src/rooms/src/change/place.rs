@@ -101,7 +101,7 @@ impl Change {
         self.batch
             .put::<tables::Timeline>(&RoomPlace { room, seq, sub: 0 }, &entry);
         if let Some(relation) = relation {
-            self.put_relation(num, &event, relation, counted.tally)
+            self.put_relation(num, &event, relation, counted.tally, (seq, 0))
                 .await?;
         }
         if event.redacts().is_some() {
@@ -119,6 +119,7 @@ impl Change {
         };
         let record = log::record(log::kind::PLACED, event.room_id().as_str(), &record)?;
         self.batch.log(record);
+        members.retain(|changed| self.is_ours(changed.user()));
         if !members.is_empty() {
             let members = members.into_iter().map(|changed| changed.into_entry());
             let record = log::Resolved {
@@ -138,15 +139,20 @@ impl Change {
 
     /// Keeps an event that isn't part of the room: judged, and shown to nobody.
     pub(crate) async fn keep(&mut self, case: Case) -> Result<(), RoomError> {
+        self.keep_rows(case).await?;
+        self.put_head()
+    }
+
+    /// [`Self::keep`] of one of many events: the head is written after them.
+    pub(crate) async fn keep_rows(&mut self, case: Case) -> Result<(), RoomError> {
         self.in_hand.insert(case.known.num, case.known.clone());
         self.index(&case.known).await?;
-        self.write(&case, None, None).await?;
-        self.put_head()
+        self.write(&case, None, None).await
     }
 
     /// What a state event needs so that others may be built upon it, unless it was rejected: a number
     /// for its key, a place on an auth chain, and of a soft-failed one the state after it.
-    async fn index(&mut self, known: &Known) -> Result<(), RoomError> {
+    pub(super) async fn index(&mut self, known: &Known) -> Result<(), RoomError> {
         let Some(state_key) = known.event.state_key() else {
             return Ok(());
         };
@@ -162,7 +168,7 @@ impl Change {
     }
 
     /// The rows that an event has whatever its verdict.
-    async fn write(
+    pub(crate) async fn write(
         &mut self,
         case: &Case,
         place: Option<(i64, i64)>,
@@ -222,7 +228,7 @@ impl Change {
 
     /// The head's row as it is now. Rows that no reader needs any more go: what stays is the first
     /// of each root, and what is newest for those who read at the published head.
-    fn put_head(&mut self) -> Result<(), RoomError> {
+    pub(crate) fn put_head(&mut self) -> Result<(), RoomError> {
         let live = self.live_mut()?;
         let published = live.reader().bound(comity_storage::Home::Room(live.room));
         let mut thinned = Vec::new();
@@ -272,6 +278,15 @@ impl Change {
             .put::<tables::EventNums>(&key, &Num(num.0))
             .put::<tables::Statuses>(&RoomNum { room, num: num.0 }, &named);
         Ok(num)
+    }
+
+    /// The number of an event that is not stored: the one it was named by in this change, or a new
+    /// one.
+    pub(crate) fn number(&mut self, event_id: &str) -> Result<EventNum, RoomError> {
+        match self.names.get(event_id) {
+            Some(num) => Ok(*num),
+            None => self.next_num(event_id),
+        }
     }
 
     /// A number for an event that has none yet.

@@ -154,7 +154,11 @@ impl Change {
 
     /// Whether a redaction that is part of the room takes effect on its target. The room's create
     /// event is never redacted: what it says is what the rules start from (threat D6).
-    async fn may_redact(&mut self, redaction: &Known, target: &Event) -> Result<bool, RoomError> {
+    pub(crate) async fn may_redact(
+        &mut self,
+        redaction: &Known,
+        target: &Event,
+    ) -> Result<bool, RoomError> {
         if target.event_type() == "m.room.create" {
             return Ok(false);
         }

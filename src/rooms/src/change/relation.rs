@@ -161,6 +161,18 @@ impl Change {
         Ok(above)
     }
 
+    /// Whether an event of fetched history is the latest of its thread: it has nothing live yet, whose
+    /// place would say, so that times have to.
+    async fn is_latest_of(&self, thread: &Thread, event: &Event) -> Result<bool, RoomError> {
+        if thread.count == 0 {
+            return Ok(true);
+        }
+        let latest = self.known(&[EventNum(thread.latest)]).await?.pop();
+        let is_older =
+            |other: &super::Known| other.event.origin_server_ts() < event.origin_server_ts();
+        Ok(thread.latest_seq == 0 && latest.is_some_and(|latest| is_older(&latest)))
+    }
+
     /// Writes the relation's rows, and the thread's if it continues one.
     pub(super) async fn put_relation(
         &mut self,
@@ -168,9 +180,10 @@ impl Change {
         event: &Event,
         relates: Relates,
         tally: Tally,
+        (seq, sub): (i64, i64),
     ) -> Result<(), RoomError> {
         let live = self.live()?;
-        let (room, seq) = (live.room, live.head.seq);
+        let room = live.room;
         let counts = relates.thread.filter(|_| tally != Tally::default());
         let continues = (relates.rel_type == "m.thread").then_some(relates.target.0);
         if let Some(root) = continues.or(counts) {
@@ -179,16 +192,20 @@ impl Change {
             let mut thread = row.map_or_else(empty_thread, |row| row.value);
             thread.notifying = thread.notifying.plus(tally);
             if continues.is_some() {
-                if thread.count > 0 {
-                    let seq = thread.latest_seq;
+                if sub == 0 {
+                    if thread.count > 0 {
+                        let seq = thread.latest_seq;
+                        self.batch
+                            .delete::<tables::ThreadOrder>(&RoomSeq { room, seq });
+                    }
                     self.batch
-                        .delete::<tables::ThreadOrder>(&RoomSeq { room, seq });
+                        .put::<tables::ThreadOrder>(&RoomSeq { room, seq }, &Num(root));
+                    thread.latest = num.0;
+                    thread.latest_seq = seq;
+                } else if self.is_latest_of(&thread, event).await? {
+                    thread.latest = num.0;
                 }
-                self.batch
-                    .put::<tables::ThreadOrder>(&RoomSeq { room, seq }, &Num(root));
                 thread.count += 1;
-                thread.latest = num.0;
-                thread.latest_seq = seq;
                 let sender = event.sender().to_string();
                 if let Err(at) = thread.participants.binary_search(&sender) {
                     thread.participants.insert(at, sender);
@@ -196,7 +213,7 @@ impl Change {
             }
             self.batch.put::<tables::Threads>(&at, &thread);
         }
-        let place = (seq, 0);
+        let place = (seq, sub);
         for related in related_keys(room, &relates, event, place) {
             self.batch.put::<Related>(&related, &Num(num.0));
         }
@@ -215,7 +232,7 @@ impl Change {
             room,
             target: relates.target.0,
             seq,
-            sub: 0,
+            sub,
         };
         self.batch.put::<tables::Relations>(&key, &relation);
         Ok(())

@@ -58,23 +58,57 @@ impl Change {
         let case = self.case(known, links.own).await?;
         if verdict == Verdict::Accepted {
             self.follow(&case.known, &links.prev)?;
-            self.accept(case, None).await?;
+            // Boxed, or every future that waits for this one would be as large and as deep.
+            Box::pin(self.accept(case, None)).await?;
         } else {
             self.keep(case).await?;
         }
         Ok(Outcome::Settled(verdict))
     }
 
+    /// Judges an event of the past, which gets its place later in this change. `None` for one that
+    /// can't be judged, or has been.
+    pub(super) async fn judge_past(
+        &mut self,
+        event: Event,
+        way: &Way,
+    ) -> Result<Option<Case>, RoomError> {
+        if self.refusal(&event, way)?.is_some() {
+            return Ok(None);
+        }
+        let links = self.links(&event, way).await?;
+        let mut parents = links.prev.iter();
+        let lacks = |heard: &Option<Heard>| {
+            let root = heard.as_ref().map(|heard| &heard.status.value.root_before);
+            root.is_none_or(Vec::is_empty)
+        };
+        let nothing_known = parents.any(lacks) && links.given.is_empty();
+        if nothing_known || settled(&links, way)?.is_some() {
+            return Ok(None);
+        }
+        self.begin();
+        let mut known = self.known_from(event, way, &links).await?;
+        known.verdict = match self.rejection(&known, &links).await? {
+            Some(rejection) => {
+                tracing::debug!(event_id = %known.event.event_id(), %rejection, "event rejected");
+                Verdict::Rejected
+            }
+            None => Verdict::Accepted,
+        };
+        self.case(known, links.own).await.map(Some)
+    }
+
     /// Why the event is none for this room, if so.
     fn refusal(&self, event: &Event, way: &Way) -> Result<Option<Refusal>, RoomError> {
         let live = self.live()?;
         let names_itself = |ids: &[OwnedEventId]| ids.iter().any(|id| id == event.event_id());
+        let past = matches!(way, Way::Outlier | Way::History(_));
         let crowded = event.prev_events().len() > MAX_PREV_EVENTS
             || event.auth_events().len() > MAX_AUTH_EVENTS;
         Ok(
             if event.version() != live.info.version || event.room_id() != &*live.room_id {
                 Some(Refusal::OtherRoom)
-            } else if *way != Way::Outlier && crowded {
+            } else if !past && crowded {
                 Some(Refusal::TooManyParents)
             } else if names_itself(event.prev_events()) || names_itself(event.auth_events()) {
                 Some(Refusal::Cycle)
@@ -86,7 +120,7 @@ impl Change {
 
     async fn links(&self, event: &Event, way: &Way) -> Result<Links, RoomError> {
         let given: &[OwnedEventId] = match way {
-            Way::Beyond(state) => state,
+            Way::Beyond(state) | Way::History(state) => state,
             Way::New | Way::Outlier | Way::Handshake => &[],
         };
         let create = event
@@ -119,7 +153,7 @@ impl Change {
     ) -> Result<Known, RoomError> {
         let num = match &links.own {
             Some(own) => own.num,
-            None => self.next_num(event.event_id().as_str())?,
+            None => self.number(event.event_id().as_str())?,
         };
         let mut prev = Vec::with_capacity(links.prev.len());
         let mut parents = Vec::with_capacity(links.prev.len());
@@ -203,8 +237,10 @@ impl Change {
     ) -> Result<Option<Rejection>, RoomError> {
         let rules = known.event.rules();
         if known.event.event_type() == "m.room.create" {
-            // The room has its own, and this is another one.
-            return Ok(Some(Rejection::UnexpectedCreate));
+            // The room has its own: part of the state that we entered with, or this is another one.
+            let own = links.own.as_ref().map(Heard::verdict);
+            let another = own != Some(Verdict::Outlier);
+            return Ok(another.then_some(Rejection::UnexpectedCreate));
         }
         let auth_events = self.known(&known.auth).await?;
         let create = match &links.create {
@@ -234,7 +270,11 @@ impl Change {
 
     /// With what else the event meets in the room: a redaction that came before it, events that
     /// follow it.
-    async fn case(&mut self, mut known: Known, from: Option<Heard>) -> Result<Case, RoomError> {
+    pub(super) async fn case(
+        &mut self,
+        mut known: Known,
+        from: Option<Heard>,
+    ) -> Result<Case, RoomError> {
         let mut case_of = (None, false);
         if from
             .as_ref()
@@ -263,19 +303,6 @@ impl Change {
         };
         Ok(live.reader().get::<tables::Followed>(&at).await?.is_some())
     }
-
-    /// Remembers that the missing parents of an accepted event are followed by it.
-    fn follow(&mut self, known: &Known, prev: &[Option<Heard>]) -> Result<(), RoomError> {
-        let room = self.live()?.room;
-        for (num, heard) in known.prev.iter().zip(prev) {
-            let is_missing = |heard: &Heard| heard.status.value.root_before.is_empty();
-            if heard.as_ref().is_none_or(is_missing) {
-                self.batch()
-                    .put::<tables::Followed>(&RoomNum { room, num: num.0 }, &());
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The verdict that stands, whatever is found now.
@@ -285,7 +312,7 @@ fn settled(links: &Links, way: &Way) -> Result<Option<Verdict>, RoomError> {
     };
     let verdict = own.verdict();
     let judged = match verdict {
-        Verdict::Named | Verdict::OutOfBand => false,
+        Verdict::Named => false,
         Verdict::Outlier => *way == Way::Outlier,
         Verdict::Rejected => *way == Way::Outlier || own.root_before()?.is_some(),
         Verdict::SoftFailed | Verdict::Accepted => true,
@@ -302,7 +329,7 @@ fn wanted(event: &Event, way: &Way, links: &Links) -> Result<Wanted, RoomError> 
     let mut wanted = Wanted::default();
     let auth = event.auth_events().iter().zip(&links.auth);
     let given = match way {
-        Way::Beyond(state) => state.as_slice(),
+        Way::Beyond(state) | Way::History(state) => state.as_slice(),
         Way::New | Way::Outlier | Way::Handshake => &[],
     };
     for (id, heard) in auth.chain(given.iter().zip(&links.given)) {

@@ -2,22 +2,46 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_protocol::{event::Event, id::OwnedEventId};
+use comity_protocol::{
+    event::{Event, Signed},
+    id::OwnedEventId,
+};
 
 use super::Arrival;
 
-/// Sorts events so that each comes after those it rests on, as far as these are among them, and
-/// else as they came. What is on a cycle, or rests on one, is given apart (threat D12).
+/// Sorts events so that each comes after those it follows and rests on, as far as these are among
+/// them, and else as they came. What is on a cycle, or rests on one, is given apart (threat D12).
 pub(super) fn parents_first(arrivals: Vec<Arrival>) -> (Vec<Arrival>, Vec<Arrival>) {
+    let event = |arrival: &Arrival| arrival.event.event().clone();
+    sort(arrivals, event, |event| {
+        let parents = event.prev_events().iter().chain(event.auth_events());
+        parents.cloned().collect()
+    })
+}
+
+/// Sorts events so that each comes after those it is authorised by, likewise.
+pub(super) fn authority_first(events: Vec<Signed>) -> (Vec<Signed>, Vec<Signed>) {
+    let event = |signed: &Signed| signed.event().clone();
+    sort(events, event, |event| {
+        event.auth_events().iter().cloned().collect()
+    })
+}
+
+fn sort<T>(
+    items: Vec<T>,
+    event: impl Fn(&T) -> Event,
+    rests_on: impl Fn(&Event) -> BTreeSet<OwnedEventId>,
+) -> (Vec<T>, Vec<T>) {
+    let events: Vec<Event> = items.iter().map(event).collect();
     let mut places: BTreeMap<OwnedEventId, usize> = BTreeMap::new();
-    for (at, arrival) in arrivals.iter().enumerate() {
-        let event_id = arrival.event.event().event_id().to_owned();
-        places.entry(event_id).or_insert(at);
+    for (at, event) in events.iter().enumerate() {
+        places.entry(event.event_id().to_owned()).or_insert(at);
     }
-    let mut waiting: Vec<usize> = Vec::with_capacity(arrivals.len());
+    let mut waiting: Vec<usize> = Vec::with_capacity(items.len());
     let mut children: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (at, arrival) in arrivals.iter().enumerate() {
-        let parents: BTreeSet<usize> = rests_on(arrival.event.event())
+    for (at, event) in events.iter().enumerate() {
+        let parents: BTreeSet<usize> = rests_on(event)
+            .iter()
             .filter_map(|id| places.get(id).copied())
             .collect();
         for parent in &parents {
@@ -31,10 +55,10 @@ pub(super) fn parents_first(arrivals: Vec<Arrival>) -> (Vec<Arrival>, Vec<Arriva
         .filter(|(_, parents)| **parents == 0)
         .map(|(at, _)| at)
         .collect();
-    let mut arrivals: Vec<Option<Arrival>> = arrivals.into_iter().map(Some).collect();
-    let mut ordered = Vec::with_capacity(arrivals.len());
+    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+    let mut ordered = Vec::with_capacity(items.len());
     while let Some(at) = ready.pop_first() {
-        ordered.extend(arrivals.get_mut(at).and_then(Option::take));
+        ordered.extend(items.get_mut(at).and_then(Option::take));
         for child in children.remove(&at).unwrap_or_default() {
             let Some(parents) = waiting.get_mut(child) else {
                 continue;
@@ -45,9 +69,5 @@ pub(super) fn parents_first(arrivals: Vec<Arrival>) -> (Vec<Arrival>, Vec<Arriva
             }
         }
     }
-    (ordered, arrivals.into_iter().flatten().collect())
-}
-
-fn rests_on(event: &Event) -> impl Iterator<Item = &OwnedEventId> {
-    event.prev_events().iter().chain(event.auth_events())
+    (ordered, items.into_iter().flatten().collect())
 }

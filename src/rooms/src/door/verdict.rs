@@ -8,12 +8,12 @@ impl Verdict {
     /// An outlier comes again with its place in the graph. A rejected event is judged again only
     /// when it was judged without one. All else is settled for good.
     pub(crate) const fn may_become(self, to: Self) -> bool {
-        use Verdict::{Accepted, Named, OutOfBand, Outlier, Rejected, SoftFailed};
+        use Verdict::{Accepted, Named, Outlier, Rejected, SoftFailed};
         match (self, to) {
             (_, Named) => false,
             (Named, _) | (Rejected, Rejected | SoftFailed | Accepted) => true,
-            (Outlier | OutOfBand, Rejected | SoftFailed | Accepted) | (OutOfBand, Outlier) => true,
-            (Outlier | OutOfBand | Rejected | SoftFailed | Accepted, _) => false,
+            (Outlier, Rejected | SoftFailed | Accepted) => true,
+            (Outlier | Rejected | SoftFailed | Accepted, _) => false,
         }
     }
 }
@@ -25,16 +25,15 @@ mod tests {
     /// data-model.md, Events: what is settled stays, and a name alone is never gone back to.
     #[test]
     fn only_these_verdicts_follow() {
-        use Verdict::{Accepted, Named, OutOfBand, Outlier, Rejected, SoftFailed};
-        let all = [Named, Outlier, Rejected, SoftFailed, Accepted, OutOfBand];
+        use Verdict::{Accepted, Named, Outlier, Rejected, SoftFailed};
+        let all = [Named, Outlier, Rejected, SoftFailed, Accepted];
         let after = |from: Verdict| all.map(|to| from.may_become(to));
         let table = [
-            (Named, [false, true, true, true, true, true]),
-            (Outlier, [false, false, true, true, true, false]),
-            (Rejected, [false, false, true, true, true, false]),
-            (SoftFailed, [false; 6]),
-            (Accepted, [false; 6]),
-            (OutOfBand, [false, true, true, true, true, false]),
+            (Named, [false, true, true, true, true]),
+            (Outlier, [false, false, true, true, true]),
+            (Rejected, [false, false, true, true, true]),
+            (SoftFailed, [false; 5]),
+            (Accepted, [false; 5]),
         ];
         for (from, expected) in table {
             assert_eq!(after(from), expected, "{from:?}");

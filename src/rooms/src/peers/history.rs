@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
             let is_here = match status.verdict {
                 Verdict::Accepted => status.place.is_some_and(|(seq, _)| seq <= self.view.seq()),
                 Verdict::SoftFailed | Verdict::Rejected => !status.root_before.is_empty(),
-                Verdict::Named | Verdict::Outlier | Verdict::OutOfBand => false,
+                Verdict::Named | Verdict::Outlier => false,
             };
             if !is_here {
                 continue;

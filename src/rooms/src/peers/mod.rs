@@ -8,6 +8,7 @@
 //! State is handed out by numbers, so that the answer about a large room can be written in portions.
 
 mod acl;
+mod handshake;
 mod history;
 mod present;
 mod template;
@@ -20,6 +21,7 @@ use comity_protocol::{
 use comity_storage::{Range, RoomKey};
 
 pub(crate) use acl::Acls;
+pub use handshake::Admission;
 pub(crate) use present::Present;
 pub use template::Template;
 
@@ -266,7 +268,7 @@ impl PeerView {
                 Verdict::Accepted => self.view.holds(found),
                 Verdict::SoftFailed => true,
                 Verdict::Outlier => found.event.state_key().is_some(),
-                Verdict::Named | Verdict::Rejected | Verdict::OutOfBand => false,
+                Verdict::Named | Verdict::Rejected => false,
             })
             .ok_or(RoomError::UnknownEvent)
     }

@@ -106,6 +106,13 @@ impl RoomView {
         Ok(self.census().await?.joined().cloned().collect())
     }
 
+    /// [`Self::servers`] without ours.
+    pub(crate) async fn other_servers(&self) -> Result<Vec<OwnedServerName>, RoomError> {
+        let mut servers = self.servers().await?;
+        servers.retain(|server| server != self.rooms().server_name());
+        Ok(servers)
+    }
+
     /// Whether a server has joined users here.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use comity_storage::postcard_value;
 use serde::{Deserialize, Serialize};
 
-use super::{IdRoom, RoomNum, RoomPair, RoomPlace, RoomText, RoomTxn, table};
+use super::{IdRoom, RoomNum, RoomPair, RoomPlace, RoomSeq, RoomText, RoomTxn, table};
 
 /// An event's number within its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +45,6 @@ pub enum Verdict {
     SoftFailed,
     /// Part of the room.
     Accepted,
-    /// An invite or knock of a room that we are not in.
-    OutOfBand,
 }
 
 /// Where an event stands and what became of it.
@@ -116,7 +114,16 @@ pub struct Done {
     pub expires: u64,
 }
 
-postcard_value!(Num, Header, Status, Entry, Done);
+/// A hole in the room's order: history before a live event that isn't here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The latest events that are missing.
+    pub missing: Vec<String>,
+    /// The lowest `sub` that history fetched for it has; 0 while there is none.
+    pub lowest: i64,
+}
+
+postcard_value!(Num, Header, Status, Entry, Done, Gap);
 
 table!(
     /// `room, event id` → its number: the truth about which ids we know.
@@ -130,6 +137,9 @@ table!(
 table!(
     /// `room, seq, sub` → [`Entry`].
     Timeline, "timeline", b"Rt", Index, true, RoomPlace => Entry);
+table!(
+    /// `room, seq` → [`Gap`]: before that live event history is missing.
+    Gaps, "gap", b"Ro", Index, true, RoomSeq => Gap);
 table!(
     /// `day, room, user, device, txn` → [`Done`].
     Txns, "transaction", b"Rx", Queue, true, RoomTxn => Done);

@@ -33,6 +33,23 @@ impl Member {
     }
 }
 
+/// A user's membership in a room that we aren't in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfBand {
+    /// The membership, by name.
+    pub membership: String,
+    /// Who set it.
+    pub sender: String,
+    /// The id of the event that set it; none of a leave that nobody else knows of.
+    pub event_id: Option<String>,
+    /// That event, as stripped state.
+    pub event: Option<String>,
+    /// What the user may know of the room, as stripped state.
+    pub state: Vec<String>,
+    /// Servers by which the room can be reached.
+    pub via: Vec<String>,
+}
+
 /// Where an alias leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alias {
@@ -167,12 +184,15 @@ pub struct NewProfile {
     pub avatar_url: Option<String>,
 }
 
-postcard_value!(NewProfile, Erased, Upgrade);
+postcard_value!(NewProfile, Erased, OutOfBand, Upgrade);
 postcard_value!(Member, Alias, Relation, Thread, Published);
 
 table!(
     /// `user, room` → [`Member`].
     Members, "membership", b"Um", Hot, true, UserRoom => Member);
+table!(
+    /// `room, user` → [`OutOfBand`].
+    OutOfBands, "out-of-band membership", b"RO", Hot, true, RoomText => OutOfBand);
 table!(
     /// `user` → [`NewProfile`].
     NewProfiles, "new profile", b"Rw", Hot, true, UserName => NewProfile);

@@ -57,6 +57,7 @@ pub fn all() -> Vec<comity_storage::Registered> {
         Is::of::<Txns>(),
         Is::of::<IdRooms>(),
         Is::of::<Members>(),
+        Is::of::<OutOfBands>(),
         Is::of::<NewProfiles>(),
         Is::of::<Aliases>(),
         Is::of::<RoomAliases>(),
@@ -73,6 +74,7 @@ pub fn all() -> Vec<comity_storage::Registered> {
         Is::of::<Receipts>(),
         Is::of::<ReceiptMoves>(),
         Is::of::<Followed>(),
+        Is::of::<Gaps>(),
         Is::of::<EarlyRedactions>(),
         Is::of::<Chains>(),
     ]

@@ -18,7 +18,7 @@ pub struct Info {
 /// How this server stands to a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// Known by invites and knocks only: no state to check against.
+    /// Being entered: nobody sees it.
     Stub,
     /// Joined, the state not complete yet.
     Partial,

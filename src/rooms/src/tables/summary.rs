@@ -43,6 +43,8 @@ pub struct Summary {
     pub joined: u64,
     /// Invited users.
     pub invited: u64,
+    /// Joined members of this server.
+    pub ours: u64,
 }
 
 postcard_value!(Summary);

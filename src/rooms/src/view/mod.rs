@@ -30,7 +30,7 @@ use crate::{
     num::EventNum,
     rooms::Rooms,
     state::{Root, StateTrie},
-    tables::{self, Head, InRoom, Member, Status, UserRoom},
+    tables::{self, Head, InRoom, Member, Mode, Status, UserRoom},
 };
 
 /// A room at a position.
@@ -103,6 +103,9 @@ impl Rooms {
             return Err(RoomError::UnknownRoom);
         }
         let head = head.value;
+        if head.mode == Mode::Stub {
+            return Err(RoomError::UnknownRoom);
+        }
         let root = read_root(&head.root)?;
         let trie = self.trie(room, reader.clone(), Pending::default());
         let (room_id, version) = (room_id.to_owned(), info.value.version);

@@ -207,6 +207,26 @@ impl RoomView {
         Ok(events.collect())
     }
 
+    /// The members by whom a room without a name is called: the first others who are there.
+    pub(crate) async fn heroes(
+        &self,
+        root: Root,
+        user: &str,
+        most: usize,
+    ) -> Result<Vec<EventNum>, RoomError> {
+        let mut entries = self
+            .trie
+            .entries(root, Some(Half::Members), StateKeyNum::member(0));
+        let page = entries.next_page(PAGE).await?;
+        let nums: Vec<EventNum> = page.into_iter().map(|(_, num)| num).collect();
+        let members = self.load(&nums).await?.into_iter();
+        let heroes = members.filter(|found| {
+            let here = [Membership::Join, Membership::Invite].contains(&membership_in(found));
+            here && found.event.state_key() != Some(user)
+        });
+        Ok(heroes.map(|found| found.num).take(most).collect())
+    }
+
     /// A user's membership by the state at this position.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
 //! Events that come from outside, over the memory engine, by the threats they carry.
+#![recursion_limit = "256"]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +10,7 @@
 
 mod converge;
 mod hostile;
+mod joining;
 mod peers;
 mod remote;
 mod ways;

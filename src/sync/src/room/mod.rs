@@ -11,7 +11,11 @@ use comity_protocol::{
     client_event::ClientFormat,
     id::RoomId,
 };
-use comity_rooms::{Found, RoomError, RoomView, Viewer, state::Root, tables::Tally};
+use comity_rooms::{
+    Found, RoomError, RoomView, Viewer,
+    state::Root,
+    tables::{OutOfBand, Tally},
+};
 use comity_storage::{Home, RoomKey};
 use serde_json::value::RawValue;
 
@@ -111,8 +115,24 @@ impl RoomSync<'_> {
             .collect())
     }
 
+    /// What is kept of the user's membership if we aren't in the room.
+    async fn out_of_band(&self) -> Result<Option<OutOfBand>, SyncError> {
+        let user = &self.build.request.user;
+        let room_id = self.sync.0.index.room_id(user, self.room);
+        let Some(Ok(room_id)) = room_id.as_deref().map(RoomId::parse) else {
+            return Ok(None);
+        };
+        let rooms = &self.sync.0.rooms;
+        Ok(rooms
+            .out_of_band(&self.build.reader, user, &room_id)
+            .await?)
+    }
+
     /// A room left: what happened up to then.
     pub async fn left(&self) -> Result<Left, SyncError> {
+        if self.out_of_band().await?.is_some() {
+            return Ok(Left::default());
+        }
         let view = self.view().await?;
         let standing = view.standing(&self.build.request.user).await?;
         let end = (standing.since + 1, i64::MIN);

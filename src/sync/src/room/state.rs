@@ -239,6 +239,10 @@ impl RoomSync<'_> {
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
     pub(super) async fn stripped(&self) -> Result<Events, SyncError> {
+        if let Some(kept) = self.out_of_band().await? {
+            let events = kept.stripped();
+            return Ok(Events { events });
+        }
         let view = self.view().await?;
         let user = self.build.request.user.as_str();
         let member = view.state("m.room.member", user).await?;

@@ -52,8 +52,10 @@ impl RoomSync<'_> {
             }
             _ => None,
         };
+        // What comes before a hole is history, whenever it is fetched.
+        let hole = view.last_hole(after.unwrap_or(0), end).await?;
         let mut span = Span {
-            after: after.map(|seq| (seq, 0)),
+            after: hole.map(|seq| (seq, -1)).or(after.map(|seq| (seq, 0))),
             before: Some(end),
             backwards: true,
             limit: limit.max(1),
@@ -107,6 +109,7 @@ impl RoomSync<'_> {
         if !wanted {
             limited = after.is_none_or(|seq| seq < view.seq());
         }
+        limited |= hole.is_some();
         // A room joined since the last answer begins with a gap: what was before is history.
         limited |=
             self.build.since.is_some() && self.stood.now == Membership::Join && !self.was_in();

@@ -1,0 +1,136 @@
+//! Holes in the room's order: events that follow others which aren't here.
+//!
+//! A hole stands before the live event that follows what is missing. What is fetched for it gets
+//! places there: `(seq, -1)`, `(seq, -2)` … back from that event.
+
+use std::collections::BTreeSet;
+
+use comity_storage::Expect;
+
+use super::{Case, Change, Heard, Known};
+use crate::{
+    error::RoomError,
+    num::EventNum,
+    tables::{self, Entry, Gap, RoomNum, RoomPlace, RoomSeq, Tally, Totals},
+};
+
+impl Change {
+    /// Remembers that an event, which is about to take the next place, follows others that aren't
+    /// here: they are followed when they come, and before it is a hole. `prev` is what the room has
+    /// heard of those it names.
+    pub(crate) fn follow(
+        &mut self,
+        known: &Known,
+        prev: &[Option<Heard>],
+    ) -> Result<(), RoomError> {
+        let is_missing = |heard: &Heard| heard.status.value.root_before.is_empty();
+        let named = known.prev.iter().zip(known.event.prev_events());
+        let (missing, ids): (Vec<EventNum>, Vec<String>) = named
+            .zip(prev)
+            .filter(|(_, heard)| heard.as_ref().is_none_or(is_missing))
+            .map(|((num, id), _)| (*num, id.to_string()))
+            .unzip();
+        self.mark_followed(&missing)?;
+        let live = self.live()?;
+        let key = RoomSeq {
+            room: live.room,
+            seq: live.head.seq + 1,
+        };
+        if !missing.is_empty() {
+            let gap = Gap {
+                missing: ids,
+                lowest: 0,
+            };
+            self.batch.put::<tables::Gaps>(&key, &gap);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn mark_followed(&mut self, missing: &[EventNum]) -> Result<(), RoomError> {
+        let room = self.live()?.room;
+        for num in missing {
+            self.batch
+                .put::<tables::Followed>(&RoomNum { room, num: num.0 }, &());
+        }
+        Ok(())
+    }
+
+    /// Takes up an event of the past among what others are judged by.
+    pub(crate) async fn take_up(&mut self, known: &Known) -> Result<(), RoomError> {
+        self.remember(known);
+        self.index(known).await
+    }
+
+    /// Gives an event of the past its place. The end of the graph, the state and what is counted stay
+    /// as they are. `among` are the events of the same run.
+    pub(crate) async fn accept_past(
+        &mut self,
+        case: Case,
+        place: (i64, i64),
+        among: &BTreeSet<EventNum>,
+    ) -> Result<(), RoomError> {
+        let (num, event) = (case.known.num, case.known.event.clone());
+        let (seq, sub) = place;
+        let relation = self.relation_of(&event).await?;
+        let thread = relation.as_ref().and_then(|relation| relation.thread);
+        let live = self.live()?;
+        let room = live.room;
+        let before = RoomPlace {
+            room,
+            seq: seq - 1,
+            sub: 0,
+        };
+        let before = live.reader().get::<tables::Timeline>(&before).await?;
+        let totals = before.map_or_else(Totals::default, |row| Totals {
+            thread: Tally::default(),
+            ..row.value.totals
+        });
+        self.write(&case, Some(place), None).await?;
+        let entry = Entry {
+            num: num.0,
+            thread,
+            totals,
+        };
+        self.batch
+            .put::<tables::Timeline>(&RoomPlace { room, seq, sub }, &entry);
+        if let Some(relation) = relation {
+            self.put_relation(num, &event, relation, Tally::default(), place)
+                .await?;
+        }
+        if let Some(target) = event.redacts() {
+            let target = self.name(target.as_str()).await?;
+            if !among.contains(&target) {
+                self.redact(&case.known).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hole before a live event.
+    pub(crate) async fn hole(&self, seq: i64) -> Result<Option<Gap>, RoomError> {
+        let live = self.live()?;
+        let key = RoomSeq {
+            room: live.room,
+            seq,
+        };
+        let row = live.reader().get::<tables::Gaps>(&key).await?;
+        Ok(row.map(|row| row.value))
+    }
+
+    /// The hole before a live event is another now, or filled.
+    pub(crate) async fn set_hole(&mut self, seq: i64, gap: Option<Gap>) -> Result<(), RoomError> {
+        let live = self.live()?;
+        let key = RoomSeq {
+            room: live.room,
+            seq,
+        };
+        let row = live.reader().get::<tables::Gaps>(&key).await?;
+        let expected = row.map_or(Expect::Absent, |row| Expect::At(row.pos));
+        self.batch.expect::<tables::Gaps>(&key, expected);
+        match gap {
+            Some(gap) => self.batch.put::<tables::Gaps>(&key, &gap),
+            None => self.batch.delete::<tables::Gaps>(&key),
+        };
+        Ok(())
+    }
+}
