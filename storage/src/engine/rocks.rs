@@ -209,6 +209,11 @@ impl Inner {
         let mut values = Vec::with_capacity(keys.len());
         for value in self.db.multi_get_cf_opt(asked, &options) {
             match value {
+                // Of a key whose block or file isn't in memory RocksDB may say that it is there, without its
+                // value. No value of ours is empty: it has a format byte.
+                Ok(Some(value)) if value.is_empty() && matches!(tier, ReadTier::BlockCache) => {
+                    return Ok(None);
+                }
                 Ok(value) => values.push(value.map(Bytes::from)),
                 Err(error) if error.kind() == ErrorKind::Incomplete => return Ok(None),
                 Err(error) => return Err(ReadError::Engine(error.into_string())),
