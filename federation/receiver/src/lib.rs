@@ -35,7 +35,7 @@ use comity_storage::ReadError;
 
 pub use checks::{Checks, PduError};
 pub use missing::Fetcher;
-pub use transaction::{MAX_EDUS, MAX_PDUS, TransactionError};
+pub use transaction::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 
 use crate::{staging::Staging, tables::Line, turns::Turns};
 

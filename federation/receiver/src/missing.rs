@@ -17,9 +17,11 @@ use std::{
 use comity_federation_client::{PeerError, Peers};
 use comity_protocol::{
     event::{Limits, Signed},
-    id::{EventId, OwnedEventId, OwnedServerName, ServerName},
+    id::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName},
 };
-use comity_rooms::{Arrival, Outcome, RoomError, RoomView, Wanted, Way, num::EventNum};
+use comity_rooms::{
+    Arrival, Filled, Hole, Outcome, RoomError, RoomView, Rooms, Run, Wanted, Way, num::EventNum,
+};
 use futures_util::{StreamExt, stream};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
@@ -208,6 +210,53 @@ impl<'a> Search<'a> {
         Ok(false)
     }
 
+    /// Fetches what comes before a hole.
+    async fn fill(mut self, hole: &Hole) -> Result<(), RoomError> {
+        let missing: Vec<OwnedEventId> = hole.missing.iter().take(NAMED).cloned().collect();
+        for server in self.servers.clone() {
+            let room_id = self.view.room_id();
+            let request = (self.fetcher.peers).backfill(&server, room_id, &missing, AT_A_TIME);
+            let Some(pdus) = self.answer(request).await else {
+                continue;
+            };
+            let events = self.signed(pdus, AT_A_TIME, Limits::Past).await;
+            let Some(earliest) = events.values().min_by_key(|event| event.event().depth()) else {
+                continue;
+            };
+            let earliest = earliest.event();
+            let mut state = Vec::new();
+            if !earliest.is_state("m.room.create", "") {
+                let request = (self.fetcher.peers).state_ids(&server, room_id, earliest.event_id());
+                let Some(ids) = self.answer(request).await else {
+                    continue;
+                };
+                state.extend(ids.pdu_ids.into_iter().take(STATE));
+            }
+            let earliest = earliest.event_id().to_owned();
+            let mut run = Run {
+                seq: hole.seq,
+                events: events.into_values().collect(),
+                state,
+            };
+            let rooms = self.view.rooms().clone();
+            let room_id = self.view.room_id().to_owned();
+            for attempt in 0..3 {
+                let wanted = match rooms.fill(&room_id, run.clone()).await? {
+                    Filled::Placed(0) => break,
+                    Filled::Placed(_) => return Ok(()),
+                    Filled::Wanted(wanted) => wanted.into_iter().collect::<BTreeSet<_>>(),
+                };
+                if attempt == 0 {
+                    let chain = self.state_if_many(&server, &earliest, &wanted).await;
+                    self.outliers(wanted, chain).await?;
+                } else {
+                    run.state.retain(|id| !wanted.contains(id));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The whole state before an event, if so much of it is missing that it is worth the while.
     async fn state_if_many(
         &self,
@@ -370,6 +419,25 @@ impl<'a> Search<'a> {
             }
             Err(_) => None,
         }
+    }
+}
+
+impl Fetcher {
+    /// Fetches the history that a hole in a room's order stands for, as much as comes at a time.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events>
+    ///
+    /// # Errors
+    /// The rooms'; that nothing could be had is none.
+    pub async fn backfill(
+        &self,
+        rooms: &Rooms,
+        room_id: &RoomId,
+        hole: &Hole,
+    ) -> Result<(), RoomError> {
+        let view = rooms.view(room_id).await?;
+        let search = Search::among(self, view, hole.servers.iter().cloned());
+        search.fill(hole).await
     }
 }
 

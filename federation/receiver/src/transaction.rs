@@ -13,7 +13,8 @@ use std::{
 
 use comity_protocol::{
     event::{Limits, Signed},
-    id::{OwnedEventId, OwnedRoomId, RoomId, ServerName},
+    id::{OwnedEventId, OwnedRoomId, RoomId, ServerName, UserId},
+    room_version::RoomVersion,
 };
 use comity_rooms::{RoomError, RoomView};
 use comity_storage::{CommitError, Expect, Home, ReadError, RoomKey};
@@ -38,9 +39,6 @@ const REMEMBERED: usize = 4;
 /// A transaction was refused as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum TransactionError {
-    /// It is no transaction (`M_BAD_JSON`).
-    #[error("the body is no transaction")]
-    BadJson,
     /// It has more events or EDUs than it may (`M_TOO_LARGE`).
     #[error("a transaction has at most 50 PDUs and 100 EDUs")]
     TooMany,
@@ -55,13 +53,15 @@ pub enum TransactionError {
     Commit(#[from] CommitError),
 }
 
-/// The parts of a body that count. `origin` is said by the request's signature.
-#[derive(Deserialize)]
-struct Body {
+/// The parts of a transaction's body that count. Its `origin` is said by the request's signature.
+#[derive(Debug, Deserialize)]
+pub struct Transaction {
+    /// Events, 50 at the most.
     #[serde(default)]
-    pdus: Vec<Box<RawValue>>,
+    pub pdus: Vec<Box<RawValue>>,
+    /// What isn't kept, 100 at the most.
     #[serde(default)]
-    edus: Vec<Box<RawValue>>,
+    pub edus: Vec<Box<RawValue>>,
 }
 
 /// What became of each event.
@@ -88,9 +88,8 @@ impl Receiver {
         &self,
         origin: &ServerName,
         txn_id: &str,
-        body: &[u8],
+        body: Transaction,
     ) -> Result<String, TransactionError> {
-        let body: Body = serde_json::from_slice(body).map_err(|_| TransactionError::BadJson)?;
         if body.pdus.len() > MAX_PDUS || body.edus.len() > MAX_EDUS {
             return Err(TransactionError::TooMany);
         }
@@ -110,7 +109,8 @@ impl Receiver {
         let answer = Answer {
             pdus: pdus.collect(),
         };
-        let answer = serde_json::to_string(&answer).map_err(|_| TransactionError::BadJson)?;
+        // Ids and texts can always be written.
+        let answer = serde_json::to_string(&answer).unwrap_or_default();
         let answered = Answered {
             txn,
             answer: answer.clone(),
@@ -166,7 +166,10 @@ impl Inner {
         for (room_id, pdus) in by_room {
             let view = match self.rooms.view(&room_id).await {
                 Ok(view) if takes_part(&view) => view,
-                Ok(_) | Err(RoomError::UnknownRoom) => continue,
+                Ok(_) | Err(RoomError::UnknownRoom) => {
+                    results.append(&mut self.of_other_rooms(&room_id, pdus).await?);
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             };
             let (signed, mut room_results) = self.checked(origin, &view, pdus).await?;
@@ -191,6 +194,39 @@ impl Inner {
             results.append(&mut room_results);
         }
         Ok((results, lines))
+    }
+
+    /// Takes events of a room that this server isn't in: such an event may take back an invite of a
+    /// user of ours. Of the others not even the ids can be told.
+    async fn of_other_rooms(
+        &self,
+        room_id: &RoomId,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Result<Results, RoomError> {
+        let reader = self.rooms.tenant().reader();
+        let mut results = Results::new();
+        for pdu in pdus {
+            let Some(user) = member(&pdu, "state_key").and_then(|key| UserId::parse(key).ok())
+            else {
+                continue;
+            };
+            let Some(row) = self.rooms.out_of_band(&reader, &user, room_id).await? else {
+                continue;
+            };
+            let Some(version) = version_by(&row.state) else {
+                continue;
+            };
+            let checks = &self.fetcher.checks;
+            let signed = checks
+                .signed(version, room_id, Limits::New, vec![pdu])
+                .await;
+            for event in signed {
+                let taken = self.rooms.rescind(&event).await?;
+                let error = (!taken).then(|| "this server is not in the room".to_owned());
+                results.insert(event.event().event_id().to_owned(), error);
+            }
+        }
+        Ok(results)
     }
 
     /// The events of a room that passed the checks, and what is told of each event.
@@ -244,4 +280,23 @@ fn room_of(pdu: &RawValue) -> Option<OwnedRoomId> {
 fn member(pdu: &RawValue, key: &str) -> Option<String> {
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(pdu.get()).ok()?;
     serde_json::from_str(members.get(key)?.get()).ok()
+}
+
+/// The version of a room by the stripped state that came with an invite.
+fn version_by(state: &[String]) -> Option<RoomVersion> {
+    #[derive(Deserialize)]
+    struct Stripped {
+        #[serde(rename = "type")]
+        event_type: String,
+        content: Content,
+    }
+    #[derive(Deserialize)]
+    struct Content {
+        room_version: Option<String>,
+    }
+    let mut events = state
+        .iter()
+        .filter_map(|event| serde_json::from_str(event).ok());
+    let create = events.find(|event: &Stripped| event.event_type == "m.room.create")?;
+    RoomVersion::parse(create.content.room_version.as_deref().unwrap_or("1"))
 }

@@ -4,6 +4,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use comity_accounts::Accounts;
 use comity_federation_client::{Keyring, OwnKeys};
+use comity_federation_receiver::Receiver;
 use comity_protocol::id::OwnedServerName;
 use comity_rooms::Rooms;
 
@@ -25,6 +26,8 @@ pub struct Capabilities {
     pub accounts: Accounts,
     /// The room engine.
     pub rooms: Rooms,
+    /// What takes transactions.
+    pub receiver: Receiver,
     /// Other servers' keys.
     pub keyring: Keyring,
     /// Our keys.

@@ -32,6 +32,7 @@ mod portions;
 mod queries;
 mod request;
 mod routes;
+mod transactions;
 mod users;
 
 pub use api::{Api, Capabilities, Settings};

@@ -2,7 +2,9 @@
 
 use axum::{Router, routing::MethodRouter};
 
-use crate::{Api, directory, discovery, history, keys, membership, openid, queries, users};
+use crate::{
+    Api, directory, discovery, history, keys, membership, openid, queries, transactions, users,
+};
 
 /// Everything other servers may ask for; [`comity_web::join`] puts it together with what clients may.
 pub fn router(api: Api) -> Router {
@@ -14,6 +16,7 @@ pub fn router(api: Api) -> Router {
         .and(membership::routes())
         .and(openid::routes())
         .and(queries::routes())
+        .and(transactions::routes())
         .and(users::routes());
     routes.0.with_state(api)
 }

@@ -6,6 +6,8 @@ use axum::Router;
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Settings, Support};
 use comity_federation_client::{Keyring, Outbound, OutboundConfig, OwnKeys, Peers};
+use comity_federation_membership::OtherServers;
+use comity_federation_receiver::{Checks, Fetcher, Receiver};
 use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -86,11 +88,20 @@ impl House {
             config.server_name.clone(),
             signing,
         );
-        let keyring = Keyring::new(peers, tenant.clone(), &keys, Vec::new());
+        let keyring = Keyring::new(peers.clone(), tenant.clone(), &keys, Vec::new());
+        let fetcher = Fetcher {
+            peers,
+            checks: Checks::new(keyring.clone(), runtime),
+        };
+        let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
+        rooms.use_elsewhere(Arc::new(elsewhere));
+        let receiver = Receiver::new(rooms.clone(), accounts.clone(), fetcher);
+        receiver.resume().await.map_err(|error| error.to_string())?;
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
+                receiver,
                 keyring,
                 keys,
                 settings: comity_federation_server::Settings {

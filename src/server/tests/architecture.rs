@@ -43,8 +43,25 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "federation-membership",
+        &[
+            "federation-client",
+            "federation-receiver",
+            "protocol",
+            "rooms",
+            "runtime",
+        ],
+    ),
+    (
         "federation-server",
-        &["accounts", "federation-client", "protocol", "rooms", "web"],
+        &[
+            "accounts",
+            "federation-client",
+            "federation-receiver",
+            "protocol",
+            "rooms",
+            "web",
+        ],
     ),
     (
         "server",
@@ -52,6 +69,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "accounts",
             "client-api",
             "federation-client",
+            "federation-membership",
             "federation-receiver",
             "federation-server",
             "protocol",

@@ -5,6 +5,8 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Support};
 use comity_federation_client::{Keyring, OwnKeys, Peers};
+use comity_federation_membership::OtherServers;
+use comity_federation_receiver::{Checks, Fetcher, Receiver};
 use comity_protocol::{
     id::{OwnedServerName, ServerName},
     room_version::RoomVersion,
@@ -179,11 +181,20 @@ impl Server {
             settings.server_name.clone(),
             signing,
         );
-        let keyring = Keyring::new(peers, rooms.tenant().clone(), &keys, Vec::new());
+        let keyring = Keyring::new(peers.clone(), rooms.tenant().clone(), &keys, Vec::new());
+        let fetcher = Fetcher {
+            peers,
+            checks: Checks::new(keyring.clone(), rooms.tenant().runtime()),
+        };
+        let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
+        rooms.use_elsewhere(Arc::new(elsewhere));
+        let receiver = Receiver::new(rooms.clone(), accounts.clone(), fetcher);
+        receiver.resume().await?;
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
+                receiver,
                 keyring,
                 keys,
                 settings: comity_federation_server::Settings {

@@ -1,0 +1,106 @@
+//! Joining a room through a server that is in it.
+//!
+//! <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
+
+use std::time::Duration;
+
+use comity_protocol::{
+    event::{Limits, Signed},
+    id::{OwnedServerName, RoomId, ServerName, UserId},
+};
+use comity_rooms::{Entry, RoomError};
+use serde_json::{Map, Value};
+
+use crate::{OtherServers, handshake::sent, template::Intent, trouble::Trouble};
+
+/// How long all attempts together may take; the state of a large room takes its time.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+impl OtherServers {
+    pub(crate) async fn join_via(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        content: Map<String, Value>,
+    ) -> Result<(), RoomError> {
+        let intent = Intent {
+            user: user.to_owned(),
+            room_id: room_id.to_owned(),
+            membership: "join",
+            content,
+        };
+        let attempt = |server| self.join_through(&intent, server);
+        self.through(via, PATIENCE, attempt).await
+    }
+
+    async fn join_through(&self, intent: &Intent, server: OwnedServerName) -> Result<(), Trouble> {
+        let peers = &self.0.fetcher.peers;
+        let room_id = &intent.room_id;
+        let made = peers.make_join(&server, room_id, &intent.user).await?;
+        let version = made.room_version.as_deref();
+        let join = self.complete(intent, version, &made.event, &server)?;
+        let version = join.event().version();
+        let (event_id, pdu) = sent(&join)?;
+        let answer = peers.send_join(&server, room_id, &event_id, &pdu, false);
+        let answer = answer.await?;
+        let join = self
+            .with_authorisers_signature(join, &server, answer.event)
+            .await?;
+        let checks = &self.0.fetcher.checks;
+        let state = checks
+            .signed(version, room_id, Limits::Past, answer.state)
+            .await;
+        let auth_chain = checks
+            .signed(version, room_id, Limits::Past, answer.auth_chain)
+            .await;
+        let is_create = |event: &&Signed| event.event().is_state("m.room.create", "");
+        let create = state.iter().find(is_create);
+        let named = create.map(|create| {
+            let named = create.event().content_string("room_version");
+            named.as_deref().unwrap_or("1") == version.as_str()
+        });
+        if named != Some(true) {
+            // Its members would be in another room than we are.
+            return Err(Trouble::Answer(
+                "the state has no m.room.create of this room",
+            ));
+        }
+        let entry = Entry {
+            version,
+            join,
+            state,
+            auth_chain,
+        };
+        let rooms = self.rooms().map_err(Trouble::Ours)?;
+        match Box::pin(rooms.enter(room_id, entry)).await {
+            Ok(_) => Ok(()),
+            Err(RoomError::Invalid(what)) => Err(Trouble::Answer(what)),
+            Err(RoomError::Rejected(_)) => Err(Trouble::Answer(
+                "the join is not allowed by the state that came with it",
+            )),
+            Err(error) => Err(Trouble::Ours(error)),
+        }
+    }
+
+    /// Our join with the signature of the server that authorises it, where one does.
+    async fn with_authorisers_signature(
+        &self,
+        join: Signed,
+        server: &ServerName,
+        answered: Option<Box<serde_json::value::RawValue>>,
+    ) -> Result<Signed, Trouble> {
+        let event = join.event();
+        if event
+            .content_member("join_authorised_via_users_server")
+            .is_none()
+        {
+            return Ok(join);
+        }
+        let answered = answered.ok_or(Trouble::Answer("the join is not signed"))?;
+        let checks = &self.0.fetcher.checks;
+        // The template's authoriser is of this server.
+        let signed = checks.countersigned(event, &answered, server).await;
+        signed.ok_or(Trouble::Answer("the join is not signed by its authoriser"))
+    }
+}

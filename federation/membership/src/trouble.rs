@@ -1,0 +1,53 @@
+//! What goes wrong with other servers, and what of it the client is told.
+
+use comity_federation_client::PeerError;
+use comity_rooms::RoomError;
+
+use crate::template::TemplateError;
+
+/// No server could be reached, or none was sensible.
+pub(crate) const NOBODY: RoomError =
+    RoomError::OtherServer("none of the room's servers could be reached");
+
+/// An attempt with one server failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// It refused, or could not be reached.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// Its template is none for us.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Its answer is not what was asked for.
+    #[error("{0}")]
+    Answer(&'static str),
+    /// The fault is here: no other server helps.
+    #[error(transparent)]
+    Ours(RoomError),
+}
+
+impl Trouble {
+    /// What a server's refusal says to the client; nothing, where it says nothing of the room. Its own
+    /// words aren't passed on.
+    pub fn refusal(&self) -> Option<RoomError> {
+        match self {
+            Self::Peer(error) => refusal(error),
+            Self::Template(TemplateError::Version) => Some(RoomError::UnsupportedVersion),
+            Self::Template(_) | Self::Answer(_) | Self::Ours(_) => None,
+        }
+    }
+}
+
+/// What a server's refusal says to the client.
+pub(crate) fn refusal(error: &PeerError) -> Option<RoomError> {
+    Some(match error.refusal()?.errcode.as_str() {
+        "M_FORBIDDEN" => RoomError::Forbidden("the room's server refused it"),
+        "M_NOT_FOUND" => RoomError::OtherServer("the other server does not know it"),
+        "M_UNABLE_TO_AUTHORISE_JOIN" => RoomError::UnableToAuthoriseJoin,
+        "M_UNABLE_TO_GRANT_JOIN" => RoomError::UnableToGrantJoin,
+        "M_INCOMPATIBLE_ROOM_VERSION" | "M_UNSUPPORTED_ROOM_VERSION" => {
+            RoomError::UnsupportedVersion
+        }
+        _ => return None,
+    })
+}
