@@ -156,7 +156,13 @@ impl Rooms {
         let mut via: Vec<OwnedServerName> = Vec::new();
         let invited = invited.map(|row| row.servers()).unwrap_or_default();
         let own = room_id.server_name().map(ToOwned::to_owned);
-        for server in named.iter().cloned().chain(invited).chain(own) {
+        let before = match self.view(room_id).await {
+            Ok(view) => view.other_servers().await?,
+            Err(RoomError::UnknownRoom) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let others = invited.into_iter().chain(own).chain(before);
+        for server in named.iter().cloned().chain(others) {
             if server != self.server_name() && !via.contains(&server) && via.len() < MAX_VIA {
                 via.push(server);
             }
@@ -308,7 +314,10 @@ impl Rooms {
         let Some(change) = self.inside(room_id).await? else {
             let reader = self.tenant().reader();
             let row = self.out_of_band(&reader, user, room_id).await?;
-            let row = row.ok_or(RoomError::UnknownRoom)?;
+            let row = match row {
+                Some(row) => row,
+                None => self.left_behind(user, room_id).await?,
+            };
             return self.leave_out_of_band(user, room_id, &row, content).await;
         };
         change.set_member(user, user, &content).await.map(drop)

@@ -144,6 +144,25 @@ impl Rooms {
         Ok(row.map(|row| row.value))
     }
 
+    /// The invite or knock of a user in a room that our last member has left since.
+    pub(crate) async fn left_behind(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<OutOfBand, RoomError> {
+        let member = self.member(user, room_id).await?;
+        let member = member.ok_or(RoomError::UnknownRoom)?.value;
+        let via = self.view(room_id).await?.other_servers().await?;
+        Ok(OutOfBand {
+            membership: member.membership,
+            sender: user.to_string(),
+            event_id: None,
+            event: None,
+            state: Vec::new(),
+            via: via.iter().map(ToString::to_string).collect(),
+        })
+    }
+
     /// Ends an invite or a knock by its user's wish. The servers it came by are told if they can be.
     pub(crate) async fn leave_out_of_band(
         &self,

@@ -87,8 +87,8 @@ impl Change {
             };
         }
         if summary != self.live()?.summary {
-            // Nobody of ours is left to keep the room's state for.
-            if summary.ours == 0 && self.live()?.summary.ours > 0 {
+            // The others go on without us. Where nobody is left the room stays as it is, and ours.
+            if summary.ours == 0 && summary.joined > 0 && self.live()?.summary.ours > 0 {
                 self.live_mut()?.head.mode = Mode::Left;
             }
             self.batch

@@ -24,7 +24,7 @@ pub enum Mode {
     Partial,
     /// Joined.
     Joined,
-    /// No user of this server is in it any more.
+    /// No user of this server is in it any more, and others are.
     Left,
 }
 

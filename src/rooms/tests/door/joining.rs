@@ -932,3 +932,34 @@ async fn knocks_go_to_other_servers() {
         assert_eq!(mode(&there, &room_id).await, Mode::Joined);
     }
 }
+
+/// Who is invited to a room that our last member leaves can still decline. A room in which nobody is
+/// left stays ours.
+#[tokio::test(start_paused = true)]
+async fn what_the_last_member_leaves_behind() {
+    let (_world, there, room_id) = two(RoomVersion::V11).await;
+    enter(&there, &room_id, BOB).await.unwrap();
+    let nobody = Profile::default();
+    let invited = there.invite(user(BOB), &room_id, user(CAROL), &nobody, None);
+    invited.await.unwrap();
+    there.leave(user(BOB), &room_id, None).await.unwrap();
+    assert_eq!(mode(&there, &room_id).await, Mode::Left);
+    let again = there.leave(user(BOB), &room_id, None).await;
+    assert!(matches!(again, Err(RoomError::Forbidden(_))));
+    there.leave(user(CAROL), &room_id, None).await.unwrap();
+    assert_eq!(
+        membership(&there, &room_id, CAROL).await.as_deref(),
+        Some("leave")
+    );
+
+    let mut world = World::new(RoomVersion::V11).await;
+    let room_id = world.remote.room_id.clone();
+    for who in [ADMIN, USERS[0], USERS[1], USERS[2]] {
+        let leave = Draft::member(who, who, "leave", &[&world.tip]);
+        world.tip = world.accepted(leave).await;
+    }
+    let rooms = &world.rooms;
+    rooms.leave(user(ALICE), &room_id, None).await.unwrap();
+    assert_eq!(mode(rooms, &room_id).await, Mode::Joined);
+    enter(rooms, &room_id, ALICE).await.unwrap();
+}
