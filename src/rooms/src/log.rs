@@ -13,6 +13,8 @@ pub mod kind {
     pub const FORGOT: u16 = 0x0103;
     /// State resolution changed memberships ([`super::Resolved`]).
     pub const RESOLVED: u16 = 0x0104;
+    /// An event that was placed is ours to make known ([`super::Relayed`]).
+    pub const RELAYED: u16 = 0x0105;
 }
 
 /// An event took a place. The record's subject is the room's id.
@@ -28,6 +30,14 @@ pub struct Placed {
     pub member: Option<(String, String)>,
     /// Whether it is a state event.
     pub state: bool,
+}
+
+/// Another server handed us an event to be made part of the room: it is ours to make known to the
+/// others. Comes with the [`Placed`] of that event. The record's subject is the room's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// The event's number in the room.
+    pub num: u32,
 }
 
 /// The state has other memberships of this server's users than before, apart from what the event that

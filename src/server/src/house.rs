@@ -8,6 +8,7 @@ use comity_client_api::{Api, Capabilities, Settings, Support};
 use comity_federation_client::{Keyring, Outbound, OutboundConfig, OwnKeys, Peers};
 use comity_federation_membership::OtherServers;
 use comity_federation_receiver::{Checks, Fetcher, Receiver};
+use comity_federation_sender::Sender;
 use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -33,6 +34,8 @@ pub struct House {
     pub api: Api,
     /// Its API for other servers.
     federation: comity_federation_server::Api,
+    /// Tells other servers, as long as it is held.
+    sender: Sender,
 }
 
 impl House {
@@ -88,6 +91,9 @@ impl House {
             config.server_name.clone(),
             signing,
         );
+        let sender = Sender::start(rooms.clone(), accounts.clone(), peers.clone())
+            .await
+            .map_err(|error| error.to_string())?;
         let keyring = Keyring::new(peers.clone(), tenant.clone(), &keys, Vec::new());
         let fetcher = Fetcher {
             peers,
@@ -125,6 +131,7 @@ impl House {
             tenant,
             api,
             federation,
+            sender,
         })
     }
 
@@ -141,6 +148,7 @@ impl House {
     /// # Errors
     /// The commit's.
     pub async fn close(self) -> Result<(), String> {
+        drop(self.sender);
         self.tenant.close().await.map_err(|error| error.to_string())
     }
 }

@@ -66,6 +66,7 @@ pub fn tables() -> Vec<Registered> {
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_federation_client::tables::all());
     tables.extend(comity_federation_receiver::tables::all());
+    tables.extend(comity_federation_sender::tables::all());
     tables
 }
 

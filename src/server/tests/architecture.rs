@@ -32,6 +32,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "federation-sender",
+        &[
+            "accounts",
+            "federation-client",
+            "protocol",
+            "rooms",
+            "runtime",
+            "storage",
+        ],
+    ),
+    (
         "federation-receiver",
         &[
             "accounts",
@@ -71,6 +82,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "federation-client",
             "federation-membership",
             "federation-receiver",
+            "federation-sender",
             "federation-server",
             "protocol",
             "rooms",

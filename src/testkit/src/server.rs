@@ -7,6 +7,7 @@ use comity_client_api::{Api, Capabilities, Support};
 use comity_federation_client::{Keyring, OwnKeys, Peers};
 use comity_federation_membership::OtherServers;
 use comity_federation_receiver::{Checks, Fetcher, Receiver};
+use comity_federation_sender::Sender;
 use comity_protocol::{
     id::{OwnedServerName, ServerName},
     room_version::RoomVersion,
@@ -28,6 +29,8 @@ pub struct Server {
     pub api: Api,
     /// The router, for tests that bring their own client.
     pub router: axum::Router,
+    /// What tells other servers.
+    pub sender: Sender,
     disk: Memory,
     wire: Wire,
     settings: Settings,
@@ -181,6 +184,7 @@ impl Server {
             settings.server_name.clone(),
             signing,
         );
+        let sender = Sender::start(rooms.clone(), accounts.clone(), peers.clone()).await?;
         let keyring = Keyring::new(peers.clone(), rooms.tenant().clone(), &keys, Vec::new());
         let fetcher = Fetcher {
             peers,
@@ -222,6 +226,7 @@ impl Server {
             client: Client::new(router.clone()),
             api,
             router,
+            sender,
             disk,
             wire,
             settings,

@@ -10,6 +10,7 @@ use super::{Arrival, Outcome, Refusal, Wanted, Way};
 use crate::{
     change::{Case, Change, Heard, Known, fact_of},
     error::RoomError,
+    log,
     num::EventNum,
     state::Root,
     tables::{self, RoomNum, Verdict},
@@ -58,8 +59,16 @@ impl Change {
         let case = self.case(known, links.own).await?;
         if verdict == Verdict::Accepted {
             self.follow(&case.known, &links.prev)?;
+            let relayed = log::Relayed {
+                num: case.known.num.0,
+            };
+            let room_id = case.known.event.room_id().to_owned();
             // Boxed, or every future that waits for this one would be as large and as deep.
             Box::pin(self.accept(case, None)).await?;
+            if way == Way::Handshake {
+                let record = log::record(log::kind::RELAYED, room_id.as_str(), &relayed)?;
+                self.batch().log(record);
+            }
         } else {
             self.keep(case).await?;
         }

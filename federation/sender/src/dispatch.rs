@@ -1,0 +1,168 @@
+//! From the log to the queues: who is to hear of what.
+//!
+//! An event of ours, or one that we took in for its server (a join, leave or knock handed to us), goes
+//! to the servers in the room before or after it; whoever is kicked or banned, or whose invite is taken
+//! back, hears of it even so. A receipt goes to the servers in the room now (threat E7).
+
+use std::{sync::Arc, time::Duration};
+
+use comity_protocol::id::{RoomId, UserId};
+use comity_rooms::{ReceiptKind, RoomError, RoomView, log, num::EventNum};
+use comity_storage::{Follower, Logged, Record};
+
+use crate::{Held, Inner, queue::Due};
+
+/// Before the log is read again after it couldn't be.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Follows the log as long as there is a sender.
+pub(crate) async fn follow(held: Held, mut log: Follower) {
+    loop {
+        let commits = match log.next().await {
+            Ok(commits) => commits,
+            Err(error) => {
+                tracing::warn!(%error, "the log can't be read");
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+        };
+        let Some(inner) = held.upgrade() else { return };
+        for logged in commits {
+            for record in &logged.records {
+                // Nothing is stepped over: what can't be read now is read again.
+                while let Err(error) = inner.dispatch(&logged, record).await {
+                    tracing::warn!(%error, "an event can't be dispatched yet");
+                    tokio::time::sleep(AGAIN).await;
+                    // Nobody else has it any more.
+                    if held.strong_count() <= 1 {
+                        return;
+                    }
+                }
+            }
+            let mut dispatched = inner.dispatched.lock();
+            *dispatched = dispatched.with(logged.lane, logged.pos);
+        }
+        *inner.dispatched.lock() = log.cursor().clone();
+    }
+}
+
+impl Inner {
+    async fn dispatch(self: &Arc<Self>, logged: &Logged, record: &Record) -> Result<(), RoomError> {
+        let dispatched = match record.kind {
+            log::kind::PLACED => self.placed(logged, record).await,
+            log::kind::RELAYED => self.relayed(logged, record).await,
+            log::kind::RECEIPT => self.receipt(logged, record).await,
+            _ => return Ok(()),
+        };
+        match dispatched {
+            // A room that was purged since; a record that will not be readable later either.
+            Err(RoomError::UnknownRoom) => Ok(()),
+            Err(error @ RoomError::Damaged(_)) => {
+                tracing::error!(%error, "a record of the log is passed over");
+                Ok(())
+            }
+            dispatched => dispatched,
+        }
+    }
+
+    /// An event of ours, unless the room is ours alone: then the usual one costs no more.
+    async fn placed(self: &Arc<Self>, logged: &Logged, record: &Record) -> Result<(), RoomError> {
+        let placed: log::Placed = log::read(record)?;
+        let (Some(sender), Some(room_id)) = (user(&placed.sender), room(&record.subject)) else {
+            return Ok(());
+        };
+        if !self.is_local(sender.server_name()) {
+            return Ok(());
+        }
+        let view = self.rooms.view(room_id).await?;
+        let here = view.servers().await?;
+        // Only who comes or goes could make it another's.
+        if placed.member.is_none() && here.iter().all(|server| self.is_local(server)) {
+            return Ok(());
+        }
+        self.event(logged, &view, EventNum(placed.num)).await
+    }
+
+    async fn relayed(self: &Arc<Self>, logged: &Logged, record: &Record) -> Result<(), RoomError> {
+        let relayed: log::Relayed = log::read(record)?;
+        let Some(room_id) = room(&record.subject) else {
+            return Ok(());
+        };
+        let view = self.rooms.view(room_id).await?;
+        self.event(logged, &view, EventNum(relayed.num)).await
+    }
+
+    async fn event(
+        self: &Arc<Self>,
+        logged: &Logged,
+        view: &RoomView,
+        num: EventNum,
+    ) -> Result<(), RoomError> {
+        let Some(found) = view.load(&[num]).await?.pop() else {
+            return Ok(());
+        };
+        let mut servers = view.servers_around(&found).await?;
+        let event = &found.event;
+        let membership = event.content_string("membership");
+        if event.event_type() == "m.room.member"
+            && matches!(membership.as_deref(), Some("leave" | "ban"))
+            && let Some(target) = event.state_key().and_then(user)
+        {
+            servers.insert(target.server_name().to_owned());
+        }
+        for server in &servers {
+            // Whoever handed it to us has it.
+            if self.is_local(server) || server == event.sender().server_name() {
+                continue;
+            }
+            let due = Due {
+                room_id: view.room_id().to_owned(),
+                num: num.0,
+                lane: logged.lane,
+                pos: logged.pos,
+            };
+            self.put(server, |queue| queue.event(due));
+            self.touched.lock().insert(logged.lane);
+        }
+        Ok(())
+    }
+
+    async fn receipt(self: &Arc<Self>, logged: &Logged, record: &Record) -> Result<(), RoomError> {
+        let moved: log::ReceiptMoved = log::read(record)?;
+        let (Some(reader), Some(room_id)) = (user(&moved.user), room(&record.subject)) else {
+            return Ok(());
+        };
+        if moved.private || !self.is_local(reader.server_name()) {
+            return Ok(());
+        }
+        let servers = self.rooms.servers_in(room_id).await?;
+        if servers.iter().all(|server| self.is_local(server)) {
+            return Ok(());
+        }
+        let store = self.tenant.reader();
+        let after = logged.pos.saturating_sub(1);
+        let receipts = self
+            .rooms
+            .receipts_after(&store, room_id, after, reader)
+            .await?;
+        for receipt in receipts {
+            // One that has moved again since is told by its own record.
+            if receipt.user != reader || receipt.kind != ReceiptKind::Read {
+                continue;
+            }
+            for server in servers.iter().filter(|server| !self.is_local(server)) {
+                let (room_id, receipt) = (room_id.to_owned(), receipt.clone());
+                self.put(server, |queue| queue.edus.receipt(room_id, receipt));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn user(id: &str) -> Option<&UserId> {
+    id.try_into().ok()
+}
+
+fn room(id: &str) -> Option<&RoomId> {
+    id.try_into().ok()
+}

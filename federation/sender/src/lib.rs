@@ -1,0 +1,178 @@
+//! What other servers are told of our own accord: events, receipts, typing, presence.
+//!
+//! One [dispatcher](dispatch) follows the lanes' logs and gives each event of ours to the queues of the
+//! servers that are to hear of it; a queue has a [worker] while there is something in it, and a worker
+//! one request on its way. What is in a queue needs no rows: the dispatcher's [position](progress), saved
+//! each second, stays before it, and after a crash the log is read again from there. Only a server that
+//! doesn't answer for long, or that more is waiting for than is kept in memory, gets rows: that it is
+//! owed a room, up to which event. When it answers again it is told the newest of each such room and
+//! asks for what it lacks.
+//!
+//! See <https://spec.matrix.org/v1.19/server-server-api/#transactions>.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod dispatch;
+mod edus;
+mod ephemeral;
+mod progress;
+mod queue;
+pub mod tables;
+mod worker;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Weak, atomic::AtomicU64},
+};
+
+use comity_accounts::Accounts;
+use comity_federation_client::Peers;
+use comity_protocol::id::{OwnedServerName, ServerName};
+use comity_rooms::Rooms;
+use comity_runtime::Runtime;
+use comity_storage::{CommitError, Heads, Lane, Tenant};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+use queue::Queue;
+
+/// Workers that send at once; when a thousand servers come back, the others wait their turn.
+const SENDING: usize = 100;
+
+/// Tells other servers. Cheap to clone; it ends when the last clone is dropped.
+#[derive(Clone)]
+pub struct Sender(Arc<Inner>);
+
+struct Inner {
+    tenant: Tenant,
+    runtime: Runtime,
+    rooms: Rooms,
+    accounts: Accounts,
+    peers: Peers,
+    destinations: Mutex<BTreeMap<OwnedServerName, Arc<Destination>>>,
+    sending: Semaphore,
+    /// Before the number of each transaction: no two runs of the server have the same.
+    run: String,
+    transactions: AtomicU64,
+    /// Up to where all that the log says is in the queues.
+    dispatched: Mutex<Heads>,
+    /// Lanes from which something was put into queues since their cursor was saved.
+    touched: Mutex<BTreeSet<Lane>>,
+    parked: AtomicU64,
+}
+
+/// Another server and what it is to be told.
+struct Destination {
+    name: OwnedServerName,
+    queue: Mutex<Queue>,
+    /// There is a reason to try at once.
+    wake: Notify,
+}
+
+impl Sender {
+    /// Takes up where the last run stopped, and follows the log from there.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
+    pub async fn start(
+        rooms: Rooms,
+        accounts: Accounts,
+        peers: Peers,
+    ) -> Result<Self, CommitError> {
+        let tenant = rooms.tenant().clone();
+        let runtime = tenant.runtime().clone();
+        let (cursor, owed) = progress::load(&tenant).await?;
+        let sender = Self(Arc::new(Inner {
+            runtime: runtime.clone(),
+            rooms,
+            accounts,
+            peers,
+            destinations: Mutex::default(),
+            sending: Semaphore::new(SENDING),
+            run: runtime.random().alphanumeric(12),
+            transactions: AtomicU64::new(0),
+            dispatched: Mutex::new(cursor.clone()),
+            touched: Mutex::default(),
+            parked: AtomicU64::new(0),
+            tenant,
+        }));
+        for (server, room, owed) in owed {
+            sender.0.put(&server, |queue| queue.recall(room, owed));
+        }
+        let inner = || Arc::downgrade(&sender.0);
+        let log = sender.0.tenant.follow(cursor.clone());
+        drop(runtime.spawn("federation dispatcher", dispatch::follow(inner(), log)));
+        drop(runtime.spawn("federation progress", progress::save(inner(), cursor)));
+        drop(runtime.spawn("federation typing", ephemeral::typing(inner())));
+        drop(runtime.spawn("federation presence", ephemeral::presence(inner())));
+        Ok(sender)
+    }
+
+    /// A server spoke to us: it may be asked again, and what it is owed goes out now.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
+    pub async fn heard_from(&self, server: &ServerName) -> Result<(), CommitError> {
+        if self.0.peers.backoff().answered(server).await? {
+            let destination = self.0.destinations.lock().get(server).cloned();
+            if let Some(destination) = destination {
+                destination.wake.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// How many events a server refused for good so far, for metrics.
+    pub fn parked(&self) -> u64 {
+        self.0.parked.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    /// Changes a server's queue, and starts its worker if it has none.
+    fn put(self: &Arc<Self>, server: &ServerName, change: impl FnOnce(&mut Queue)) {
+        let mut destinations = self.destinations.lock();
+        let destination = destinations
+            .entry(server.to_owned())
+            .or_insert_with(|| {
+                Arc::new(Destination {
+                    name: server.to_owned(),
+                    queue: Mutex::default(),
+                    wake: Notify::new(),
+                })
+            })
+            .clone();
+        drop(destinations);
+        let mut queue = destination.queue.lock();
+        change(&mut queue);
+        let begins = queue.begins();
+        drop(queue);
+        if begins {
+            let weak = Arc::downgrade(self);
+            drop(
+                self.runtime
+                    .spawn("federation worker", worker::run(weak, destination)),
+            );
+        }
+    }
+
+    /// All servers with a queue, in the order of their names.
+    fn destinations(&self) -> Vec<Arc<Destination>> {
+        self.destinations.lock().values().cloned().collect()
+    }
+
+    fn is_local(&self, server: &ServerName) -> bool {
+        server == self.rooms.server_name()
+    }
+}
+
+/// The sender, as its tasks hold it: they end when it is gone.
+type Held = Weak<Inner>;

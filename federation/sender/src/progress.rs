@@ -1,0 +1,138 @@
+//! How far the logs were dispatched, and who is owed what: saved each second, loaded at the start.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use comity_protocol::id::OwnedServerName;
+use comity_storage::{Batch, CommitError, Heads, Home, Lane, Pos, Range, RoomKey, Slot, Tenant};
+
+use crate::{
+    Destination, Held, Inner,
+    tables::{Cursor, Cursors, LaneKey, OwedEvent, Owes, ServerRoom},
+};
+
+const EACH: Duration = Duration::from_secs(1);
+/// A cursor is saved when something was to be sent since, or after so much else: saving moves the log
+/// as well, and would keep itself busy for ever.
+const MOVED: Pos = 1_000;
+
+type Owed = Vec<(OwnedServerName, RoomKey, OwedEvent)>;
+
+/// Where the last run stopped. A lane that was never dispatched begins where it stands.
+pub(crate) async fn load(tenant: &Tenant) -> Result<(Heads, Owed), CommitError> {
+    let mut cursor = tenant.heads();
+    let reader = tenant.reader();
+    for lane in tenant.lanes().all() {
+        let key = LaneKey(lane.0);
+        match reader.get::<Cursors>(&key).await? {
+            Some(row) => cursor = cursor.with(lane, row.value.pos),
+            None => {
+                let pos = cursor.get(lane);
+                commit(tenant, lane, |batch| {
+                    batch.put::<Cursors>(&key, &Cursor { pos });
+                })
+                .await?;
+            }
+        }
+    }
+    let rows = reader.scan::<Owes>(Range::everywhere(|_| {})).await?;
+    let owed = rows.into_iter().filter_map(|(key, row)| {
+        let server = OwnedServerName::try_from(key.server).ok()?;
+        Some((server, key.room, row.value))
+    });
+    Ok((cursor, owed.collect()))
+}
+
+/// Saves each second, as long as there is a sender.
+pub(crate) async fn save(held: Held, mut saved: Heads) {
+    loop {
+        tokio::time::sleep(EACH).await;
+        let Some(inner) = held.upgrade() else { return };
+        if let Err(error) = inner.save(&mut saved).await {
+            tracing::warn!(%error, "the progress of federation could not be saved");
+        }
+    }
+}
+
+/// What one lane's batch changes.
+#[derive(Default)]
+struct Changes {
+    rows: Vec<(Arc<Destination>, RoomKey, Option<OwedEvent>)>,
+}
+
+impl Inner {
+    async fn save(&self, saved: &mut Heads) -> Result<(), CommitError> {
+        // Taken first: whatever was dispatched up to here is in a queue, or was sent.
+        let mut cursor = self.dispatched.lock().clone();
+        let touched = std::mem::take(&mut *self.touched.lock());
+        let lanes: Vec<Lane> = self.tenant.lanes().all().collect();
+        let mut changes: BTreeMap<Lane, Changes> = BTreeMap::new();
+        let mut waiting: BTreeSet<Lane> = BTreeSet::new();
+        for destination in self.destinations() {
+            // Under one lock: an event is in order, or its row is among the changes.
+            let mut queue = destination.queue.lock();
+            for (room, owed) in queue.changes() {
+                let lane = self.tenant.lanes().of(Home::Room(room).slot());
+                let changes = changes.entry(lane).or_default();
+                changes.rows.push((destination.clone(), room, owed));
+            }
+            for lane in &lanes {
+                if let Some(first) = queue.first_of(*lane) {
+                    cursor = cursor.with(*lane, cursor.get(*lane).min(first.saturating_sub(1)));
+                    waiting.insert(*lane);
+                }
+            }
+        }
+        let mut outcome = Ok(());
+        for lane in lanes {
+            let rows = changes.remove(&lane).unwrap_or_default().rows;
+            let (from, to) = (saved.get(lane), cursor.get(lane));
+            if waiting.contains(&lane) {
+                // The cursor will move when it is sent.
+                self.touched.lock().insert(lane);
+            }
+            let has_news = to > from && (touched.contains(&lane) || to >= from + MOVED);
+            if rows.is_empty() && !has_news {
+                continue;
+            }
+            let written = commit(&self.tenant, lane, |batch| {
+                for (destination, room, owed) in &rows {
+                    let key = ServerRoom {
+                        server: destination.name.to_string(),
+                        room: *room,
+                    };
+                    match owed {
+                        Some(owed) => batch.put::<Owes>(&key, owed),
+                        None => batch.delete::<Owes>(&key),
+                    };
+                }
+                batch.put::<Cursors>(&LaneKey(lane.0), &Cursor { pos: to });
+            });
+            match written.await {
+                Ok(()) => *saved = saved.with(lane, to),
+                Err(error) => {
+                    self.touched.lock().insert(lane);
+                    for (destination, room, _) in rows {
+                        destination.queue.lock().unchanged([room]);
+                    }
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
+    }
+}
+
+async fn commit(
+    tenant: &Tenant,
+    lane: Lane,
+    fill: impl FnOnce(&mut Batch),
+) -> Result<(), CommitError> {
+    let writer = tenant.lane(Home::Fixed(Slot::new(lane.0)));
+    let mut batch = writer.batch();
+    fill(&mut batch);
+    writer.commit(batch).await.map(drop)
+}

@@ -1,0 +1,256 @@
+//! What one server is to be told, in memory: plain data, no clock, no network.
+//!
+//! In good times events wait in the order in which they were dispatched. A server that is *behind* has
+//! the newest event of each room instead, which is also what its rows say.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use comity_protocol::id::OwnedRoomId;
+use comity_storage::{Lane, Pos, RoomKey};
+use serde_json::value::RawValue;
+
+use crate::{edus::Edus, tables::OwedEvent};
+
+/// Events of a transaction, and pieces of ephemeral data, at most.
+///
+/// <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid>
+pub(crate) const PDUS: usize = 50;
+pub(crate) const EDUS: usize = 100;
+/// Events kept in order for a server; one with more is behind.
+const ORDERED: usize = 500;
+
+/// An event on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub room_id: OwnedRoomId,
+    pub num: u32,
+    /// Where its record stands.
+    pub lane: Lane,
+    pub pos: Pos,
+}
+
+/// What goes into a transaction.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Events by room and number.
+    pub events: Vec<(OwnedRoomId, u32)>,
+    pub edus: Edus,
+    /// Whether the events are what is owed, rather than the next in order.
+    behind: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    ordered: VecDeque<Due>,
+    owed: BTreeMap<RoomKey, OwedEvent>,
+    behind: bool,
+    /// Rooms whose row says something else than `owed`.
+    changed: BTreeSet<RoomKey>,
+    pub edus: Edus,
+    running: bool,
+}
+
+impl Queue {
+    /// An event for this server.
+    pub fn event(&mut self, due: Due) {
+        if !self.behind && self.ordered.len() < ORDERED {
+            self.ordered.push_back(due);
+            return;
+        }
+        self.fall_behind();
+        self.owe(&due);
+    }
+
+    /// From now on only the newest event of each room is owed.
+    pub fn fall_behind(&mut self) {
+        self.behind = true;
+        for due in std::mem::take(&mut self.ordered) {
+            self.owe(&due);
+        }
+    }
+
+    fn owe(&mut self, due: &Due) {
+        let room = RoomKey::of(due.room_id.as_str());
+        let event = OwedEvent {
+            room_id: due.room_id.to_string(),
+            num: due.num,
+        };
+        self.owed.insert(room, event);
+        self.changed.insert(room);
+    }
+
+    /// A row of an earlier run.
+    pub fn recall(&mut self, room: RoomKey, owed: OwedEvent) {
+        self.behind = true;
+        self.owed.insert(room, owed);
+    }
+
+    /// Whether a worker is to be started; then it is counted as running.
+    pub fn begins(&mut self) -> bool {
+        let begins = !self.running && self.has_work();
+        self.running |= begins;
+        begins
+    }
+
+    /// Whether the worker may end; then it is counted as ended.
+    pub fn ends(&mut self) -> bool {
+        self.running = self.has_work();
+        !self.running
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ordered.is_empty() || !self.owed.is_empty() || !self.edus.is_empty()
+    }
+
+    /// What goes next. Events stay until [`Queue::done`], ephemeral data is taken.
+    pub fn next(&mut self) -> Batch {
+        let events = if self.behind {
+            let owed = self.owed.values().take(PDUS);
+            owed.filter_map(|owed| {
+                Some((OwnedRoomId::try_from(owed.room_id.as_str()).ok()?, owed.num))
+            })
+            .collect()
+        } else {
+            let ordered = self.ordered.iter().take(PDUS);
+            ordered.map(|due| (due.room_id.clone(), due.num)).collect()
+        };
+        Batch {
+            events,
+            edus: self.edus.take(EDUS),
+            behind: self.behind,
+        }
+    }
+
+    /// The batch was taken, or refused for good.
+    pub fn done(&mut self, batch: &Batch) {
+        if batch.behind {
+            for (room_id, num) in &batch.events {
+                let room = RoomKey::of(room_id.as_str());
+                // A newer event may have come since.
+                if self.owed.get(&room).is_some_and(|owed| owed.num == *num) {
+                    self.owed.remove(&room);
+                    self.changed.insert(room);
+                }
+            }
+        } else if !self.behind {
+            self.ordered
+                .drain(..batch.events.len().min(self.ordered.len()));
+        }
+        if self.owed.is_empty() {
+            self.behind = false;
+        }
+    }
+
+    /// The batch wasn't taken. Receipts will go with the next; typing and presence are old by then.
+    pub fn failed(&mut self, batch: Batch) {
+        self.edus.put_back(batch.edus);
+    }
+
+    /// The rows that are to change: what is owed now, or nothing any more.
+    pub fn changes(&mut self) -> Vec<(RoomKey, Option<OwedEvent>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let row = |room: RoomKey| (room, self.owed.get(&room).cloned());
+        changed.into_iter().map(row).collect()
+    }
+
+    /// These rows couldn't be written.
+    pub fn unchanged(&mut self, rooms: impl IntoIterator<Item = RoomKey>) {
+        self.changed.extend(rooms);
+    }
+
+    /// The first position of a lane that an event in order comes from.
+    pub fn first_of(&self, lane: Lane) -> Option<Pos> {
+        let of_lane = self.ordered.iter().filter(|due| due.lane == lane);
+        of_lane.map(|due| due.pos).min()
+    }
+}
+
+/// An event as it goes onto the wire.
+pub(crate) fn raw(json: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(json.to_owned()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use comity_protocol::id::RoomId;
+
+    use super::*;
+
+    fn due(room: &str, num: u32) -> Due {
+        Due {
+            room_id: RoomId::parse(room).unwrap().to_owned(),
+            num,
+            lane: Lane(0),
+            pos: u64::from(num),
+        }
+    }
+
+    fn nums(batch: &Batch) -> Vec<u32> {
+        batch.events.iter().map(|(_, num)| *num).collect()
+    }
+
+    #[test]
+    fn events_go_in_order_and_hold_the_cursor_until_they_are_taken() {
+        let mut queue = Queue::default();
+        for num in 1..=120 {
+            queue.event(due("!a:x", num));
+        }
+        assert!(queue.begins() && !queue.begins());
+        let batch = queue.next();
+        assert_eq!(nums(&batch), (1..=50).collect::<Vec<_>>());
+        assert_eq!(queue.first_of(Lane(0)), Some(1));
+        queue.failed(batch);
+        let batch = queue.next();
+        assert_eq!(nums(&batch), (1..=50).collect::<Vec<_>>());
+        queue.done(&batch);
+        assert_eq!(queue.first_of(Lane(0)), Some(51));
+        assert_eq!(queue.first_of(Lane(1)), None);
+        assert!(queue.changes().is_empty(), "no rows in good times");
+        for expected in [51, 101] {
+            let batch = queue.next();
+            assert_eq!(nums(&batch).first(), Some(&expected));
+            assert!(!queue.ends());
+            queue.done(&batch);
+        }
+        assert!(queue.ends());
+    }
+
+    #[test]
+    fn a_server_that_is_behind_is_owed_the_newest_of_each_room() {
+        let mut queue = Queue::default();
+        for num in 1..=4 {
+            queue.event(due(if num % 2 == 0 { "!even:x" } else { "!odd:x" }, num));
+        }
+        queue.fall_behind();
+        assert_eq!(queue.first_of(Lane(0)), None);
+        let batch = queue.next();
+        let mut sent = nums(&batch);
+        sent.sort_unstable();
+        assert_eq!(sent, [3, 4]);
+        assert_eq!(queue.changes().len(), 2);
+        // One room has a newer event before the answer: it stays owed, the other doesn't.
+        queue.event(due("!odd:x", 5));
+        queue.done(&batch);
+        let changes = queue.changes();
+        let owed: Vec<_> = changes
+            .iter()
+            .filter_map(|(_, owed)| Some(owed.as_ref()?.num))
+            .collect();
+        assert_eq!((changes.len(), owed), (2, vec![5]));
+        let batch = queue.next();
+        assert_eq!(nums(&batch), [5]);
+        queue.done(&batch);
+        // In order again.
+        queue.event(due("!odd:x", 6));
+        assert_eq!(queue.first_of(Lane(0)), Some(6));
+    }
+
+    #[test]
+    fn too_many_events_are_a_debt() {
+        let mut queue = Queue::default();
+        for num in 1..=501 {
+            queue.event(due("!a:x", num));
+        }
+        assert_eq!(nums(&queue.next()), [501]);
+    }
+}

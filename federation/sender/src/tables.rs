@@ -1,0 +1,96 @@
+//! What is kept of sending: how far the logs were dispatched, and who is owed what.
+//!
+//! Both stand in the lane whose log they are about, so that one batch moves the position and writes
+//! what it steps over.
+
+use comity_storage::{
+    Damaged, Family, Home, Key, KeyReader, KeyWriter, Registered, RoomKey, Slot, Table,
+    postcard_value,
+};
+use serde::{Deserialize, Serialize};
+
+/// A lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneKey(pub u8);
+
+impl Key for LaneKey {
+    fn home(&self) -> Home<'_> {
+        Home::Fixed(Slot::new(self.0))
+    }
+    fn write(&self, to: &mut KeyWriter) {
+        to.u8(self.0);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        Ok(Self(from.u8()?))
+    }
+}
+
+/// A room as far as another server hears of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerRoom {
+    /// The server.
+    pub server: String,
+    /// The room.
+    pub room: RoomKey,
+}
+
+impl Key for ServerRoom {
+    fn home(&self) -> Home<'_> {
+        Home::Room(self.room)
+    }
+    fn write(&self, to: &mut KeyWriter) {
+        to.str(&self.server).room(self.room);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        Ok(Self {
+            server: from.str()?,
+            room: from.room()?,
+        })
+    }
+}
+
+/// The position up to which a lane's log has been given to the queues and sent, or is owed by rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The position.
+    pub pos: u64,
+}
+
+/// The newest event of a room that a server hasn't been told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwedEvent {
+    /// The room's id; the key has only its hash.
+    pub room_id: String,
+    /// The event's number in the room.
+    pub num: u32,
+}
+
+postcard_value!(Cursor, OwedEvent);
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $table:ident: $name:literal, $tag:literal, $family:ident, $key:ty => $value:ty;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $table;
+        impl Table for $table {
+            const NAME: &'static str = $name;
+            const FAMILY: Family = Family::$family;
+            const TAG: [u8; 2] = *$tag;
+            type Key = $key;
+            type Value = $value;
+        }
+    )+
+
+        /// Every table of this crate, for the check of a store.
+        pub fn all() -> Vec<Registered> {
+            vec![$(Registered::of::<$table>()),+]
+        }
+    };
+}
+
+tables! {
+    /// `lane` → [`Cursor`].
+    Cursors: "federation cursor", b"Fc", Hot, LaneKey => Cursor;
+    /// `server, room` → [`OwedEvent`]; only while the server is behind.
+    Owes: "owed event", b"Fo", Queue, ServerRoom => OwedEvent;
+}

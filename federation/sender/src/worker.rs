@@ -1,0 +1,237 @@
+//! One server's worker: takes from the queue, sends, waits while the server doesn't answer.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use comity_federation_client::{
+    PeerError, TransportError,
+    peers::{Transaction, TransactionAnswer},
+};
+use comity_protocol::id::{OwnedRoomId, RoomId};
+use comity_rooms::{RoomError, num::EventNum, tables::Verdict};
+use serde_json::value::RawValue;
+
+use crate::{
+    Destination, Held, Inner,
+    queue::{Batch, raw},
+};
+
+/// Who hasn't answered for so long is behind: what is newest matters then, and the order of the rest
+/// need not be kept in memory.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// After a fault of our own.
+const AGAIN: Duration = Duration::from_secs(5);
+/// A server that answers and shuts us out is asked again after the first of these, then twice as long
+/// each time, up to the last.
+const SHUT_OUT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60 * 60));
+
+/// Sends until there is nothing left, or no sender.
+pub(crate) async fn run(held: Held, destination: Arc<Destination>) {
+    let mut shut_out = SHUT_OUT.0;
+    loop {
+        let Some(inner) = held.upgrade() else { return };
+        if let Some(wait) = inner.wait(&destination).await {
+            drop(inner);
+            destination.rest(wait).await;
+            continue;
+        }
+        let Ok(turn) = inner.sending.acquire().await else {
+            return;
+        };
+        let batch = destination.queue.lock().next();
+        let delivered = inner.deliver(&destination, &batch).await;
+        drop(turn);
+        let mut rest = None;
+        match delivered {
+            Ok(()) => {
+                destination.queue.lock().done(&batch);
+                shut_out = SHUT_OUT.0;
+            }
+            Err(failure) => {
+                destination.queue.lock().failed(batch);
+                rest = inner.failed(&destination, &failure, &mut shut_out).await;
+            }
+        }
+        if destination.queue.lock().ends() {
+            return;
+        }
+        drop(inner);
+        if let Some(rest) = rest {
+            destination.rest(rest).await;
+        }
+    }
+}
+
+impl Destination {
+    /// Waits so long, unless there is a reason to try at once. Nothing is held meanwhile: the sender
+    /// may end.
+    async fn rest(&self, time: Duration) {
+        drop(tokio::time::timeout(time, self.wake.notified()).await);
+    }
+}
+
+/// Why a batch isn't delivered yet.
+#[derive(Debug)]
+enum Failure {
+    /// The server doesn't answer, or doesn't talk to us.
+    Peer(PeerError),
+    /// The events can't be read.
+    Rooms(RoomError),
+}
+
+impl Inner {
+    /// Delivers a batch; what the server refuses for good is left out (threat F11).
+    async fn deliver(&self, destination: &Destination, batch: &Batch) -> Result<(), Failure> {
+        let pdus = self.load(&batch.events).await.map_err(Failure::Rooms)?;
+        let edus = batch.edus.write();
+        if pdus.is_empty() && edus.is_empty() {
+            return Ok(());
+        }
+        let Err(refused) = self.send(destination, &pdus, &edus).await else {
+            return Ok(());
+        };
+        if !is_about_its_content(&refused) {
+            return Err(Failure::Peer(refused));
+        }
+        // Something in it is refused: each event goes by itself, so that one doesn't hold up the rest.
+        for pdu in &pdus {
+            match self.send(destination, std::slice::from_ref(pdu), &[]).await {
+                Ok(_) => {}
+                Err(error) if is_about_its_content(&error) => {
+                    self.parked.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(server = %destination.name, %error, "an event is refused for good");
+                }
+                Err(error) => return Err(Failure::Peer(error)),
+            }
+        }
+        if !pdus.is_empty() && !edus.is_empty() {
+            match self.send(destination, &[], &edus).await {
+                Err(error) if !is_about_its_content(&error) => return Err(Failure::Peer(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        destination: &Destination,
+        pdus: &[Box<RawValue>],
+        edus: &[Box<RawValue>],
+    ) -> Result<TransactionAnswer, PeerError> {
+        let number = self.transactions.fetch_add(1, Ordering::Relaxed);
+        let transaction = Transaction {
+            origin: self.rooms.server_name(),
+            origin_server_ts: self.runtime.clock().now_ms(),
+            pdus,
+            edus,
+        };
+        let id = format!("{}{number}", self.run);
+        match self
+            .peers
+            .send_transaction(&destination.name, &id, &transaction)
+            .await
+        {
+            // It was taken, with many words.
+            Err(PeerError::Unreachable(TransportError::TooLarge)) => {
+                Ok(TransactionAnswer::default())
+            }
+            answer => answer,
+        }
+    }
+
+    /// How long the server isn't to be asked.
+    async fn wait(&self, destination: &Destination) -> Option<Duration> {
+        match self.peers.backoff().until(&destination.name).await {
+            Ok(until) => {
+                let now = self.runtime.clock().now_ms();
+                until.map(|until| Duration::from_millis(until.saturating_sub(now)))
+            }
+            Err(error) => {
+                tracing::warn!(server = %destination.name, %error, "a back-off can't be read");
+                Some(AGAIN)
+            }
+        }
+    }
+
+    /// How long to wait after a failure, beside the server's back-off.
+    async fn failed(
+        &self,
+        destination: &Destination,
+        failure: &Failure,
+        shut_out: &mut Duration,
+    ) -> Option<Duration> {
+        let server = &destination.name;
+        match failure {
+            Failure::Rooms(error) => {
+                tracing::warn!(%server, %error, "events to be sent can't be read");
+                return Some(AGAIN);
+            }
+            Failure::Peer(PeerError::Store(error)) => {
+                tracing::warn!(%server, %error, "a back-off can't be kept");
+                return Some(AGAIN);
+            }
+            Failure::Peer(error) => tracing::debug!(%server, %error, "not delivered"),
+        }
+        let backoff = self.peers.backoff();
+        let since = backoff.failing_since(server).await.ok().flatten();
+        let Some(since) = since else {
+            // It answers, and shuts us out.
+            destination.queue.lock().fall_behind();
+            let jitter = self.runtime.random().below(millis(*shut_out));
+            let wait = *shut_out / 2 + Duration::from_millis(jitter);
+            *shut_out = (*shut_out * 2).min(SHUT_OUT.1);
+            return Some(wait);
+        };
+        let now = self.runtime.clock().now_ms();
+        if since.saturating_add(millis(PATIENCE)) <= now {
+            destination.queue.lock().fall_behind();
+        }
+        None
+    }
+
+    /// The events as they go onto the wire; those that are no part of their room any more are left out.
+    async fn load(&self, events: &[(OwnedRoomId, u32)]) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let mut pdus = Vec::with_capacity(events.len());
+        // Neighbours of one room are read together.
+        for run in events.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((room_id, _)) = run.first() else {
+                continue;
+            };
+            let nums: Vec<EventNum> = run.iter().map(|(_, num)| EventNum(*num)).collect();
+            pdus.extend(self.load_of(room_id, &nums).await?);
+        }
+        Ok(pdus)
+    }
+
+    async fn load_of(
+        &self,
+        room_id: &RoomId,
+        nums: &[EventNum],
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        let view = match self.rooms.view(room_id).await {
+            // Purged since.
+            Err(RoomError::UnknownRoom) => return Ok(Vec::new()),
+            view => view?,
+        };
+        let found = view.load(nums).await?.into_iter();
+        let accepted = found.filter(|found| found.status.verdict == Verdict::Accepted);
+        Ok(accepted
+            .filter_map(|found| raw(found.event.json()))
+            .collect())
+    }
+}
+
+/// Whether a refusal is about what was sent, rather than about us or the server's state.
+fn is_about_its_content(error: &PeerError) -> bool {
+    error.refusal().is_some_and(|refusal| {
+        (400..500).contains(&refusal.status)
+            && !matches!(refusal.status, 401 | 403 | 404 | 408 | 429)
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
