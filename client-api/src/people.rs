@@ -8,9 +8,6 @@ use serde_json::Value;
 
 use crate::{Api, ApiError};
 
-/// The account data that says from whom a user takes invites.
-const INVITE_PERMISSION: &str = "m.invite_permission_config";
-
 /// How a user shows themselves in their member events. Of users of other servers, and of those who don't exist, nothing is known.
 pub(crate) async fn profile(api: &Api, user: &UserId) -> Result<Profile, ApiError> {
     if user.server_name() != api.rooms.server_name() {
@@ -42,21 +39,13 @@ pub(crate) async fn invitee(
 ) -> Result<Profile, ApiError> {
     api.limit(Limit::InviteBySender, inviter)?;
     api.limit(Limit::InviteByReceiver, user)?;
-    if user.server_name() == api.rooms.server_name() {
-        let wishes = api
-            .accounts
-            .account_data(user.as_str(), INVITE_PERMISSION)
-            .await?;
-        let action = wishes
-            .as_ref()
-            .and_then(|wishes| wishes.get("default_action"));
-        if action.and_then(Value::as_str) == Some("block") {
-            return Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "M_INVITE_BLOCKED",
-                "The user doesn't take invites",
-            ));
-        }
+    let is_ours = user.server_name() == api.rooms.server_name();
+    if is_ours && api.accounts.blocks_invites(user.as_str()).await? {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "M_INVITE_BLOCKED",
+            "The user doesn't take invites",
+        ));
     }
     profile(api, user).await
 }

@@ -35,8 +35,18 @@ mod routes;
 mod transactions;
 mod users;
 
+use comity_rooms::RoomError;
+
 pub use api::{Api, Capabilities, Settings};
 pub use routes::router;
 
 pub(crate) use comity_web::{ApiError, Json, Path, Query};
 pub(crate) use routes::Routes;
+
+/// A room that isn't here may be elsewhere: whoever asks goes on to the next server.
+pub(crate) fn no_such_room(error: RoomError) -> ApiError {
+    match error {
+        RoomError::UnknownRoom => ApiError::not_found("There is no such room here"),
+        error => error.into(),
+    }
+}

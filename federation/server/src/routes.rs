@@ -34,6 +34,11 @@ impl Routes {
         self.at(&format!("/_matrix/federation/v1{path}"), methods)
     }
 
+    /// `/_matrix/federation/v2…`
+    pub(crate) fn v2(self, path: &str, methods: MethodRouter<Api>) -> Self {
+        self.at(&format!("/_matrix/federation/v2{path}"), methods)
+    }
+
     /// The whole path.
     pub(crate) fn at(self, path: &str, methods: MethodRouter<Api>) -> Self {
         Self(self.0.route(path, methods))

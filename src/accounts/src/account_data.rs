@@ -27,6 +27,8 @@ const MAX_TAGS: usize = 100;
 pub const PUSH_RULES: &str = "m.push_rules";
 /// The type that holds a room's tags.
 pub const TAGS: &str = "m.tag";
+/// The type that says from whom a user takes invites.
+const INVITE_PERMISSION: &str = "m.invite_permission_config";
 /// The type that holds a room's fully read marker.
 const FULLY_READ: &str = "m.fully_read";
 /// The type that lists ignored users.
@@ -146,6 +148,20 @@ impl Accounts {
         user_id: &str,
     ) -> Result<Vec<DataEvent>, AccountError> {
         self.room_data(Range::everywhere(of_user(user_id))).await
+    }
+
+    /// Whether a user takes no invites.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn blocks_invites(&self, user_id: &str) -> Result<bool, AccountError> {
+        let wishes = self.account_data(user_id, INVITE_PERMISSION).await?;
+        let action = wishes
+            .as_ref()
+            .and_then(|wishes| wishes.get("default_action"));
+        Ok(action.and_then(Value::as_str) == Some("block"))
     }
 
     /// A user's account data of one room.

@@ -322,7 +322,7 @@ impl Rooms {
     }
 
     /// The children of a space that is here.
-    async fn children(&self, summary: &Summary) -> Result<Vec<SpaceChild>, RoomError> {
+    pub(crate) async fn children(&self, summary: &Summary) -> Result<Vec<SpaceChild>, RoomError> {
         if summary.room_type.as_deref() != Some(SPACE) {
             return Ok(Vec::new());
         }
@@ -334,7 +334,7 @@ impl Rooms {
 }
 
 /// Those of a space's children that are one, in their order.
-fn in_order(children: Vec<SpaceChild>, suggested_only: bool) -> Vec<SpaceChild> {
+pub(crate) fn in_order(children: Vec<SpaceChild>, suggested_only: bool) -> Vec<SpaceChild> {
     let mut ordered = Vec::new();
     for child in children {
         let Ok(content) = serde_json::from_str::<ChildContent>(child.content.get()) else {

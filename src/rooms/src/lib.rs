@@ -52,7 +52,7 @@ pub use elsewhere::{Elsewhere, Remote};
 pub use error::RoomError;
 pub use hierarchy::{Hierarchy, HierarchyPage, HierarchyRoom, SpaceChild};
 pub use membership::Join;
-pub use peers::{Admission, PeerState, PeerView, Template};
+pub use peers::{Admission, PeerSpace, PeerState, PeerView, Template};
 pub use profile::Profile;
 pub use receipts::{ReadReceipt, ReceiptKind};
 pub use rooms::{Config, Rooms, WeakRooms};

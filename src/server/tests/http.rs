@@ -65,6 +65,10 @@ async fn starting(limits: Limits) -> Server {
         .route("/hello", get(async || "hello"))
         .route("/length", post(async |body: Bytes| body.len().to_string()))
         .route(
+            "/_matrix/federation/v1/send/t",
+            post(async |body: Bytes| body.len().to_string()),
+        )
+        .route(
             "/panic",
             get(async || -> &'static str { panic!("on purpose") }),
         )
@@ -253,6 +257,11 @@ async fn an_endless_body_is_cut() {
         "x".repeat(4_096)
     );
     assert!(server.exchange(exact.as_bytes()).await.ends_with("4096"));
+    // A transaction of another server has a limit of its own.
+    let transaction = exact.replace("/length", "/_matrix/federation/v1/send/t");
+    let transaction = transaction.replace("length: 4096", "length: 4097") + "x";
+    let answer = server.exchange(transaction.as_bytes()).await;
+    assert!(answer.ends_with("4097"), "{answer}");
 }
 
 /// A connection has a deadline from its first moment, whether it says nothing or drips.

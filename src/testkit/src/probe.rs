@@ -100,6 +100,19 @@ impl Endpoint {
 /// If the table is malformed.
 #[must_use]
 pub fn endpoints() -> Vec<Endpoint> {
+    of("client-server")
+}
+
+/// All server-server endpoints, none without the specification's files.
+///
+/// # Panics
+/// If the table is malformed.
+#[must_use]
+pub fn server_endpoints() -> Vec<Endpoint> {
+    of("server-server")
+}
+
+fn of(api: &str) -> Vec<Endpoint> {
     if spec::get().is_none() {
         return Vec::new();
     }
@@ -108,7 +121,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         .expect("endpoints.csv opens")
         .into_deserialize()
         .map(|row| row.expect("endpoints.csv has its columns"))
-        .filter(|row: &Endpoint| row.api == "client-server")
+        .filter(|row: &Endpoint| row.api == api)
         .collect()
 }
 

@@ -1,25 +1,30 @@
 //! What the `make_…` endpoints have in common.
 
 use comity_protocol::room_version::RoomVersion;
-use comity_rooms::{RoomError, Template};
+use comity_rooms::Template;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use crate::ApiError;
+use crate::{Api, ApiError};
 
 /// The event as it should be.
 #[derive(Serialize)]
 pub(super) struct Answer {
     room_version: &'static str,
-    event: Box<RawValue>,
+    event: Map<String, Value>,
 }
 
-impl From<Template> for Answer {
-    fn from(template: Template) -> Self {
-        Self {
+impl Answer {
+    /// The template, with the name of the server that made it, as it goes over the wire.
+    pub(super) fn of(api: &Api, template: &Template) -> Result<Self, ApiError> {
+        let mut event: Map<String, Value> =
+            serde_json::from_str(template.event.get()).map_err(ApiError::internal)?;
+        let us = api.rooms.server_name().as_str();
+        event.insert("origin".to_owned(), us.into());
+        Ok(Self {
             room_version: template.version.as_str(),
-            event: template.event,
-        }
+            event,
+        })
     }
 }
 
@@ -31,12 +36,4 @@ pub(super) fn versions(asked: Vec<(String, String)>) -> Vec<String> {
         versions.push(RoomVersion::V1.as_str().to_owned());
     }
     versions
-}
-
-/// A room that isn't here may be elsewhere: whoever asks goes on to the next server.
-pub(super) fn refused(error: RoomError) -> ApiError {
-    match error {
-        RoomError::UnknownRoom => ApiError::not_found("There is no such room here"),
-        error => error.into(),
-    }
 }

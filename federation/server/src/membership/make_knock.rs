@@ -8,8 +8,8 @@ use comity_protocol::{
     id::{OwnedRoomId, OwnedUserId},
 };
 
-use super::make::{Answer, refused, versions};
-use crate::{Api, ApiError, Json, Path, Query, request::Origin};
+use super::make::{Answer, versions};
+use crate::{Api, ApiError, Json, Path, Query, no_such_room, request::Origin};
 
 pub(super) async fn get(
     State(api): State<Api>,
@@ -22,6 +22,6 @@ pub(super) async fn get(
         .rooms
         .template(&origin, &room_id, &user, Membership::Knock, Some(&versions))
         .await
-        .map_err(refused)?;
-    Ok(Json(template.into()))
+        .map_err(no_such_room)?;
+    Answer::of(&api, &template).map(Json)
 }

@@ -8,8 +8,8 @@ use comity_protocol::{
     id::{OwnedRoomId, OwnedUserId},
 };
 
-use super::make::{Answer, refused};
-use crate::{Api, ApiError, Json, Path, request::Origin};
+use super::make::Answer;
+use crate::{Api, ApiError, Json, Path, no_such_room, request::Origin};
 
 pub(super) async fn get(
     State(api): State<Api>,
@@ -20,6 +20,6 @@ pub(super) async fn get(
         .rooms
         .template(&origin, &room_id, &user, Membership::Leave, None)
         .await
-        .map_err(refused)?;
-    Ok(Json(template.into()))
+        .map_err(no_such_room)?;
+    Answer::of(&api, &template).map(Json)
 }

@@ -8,5 +8,30 @@
 )]
 
 mod discovery;
+mod history;
+mod invites;
 mod keys;
+mod membership;
 mod openid;
+mod queries;
+mod request;
+mod transactions;
+
+/// The server has every endpoint of the table that a homeserver serves, but for those that wait.
+#[tokio::test]
+async fn every_endpoint_that_is_due_is_served() {
+    const WAIT: [&str; 3] = [
+        // Media come with their own capability.
+        "/media/",
+        // Told by identity servers, of which we know none.
+        "/3pid/onbind",
+        // A policy server is asked, not run.
+        "/policy/",
+    ];
+    let server = comity_testkit::Server::start().await;
+    let mut endpoints = comity_testkit::probe::server_endpoints();
+    endpoints.retain(|endpoint| !WAIT.iter().any(|part| endpoint.name().contains(part)));
+    let served = comity_testkit::probe::served(&server, &endpoints).await;
+    let all: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name()).collect();
+    assert_eq!(served, all);
+}

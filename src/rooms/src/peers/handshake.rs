@@ -8,9 +8,11 @@
 use comity_protocol::{
     auth::{MemberContent, Membership},
     event::{Event, Signed, WellFormed},
-    id::{OwnedServerName, RoomId, ServerName},
+    id::{OwnedServerName, RoomId, ServerName, UserId},
     sign::{CosignError, JoinIntent, KeyRing},
 };
+
+use serde_json::{Map, Value};
 
 use super::{PeerState, PeerView};
 use crate::{
@@ -85,6 +87,30 @@ impl Rooms {
         let change = self.change_for(origin, room_id).await?;
         check(origin, room_id, leave.event(), Membership::Leave)?;
         change.take_in(leave.verify(keys)?).await
+    }
+
+    /// Invites a user in the name of the user of ours who had invited them by an address: `content` holds what an identity server
+    /// says of whose address it is, which the room's rules check.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1exchange_third_party_inviteroomid>
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], [`RoomError::Forbidden`], [`RoomError::Rejected`]; as [`Rooms::invite`].
+    pub async fn exchange_third_party_invite(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        inviter: &UserId,
+        user: &UserId,
+        content: &Map<String, Value>,
+    ) -> Result<(), RoomError> {
+        drop(self.change_for(origin, room_id).await?);
+        if !self.is_local(inviter) {
+            return Err(RoomError::Forbidden("the inviter is of another server"));
+        }
+        self.invite_with(inviter, room_id, user, content)
+            .await
+            .map(drop)
     }
 
     /// Makes a knock of another server's user part of the room; answers the events by which they may

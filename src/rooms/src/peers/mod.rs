@@ -11,6 +11,7 @@ mod acl;
 mod handshake;
 mod history;
 mod present;
+mod spaces;
 mod template;
 mod visible;
 
@@ -23,6 +24,7 @@ use comity_storage::{Range, RoomKey};
 pub(crate) use acl::Acls;
 pub use handshake::Admission;
 pub(crate) use present::Present;
+pub use spaces::PeerSpace;
 pub use template::Template;
 
 use crate::{

@@ -58,10 +58,10 @@ pub(super) struct Bounded {
 }
 
 impl Bounded {
-    pub(super) fn new(body: Incoming, limits: &Limits, verdict: Verdict) -> Self {
+    pub(super) fn new(body: Incoming, most: u64, limits: &Limits, verdict: Verdict) -> Self {
         Self {
             body,
-            left: limits.body_bytes,
+            left: most,
             gap: limits.body_gap,
             end: Instant::now() + limits.body_whole,
             timer: None,

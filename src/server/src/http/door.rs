@@ -104,7 +104,7 @@ fn refuse(shared: &Shared, request: &Request<Incoming>) -> Option<Response<Body>
     let length = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    (length > Some(shared.limits.body_bytes)).then(|| closing(too_large()))
+    (length > Some(shared.limits.body_of(request.uri().path()))).then(|| closing(too_large()))
 }
 
 /// Preflights, liveness and readiness.
@@ -132,11 +132,12 @@ async fn endpoint(
     id: &str,
 ) -> Response<Body> {
     let verdict = Verdict::default();
+    let most = shared.limits.body_of(request.uri().path());
     let mut request = request.map(|body| {
         if hyper::body::Body::is_end_stream(&body) {
             Body::empty()
         } else {
-            Body::new(Bounded::new(body, &shared.limits, verdict.clone()))
+            Body::new(Bounded::new(body, most, &shared.limits, verdict.clone()))
         }
     });
     request.extensions_mut().insert(ConnectInfo(peer));

@@ -54,6 +54,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Bytes of a request's body.
     pub body_bytes: u64,
+    /// Bytes of a transaction of another server, which holds up to 150 things of the size of an event.
+    pub transaction_bytes: u64,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
     /// How long answers may take once the server is asked to stop.
@@ -72,8 +74,20 @@ impl Default for Limits {
             stalled_write: Duration::from_secs(30),
             head_bytes: 16 * 1024,
             body_bytes: 1024 * 1024,
+            transaction_bytes: 10 * 1024 * 1024,
             streams: 100,
             drain: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Limits {
+    /// Bytes of the body of a request for this path.
+    fn body_of(&self, path: &str) -> u64 {
+        if path.starts_with("/_matrix/federation/v1/send/") {
+            self.transaction_bytes
+        } else {
+            self.body_bytes
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ruma_common::{CanonicalJsonObject, RoomVersionId};
-use ruma_signatures::{hash_and_sign_event, reference_hash};
+use ruma_signatures::{hash_and_sign_event, reference_hash, sign_json};
 use serde_json::{Value, json};
 
 use super::HostilePeer;
@@ -59,6 +59,24 @@ impl HostilePeer {
         Pdu { id, json }
     }
 
+    /// Signs an object as it is, as anything but an event is signed.
+    ///
+    /// # Panics
+    /// If it is no canonical JSON.
+    #[must_use]
+    pub fn sign_object(&self, object: Value) -> Value {
+        let mut object: CanonicalJsonObject =
+            serde_json::from_value(object).expect("canonical JSON");
+        sign_json(self.name.as_str(), &self.pair, &mut object).expect("an object can be signed");
+        serde_json::to_value(&object).expect("JSON")
+    }
+
+    /// The public half of its key, in base64.
+    #[must_use]
+    pub fn public_key(&self) -> String {
+        self.key.verify_key().to_base64()
+    }
+
     /// Joins one of its users to a room of `server`, as a well-behaved server would.
     ///
     /// # Panics
@@ -103,7 +121,14 @@ impl HostilePeer {
         event["origin"] = json!(self.name);
         event["origin_server_ts"] = json!(1_000_000);
         if matches!(version, "1" | "2") {
-            event["event_id"] = json!(format!("$join:{}", self.name));
+            // Its maker's to choose, and another one for each.
+            let (what, depth) = (&event["content"]["membership"], &event["depth"]);
+            let unique = format!(
+                "${}{depth}:{}",
+                what.as_str().unwrap_or_default(),
+                self.name
+            );
+            event["event_id"] = json!(unique);
         }
         event
     }
