@@ -245,6 +245,9 @@ impl Committer {
             .collect();
         for lane in lanes.into_values() {
             if let Err(error) = recovery::reopen(&self.engine, lane).await {
+                if matches!(error, CommitError::Fenced) {
+                    (self.on_fatal)(&error);
+                }
                 tracing::warn!(%error, lane = lane.lane.0, "a lane is still in doubt");
             }
         }
@@ -310,6 +313,7 @@ impl Committer {
             lane.drop_appended();
             if fate(id) == Fate::Fenced {
                 lane.close(CommitError::Fenced);
+                (self.on_fatal)(&CommitError::Fenced);
             }
         }
         // Of a lane in doubt only the group itself may have been written.

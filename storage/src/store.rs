@@ -32,7 +32,8 @@ use crate::{
 const REMEMBERED: usize = 1024;
 const REMEMBERED_BYTES: usize = 2 << 20;
 
-/// Called when what is durable can no longer be said. In the server it ends the process.
+/// Called when what is durable can no longer be said, and with [`CommitError::Fenced`] when a lane has another owner. In the
+/// server it ends the process.
 pub type OnFatal = Arc<dyn Fn(&CommitError) + Send + Sync>;
 
 /// How to open a store.
@@ -43,7 +44,7 @@ pub struct Options {
     /// Whether a commit is answered after the fsync (D1) or after the write reached the operating
     /// system (D0): decides whether an unclean start begins a new incarnation.
     pub sync: bool,
-    /// What to do when a write or sync failed for good.
+    /// What to do when a write or sync failed for good, or another took a lane.
     pub on_fatal: OnFatal,
     /// The appliers of what lanes owe each other.
     pub appliers: Vec<Arc<dyn Apply>>,

@@ -1,7 +1,9 @@
 //! What the operator may ask for on the command line, done by whoever has the store.
 //!
 //! While the server runs, its rows are its own: the command is sent to it through a socket in `data_dir`, which only the server's
-//! own user may open. Otherwise the command opens the store itself. Either way the same code does it.
+//! own user may open. Otherwise the command opens the store itself. Either way the same code does it. An embedded store lets one
+//! process in at a time; PostgreSQL lets the last one have the lanes, so that there the command only goes on if it is said that no
+//! server runs.
 
 use std::{fmt::Write as _, fs::Permissions, io, os::unix::fs::PermissionsExt, path::Path};
 
@@ -13,7 +15,10 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use crate::{config::Config, house::House};
+use crate::{
+    config::{Config, StorageEngine},
+    house::House,
+};
 
 /// The largest command or answer, in bytes.
 const MOST: u64 = 16 << 20;
@@ -51,11 +56,11 @@ pub enum Order {
 /// What to print, or why it was not done.
 type Outcome = Result<String, String>;
 
-/// Has the command done by the server that runs, or without one.
+/// Has the command done by the server that runs, or without one. `offline` says that none runs, where that can't be seen.
 ///
 /// # Errors
 /// Why it was not done.
-pub async fn give(config: &Config, order: &Order) -> Outcome {
+pub async fn give(config: &Config, order: &Order, offline: bool) -> Outcome {
     let socket = socket(config);
     match UnixStream::connect(&socket).await {
         Ok(stream) => ask(stream, order)
@@ -68,6 +73,13 @@ pub async fn give(config: &Config, order: &Order) -> Outcome {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
             ) =>
         {
+            if config.storage.engine == StorageEngine::Postgres && !offline {
+                return Err(format!(
+                    "no server listens at {}: if one runs, give the command on its machine with its data_dir; if none \
+                     does, add --offline (a server that runs all the same would lose the store and end)",
+                    socket.display()
+                ));
+            }
             let house = House::open(config, &Runtime::system()).await?;
             let outcome = obey(&house, order).await;
             house.close().await?;

@@ -4,11 +4,14 @@ use std::{path::PathBuf, sync::Arc};
 
 use comity_runtime::Runtime;
 use comity_storage::{
-    Engine, Lanes, OpenError, Options, Registered, Store, TenantId,
+    CommitError, Engine, Lanes, OpenError, Options, Registered, Store, TenantId,
     engine::{Memory, Postgres, Rocks, postgres, rocks},
 };
 
 use crate::config::{Config, Secret, StorageEngine};
+
+/// The exit status of a server whose store was taken by another.
+const FENCED: i32 = 3;
 
 /// The tenant of `server_name`.
 pub const TENANT: TenantId = TenantId(1);
@@ -27,10 +30,17 @@ pub async fn open(config: &Config, runtime: &Runtime) -> Result<Store, OpenError
             .and_then(Lanes::new)
             .ok_or_else(|| OpenError::Engine("storage.lanes is no number of lanes".to_owned()))?,
         sync: storage.sync,
-        on_fatal: Arc::new(|error| {
-            // What is durable can't be said any more: to answer anything would be a guess.
-            tracing::error!(%error, "the store failed; ending the process");
-            std::process::abort();
+        on_fatal: Arc::new(|error| match error {
+            // Whoever has it answers for it now; another word of ours could contradict theirs.
+            CommitError::Fenced => {
+                tracing::error!("another process has taken the store; ending this one");
+                std::process::exit(FENCED);
+            }
+            error => {
+                // What is durable can't be said any more: to answer anything would be a guess.
+                tracing::error!(%error, "the store failed; ending the process");
+                std::process::abort();
+            }
         }),
         appliers: Vec::new(),
     };

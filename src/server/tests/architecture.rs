@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "sync",
         &["accounts", "protocol", "rooms", "runtime", "storage"],
     ),
-    ("web", &["accounts", "protocol", "rooms", "sync"]),
+    ("web", &["accounts", "protocol", "rooms", "storage", "sync"]),
     (
         "client-api",
         &[

@@ -42,7 +42,7 @@ fn commands_reach_the_store_whether_the_server_runs_or_not() {
     let config = config(folder.path());
     // A reactor each: the store is free again when its process, here the reactor, ends.
     let process = || tokio::runtime::Runtime::new().unwrap();
-    let added = process().block_on(operator::give(&config, &add("alice")));
+    let added = process().block_on(operator::give(&config, &add("alice"), false));
     added.unwrap();
     process().block_on(with_the_server(&config, folder.path()));
 }
@@ -54,18 +54,20 @@ async fn with_the_server(config: &Config, folder: &Path) {
     let socket = folder.join("operator.sock");
     let mode = std::fs::metadata(socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    operator::give(config, &add("bob")).await.unwrap();
-    let taken = operator::give(config, &add("bob")).await.unwrap_err();
+    operator::give(config, &add("bob"), false).await.unwrap();
+    let taken = operator::give(config, &add("bob"), false)
+        .await
+        .unwrap_err();
     assert!(taken.contains("taken"), "{taken}");
     let name = "bob".to_owned();
-    operator::give(config, &Order::Deactivate { name })
+    operator::give(config, &Order::Deactivate { name }, false)
         .await
         .unwrap();
     let reset = Order::ResetPassword {
         name: "@alice:localhost".to_owned(),
         password: None,
     };
-    let said = operator::give(config, &reset).await.unwrap();
+    let said = operator::give(config, &reset, false).await.unwrap();
     let (_, password) = said.trim().split_once("Password: ").unwrap();
     let accounts = &house.api.accounts;
     assert!(
@@ -74,6 +76,8 @@ async fn with_the_server(config: &Config, folder: &Path) {
             .await
             .unwrap()
     );
-    let list = operator::give(config, &Order::ListUsers).await.unwrap();
+    let list = operator::give(config, &Order::ListUsers, false)
+        .await
+        .unwrap();
     assert_eq!(list, "@alice:localhost admin\n@bob:localhost deactivated\n");
 }

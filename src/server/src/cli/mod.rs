@@ -37,8 +37,7 @@ enum Command {
     /// Run the server until SIGTERM or SIGINT.
     Serve,
     /// Make, list, reset and end accounts, also while the server runs.
-    #[command(subcommand)]
-    User(user::UserCommand),
+    User(user::User),
     /// The key that other servers know this one by.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -85,7 +84,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let file = arguments.config.as_deref();
     let done = match arguments.command {
-        Command::User(command) => load(file).and_then(|config| user::user(command, &config)),
+        Command::User(user) => load(file).and_then(|config| user::user(user, &config)),
         Command::Key(KeyCommand::Rotate) => load(file).and_then(|config| rotate(&config)),
         Command::Config(ConfigCommand::Reference) => print(&config::reference()),
         Command::Config(ConfigCommand::Check) => check_config(file),

@@ -36,6 +36,9 @@ async fn run(config: Config) -> Result<(), Failure> {
     let lifecycle = Lifecycle::default();
     // Ports first: they fail soonest, and nothing has to be undone.
     let listeners = listeners(&config)?;
+    // Port 0 is a free one of the system's choosing.
+    let client = listeners.first().and_then(|first| first.address().ok());
+    let client = client.unwrap_or(config.listen.client);
     let house = House::open(&config, &runtime).await.map_err(Failure::new)?;
     house.api.resume(&runtime);
     if let Err(error) = operator::serve(&config, &house, &runtime) {
@@ -49,7 +52,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     notify(&NotifyState::Ready);
     tracing::info!(
         server_name = %config.server_name,
-        client = %config.listen.client,
+        client = %client,
         version = env!("CARGO_PKG_VERSION"),
         "serving"
     );

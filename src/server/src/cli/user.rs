@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::{Failure, print};
 use crate::{
@@ -10,8 +10,18 @@ use crate::{
     operator::{self, Order},
 };
 
+#[derive(Debug, Args)]
+pub(super) struct User {
+    /// Say that no server runs on the store, where that can't be seen (PostgreSQL). One that does would lose the store and end.
+    #[arg(long, global = true)]
+    offline: bool,
+
+    #[command(subcommand)]
+    command: UserCommand,
+}
+
 #[derive(Debug, Subcommand)]
-pub(super) enum UserCommand {
+enum UserCommand {
     /// Make an account.
     Add {
         /// Its name: `alice` of `@alice:example.org`.
@@ -41,8 +51,8 @@ pub(super) enum UserCommand {
 }
 
 /// Does what is said, through the running server or without one.
-pub(super) fn user(command: UserCommand, config: &Config) -> Result<(), Failure> {
-    let order = match command {
+pub(super) fn user(user: User, config: &Config) -> Result<(), Failure> {
+    let order = match user.command {
         UserCommand::Add {
             name,
             admin,
@@ -66,7 +76,7 @@ pub(super) fn user(command: UserCommand, config: &Config) -> Result<(), Failure>
         .enable_all()
         .build()
         .map_err(Failure::doing("cannot start the reactor"))?
-        .block_on(operator::give(config, &order));
+        .block_on(operator::give(config, &order, user.offline));
     print(&done.map_err(Failure::new)?)
 }
 

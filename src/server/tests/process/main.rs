@@ -1,0 +1,18 @@
+//! The binary as it runs: its log, its files, its limits and its end.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests are what stands outside of the server: its clients, its operator, its clock"
+)]
+
+mod crowd;
+mod engines;
+mod postgres;
+mod secrets;
+mod server;
