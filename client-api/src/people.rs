@@ -4,7 +4,7 @@ use comity_accounts::{AVATAR_URL, AccountError, DISPLAY_NAME, Limit};
 use comity_protocol::id::UserId;
 use comity_rooms::Profile;
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{Api, ApiError};
 
@@ -17,11 +17,32 @@ pub(crate) async fn profile(api: &Api, user: &UserId) -> Result<Profile, ApiErro
         Err(AccountError::NotFound(_)) => return Ok(Profile::default()),
         fields => fields?,
     };
-    let text = |field| fields.get(field).and_then(Value::as_str).map(str::to_owned);
-    Ok(Profile {
+    Ok(shown(&fields))
+}
+
+/// What member events show of a profile.
+pub(crate) fn shown(profile: &Map<String, Value>) -> Profile {
+    let text = |field| profile.get(field)?.as_str().map(str::to_owned);
+    Profile {
         displayname: text(DISPLAY_NAME),
         avatar_url: text(AVATAR_URL),
-    })
+    }
+}
+
+/// Asks what [`invitee`] asks where a member event is written by hand, if it is an invite.
+///
+/// # Errors
+/// As [`invitee`].
+pub(crate) async fn may_be_invited(
+    api: &Api,
+    inviter: &UserId,
+    user: &UserId,
+    membership: Option<&Value>,
+) -> Result<(), ApiError> {
+    if membership.is_some_and(|membership| membership == "invite") {
+        invitee(api, inviter, user).await?;
+    }
+    Ok(())
 }
 
 /// What an invite shows of the user it is for, if they take invites at all.

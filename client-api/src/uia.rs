@@ -2,13 +2,13 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
 
-use comity_accounts::{Authorisation, Challenge, Operation, Stage};
+use comity_accounts::{Authorisation, Challenge, Operation, Shown, Stage};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::{Api, ApiError};
 
-/// Goes on if `auth` in the operation's body completes one of `flows`; with the registration token that was shown, if one was.
+/// Goes on if `auth` in the operation's body completes one of `flows`, with what was shown.
 ///
 /// # Errors
 /// 401 with what is still to be proved.
@@ -16,14 +16,14 @@ pub(crate) async fn authorise(
     api: &Api,
     operation: Operation<'_>,
     flows: &[&[Stage]],
-) -> Result<Option<String>, ApiError> {
+) -> Result<Shown, ApiError> {
     let auth = match operation.body.get("auth") {
         None | Some(Value::Null) => None,
         Some(Value::Object(auth)) => Some(auth),
         Some(_) => return Err(ApiError::bad_json("auth is not an object")),
     };
     match api.accounts.authorise(&operation, flows, auth).await? {
-        Authorisation::Passed { registration_token } => Ok(registration_token),
+        Authorisation::Passed(shown) => Ok(shown),
         Authorisation::Challenged(challenge) => Err(refusal(challenge)),
     }
 }

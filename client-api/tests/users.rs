@@ -73,3 +73,26 @@ async fn presence_is_for_those_who_share_a_room() {
     assert_eq!(seen["presence"], "unavailable");
     assert_eq!(seen["status_msg"], "baking");
 }
+
+/// R4.5: after a restart nobody's rooms are known yet; whoever shares one is told of a presence all the same.
+#[tokio::test(start_paused = true)]
+async fn presence_reaches_others_before_its_user_has_synced() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({"preset": "public_chat"})).await;
+    bob.join(&room).await;
+    let server = server.restarted().await;
+    let (alice, bob) = (server.login("alice").await, server.login("bob").await);
+    let since = bob.sync(None).await["next_batch"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let status = format!("{V3}/presence/{}/status", alice.id);
+    let busy = json!({"presence": "unavailable", "status_msg": "baking"});
+    let _ = alice.put(status).json(busy).send().await.ok();
+    let seen = bob.sync(Some(&since)).await;
+    let of_alice = |event: &&Value| event["sender"] == alice.id.as_str();
+    let told = seen["presence"]["events"].as_array().unwrap();
+    let told = told.iter().find(of_alice).unwrap();
+    assert_eq!(told["content"]["status_msg"], "baking");
+}

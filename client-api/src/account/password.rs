@@ -3,7 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountpassword>
 
 use axum::extract::State;
-use comity_accounts::{Operation, Stage};
+use comity_accounts::{Asker, Operation, Stage};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -23,7 +23,7 @@ pub(super) async fn post(
     let change: Change = read(body.clone())?;
     let operation = Operation {
         name: "POST /account/password",
-        user_id: Some(user.id.as_str()),
+        asker: Asker::User(user.id.as_str()),
         body: &body,
     };
     uia::authorise(&api, operation, &[&[Stage::Password]]).await?;

@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use comity_accounts::Limit;
-use comity_protocol::id::{OwnedRoomId, OwnedUserId};
+use comity_protocol::id::{OwnedRoomId, OwnedUserId, UserId};
 use comity_rooms::{CreateRoom, Invitee, Preset, StateEvent, Visibility};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
@@ -74,7 +74,13 @@ pub(super) async fn post(
             profile,
         });
     }
-    let initial_state = asked.initial_state.unwrap_or_default().into_iter();
+    let initial_state = asked.initial_state.unwrap_or_default();
+    for event in initial_state
+        .iter()
+        .filter(|it| it.event_type == "m.room.member")
+    {
+        check_first_member(&api, &user, event).await?;
+    }
     let request = CreateRoom {
         visibility: match asked.visibility {
             Some(Listed::Public) => Visibility::Public,
@@ -88,6 +94,7 @@ pub(super) async fn post(
         room_version: asked.room_version,
         creation_content: asked.creation_content.unwrap_or_default(),
         initial_state: initial_state
+            .into_iter()
             .map(|event| StateEvent {
                 event_type: event.event_type,
                 state_key: event.state_key,
@@ -105,4 +112,19 @@ pub(super) async fn post(
     let profile = people::profile(&api, &user.id).await?;
     let room_id = api.rooms.create_room(&user.id, &profile, request).await?;
     Ok(Json(Answer { room_id }))
+}
+
+/// A membership that a room is to begin with is asked about like any other; an invite that another server must hear of goes by `invite`.
+async fn check_first_member(api: &Api, user: &User, event: &Initial) -> Result<(), ApiError> {
+    let target = <&UserId>::try_from(event.state_key.as_str())
+        .map_err(|_| ApiError::invalid_param("The state key is no user id"))?;
+    let content: Map<String, Value> = serde_json::from_str(event.content.get())
+        .map_err(|_| ApiError::bad_json("The content can't be read"))?;
+    if target.server_name() != api.rooms.server_name() {
+        return Err(ApiError::bad(
+            "M_INVALID_ROOM_STATE",
+            "Users of other servers are invited by invite, not by initial_state",
+        ));
+    }
+    people::may_be_invited(api, &user.id, target, content.get("membership")).await
 }

@@ -5,7 +5,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3devicesdeviceid>
 
 use axum::extract::State;
-use comity_accounts::{Operation, Stage};
+use comity_accounts::{Asker, Operation, Stage};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -53,7 +53,7 @@ pub(super) async fn delete(
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     let operation = Operation {
         name: &format!("DELETE /devices/{device_id}"),
-        user_id: Some(user.id.as_str()),
+        asker: Asker::User(user.id.as_str()),
         body: &body,
     };
     uia::authorise(&api, operation, &[&[Stage::Password]]).await?;

@@ -16,7 +16,7 @@ use super::{
     access::no_event,
     send::{Answer, send},
 };
-use crate::{Api, ApiError, Json, Path, Query, UserOrGuest, notices};
+use crate::{Api, ApiError, Json, Path, Query, UserOrGuest, notices, people};
 
 #[derive(Deserialize)]
 pub(super) struct Of {
@@ -87,6 +87,7 @@ pub(super) async fn put(
             .map_err(|_| ApiError::invalid_param("The state key is no user id"))?;
         let content: Map<String, Value> = serde_json::from_str(content.get())
             .map_err(|_| ApiError::bad_json("The content can't be read"))?;
+        people::may_be_invited(&api, &user.id, target, content.get("membership")).await?;
         let guest = user.is_guest();
         let placed = api
             .rooms

@@ -5,7 +5,6 @@
 use axum::extract::State;
 use comity_accounts::Limit;
 use comity_protocol::id::OwnedRoomId;
-use comity_rooms::RoomError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -38,11 +37,6 @@ pub(super) async fn post(
     let profile = people::profile(&api, &user.id).await?;
     api.rooms
         .knock(&user.id, &room_id, &profile, asked.reason.as_deref(), &via)
-        .await
-        .map_err(|error| match error {
-            // Documented here, other than for joins.
-            RoomError::UnknownRoom => ApiError::not_found("There is no such room here"),
-            error => error.into(),
-        })?;
+        .await?;
     Ok(Json(Answer { room_id }))
 }

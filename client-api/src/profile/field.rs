@@ -7,6 +7,7 @@
 use axum::extract::State;
 use comity_accounts::{AVATAR_URL, DISPLAY_NAME, Limit};
 use comity_protocol::id::OwnedUserId;
+use comity_storage::Batch;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -62,12 +63,19 @@ async fn set(
     }
     user.may_act()?;
     api.limit(Limit::AccountChange, &user.id)?;
-    let id = user.id.as_str();
-    api.accounts.set_profile_field(id, field, value).await?;
-    if matches!(field, DISPLAY_NAME | AVATAR_URL) {
-        // Also when nothing changed: the first try may have died before its rooms were told.
-        let profile = people::profile(api, &user.id).await?;
-        api.rooms.update_profile(&user.id, &profile).await?;
+    let shown = matches!(field, DISPLAY_NAME | AVATAR_URL);
+    let note = |batch: &mut Batch, profile: &Map<String, Value>| {
+        if shown {
+            let profile = people::shown(profile);
+            api.rooms.note_profile(batch, &user.id, &profile);
+        }
+    };
+    api.accounts
+        .change_profile(user.id.as_str(), field, value, note)
+        .await?;
+    if shown {
+        // Also when nothing changed: then what is still to be shown of an earlier change is.
+        api.rooms.show_profile(&user.id).await?;
     }
     Ok(Json(Map::new()))
 }

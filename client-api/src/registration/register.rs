@@ -5,7 +5,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register>
 
 use axum::extract::State;
-use comity_accounts::{Limit, NewDevice, Operation, Registered, Registration, Stage};
+use comity_accounts::{Asker, Limit, NewDevice, Operation, Registered, Registration, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -58,7 +58,7 @@ pub(super) async fn post(
     }
     let token = match guest {
         true => None,
-        false => prove(&api, &body).await?,
+        false => prove(&api, &address, &body).await?,
     };
     api.limit(Limit::Registration, &address)?;
     if !guest && new.password.is_none() {
@@ -88,7 +88,11 @@ pub(super) async fn post(
 }
 
 /// The registration token that was shown, if one was.
-async fn prove(api: &Api, body: &Map<String, Value>) -> Result<Option<String>, ApiError> {
+async fn prove(
+    api: &Api,
+    address: &str,
+    body: &Map<String, Value>,
+) -> Result<Option<String>, ApiError> {
     const OPEN: &[&[Stage]] = &[&[Stage::Dummy], &[Stage::RegistrationToken]];
     const BY_TOKEN: &[&[Stage]] = &[&[Stage::RegistrationToken]];
     let flows = if api.accounts.registration_open() {
@@ -98,8 +102,9 @@ async fn prove(api: &Api, body: &Map<String, Value>) -> Result<Option<String>, A
     };
     let operation = Operation {
         name: "register",
-        user_id: None,
+        asker: Asker::Address(address),
         body,
     };
-    uia::authorise(api, operation, flows).await
+    let shown = uia::authorise(api, operation, flows).await?;
+    Ok(shown.registration_token)
 }

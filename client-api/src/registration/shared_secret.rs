@@ -10,7 +10,12 @@ use serde_json::{Value, json};
 
 use crate::{Address, Api, ApiError, Json, session::SignedIn};
 
-pub(super) async fn get(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn get(
+    State(api): State<Api>,
+    Address(address): Address,
+) -> Result<Json<Value>, ApiError> {
+    // As many nonces are kept as there is room for: nobody is to fill it alone.
+    api.limit(Limit::LoginByAddress, &address)?;
     let nonce = api.accounts.registration_nonce()?;
     Ok(Json(json!({ "nonce": nonce })))
 }

@@ -75,8 +75,11 @@ impl FromRequestParts<Api> for UserOrGuest {
         let session = api.accounts.authenticate(&needed_token(parts)?).await?;
         let agent = parts.headers.get(USER_AGENT);
         let agent = agent.and_then(|agent| agent.to_str().ok());
-        api.accounts
-            .saw(&session, &address(parts), agent.unwrap_or_default());
+        api.accounts.saw(
+            &session,
+            &address(parts).to_string(),
+            agent.unwrap_or_default(),
+        );
         user(session).map(Self)
     }
 }

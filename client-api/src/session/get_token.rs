@@ -3,7 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv1loginget_token>
 
 use axum::extract::State;
-use comity_accounts::{Operation, Stage};
+use comity_accounts::{Asker, Operation, Stage};
 use serde_json::{Map, Value, json};
 
 use crate::{Api, ApiError, Json, User, uia};
@@ -15,11 +15,14 @@ pub(super) async fn post(
 ) -> Result<Json<Value>, ApiError> {
     let operation = Operation {
         name: "POST /login/get_token",
-        user_id: Some(user.id.as_str()),
+        asker: Asker::User(user.id.as_str()),
         body: &body,
     };
-    uia::authorise(&api, operation, &[&[Stage::Password]]).await?;
-    let (login_token, expires_in_ms) = api.accounts.login_token(user.id.as_str());
+    let shown = uia::authorise(&api, operation, &[&[Stage::Password]]).await?;
+    let proof = shown
+        .password
+        .ok_or_else(|| ApiError::internal("the password's stage passed without a proof"))?;
+    let (login_token, expires_in_ms) = api.accounts.login_token(user.id.as_str(), proof);
     Ok(Json(
         json!({ "login_token": login_token, "expires_in_ms": expires_in_ms }),
     ))

@@ -1,12 +1,14 @@
 //! User-interactive authentication: proofs gathered over several requests, for one operation of one user with one body.
 //!
 //! A session lives in memory and a quarter of an hour; what it was begun for stands in it as a hash, and a request for anything
-//! else can't use it. A stage that needs a password is only offered to users who have one.
+//! else can't use it. A stage that needs a password is only offered to users who have one. Sessions are counted by who began them:
+//! those who begin many lose their own.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,11 +16,13 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{AccountError, Accounts};
+use crate::{AccountError, Accounts, Proof};
 
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
-/// Sessions kept; the oldest give way.
+/// Sessions kept; beyond, whoever has the most loses their oldest.
 const MOST: usize = 10_000;
+/// Sessions kept of one user or address; the oldest gives way.
+const OF_ONE: usize = 16;
 
 /// One proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,13 +52,31 @@ impl Stage {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker<'a> {
+    /// The user with this id.
+    User(&'a str),
+    /// Somebody at this address who isn't a user yet.
+    Address(&'a str),
+}
+
+impl<'a> Asker<'a> {
+    fn user_id(self) -> Option<&'a str> {
+        match self {
+            Self::User(user_id) => Some(user_id),
+            Self::Address(_) => None,
+        }
+    }
+}
+
 /// What is to be authorised.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation<'a> {
     /// Names the operation, say the method and path.
     pub name: &'a str,
-    /// Whose it is; `None` before there is a user.
-    pub user_id: Option<&'a str>,
+    /// Who asks for it.
+    pub asker: Asker<'a>,
     /// The request's body; `auth` in it doesn't count.
     pub body: &'a Map<String, Value>,
 }
@@ -72,29 +94,85 @@ pub struct Challenge {
     pub error: Option<AccountError>,
 }
 
+/// What was shown by whoever passed.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// The registration token, to be spent.
+    pub registration_token: Option<String>,
+    /// That they knew the user's password.
+    pub password: Option<Proof>,
+}
+
 /// The answer to a request that needs authorisation.
 #[derive(Clone, Debug)]
 pub enum Authorisation {
     /// Go on.
-    Passed {
-        /// The registration token that was shown, to be spent.
-        registration_token: Option<String>,
-    },
+    Passed(Shown),
     /// Ask the client for more.
     Challenged(Challenge),
 }
 
 #[derive(Debug)]
 struct Session {
+    owner: Arc<str>,
     operation: [u8; 32],
     completed: BTreeSet<Stage>,
-    registration_token: Option<String>,
+    shown: Shown,
     ends: Duration,
 }
 
 /// The sessions under way.
 #[derive(Debug, Default)]
-pub(crate) struct Interactive(Mutex<BTreeMap<String, Session>>);
+pub(crate) struct Interactive(Mutex<Sessions>);
+
+#[derive(Debug, Default)]
+struct Sessions {
+    by_id: BTreeMap<String, Session>,
+    /// Each owner's, oldest first.
+    of: BTreeMap<Arc<str>, VecDeque<String>>,
+}
+
+impl Sessions {
+    fn insert(&mut self, id: String, session: Session, now: Duration) {
+        if self.of.get(&session.owner).map_or(0, VecDeque::len) >= OF_ONE {
+            self.drop_oldest_of(&session.owner.clone());
+        }
+        if self.by_id.len() >= MOST {
+            let ended = self.by_id.iter().filter(|(_, session)| session.ends <= now);
+            let ended: Vec<_> = ended.map(|(id, _)| id.clone()).collect();
+            for id in ended {
+                self.remove(&id);
+            }
+        }
+        if self.by_id.len() >= MOST {
+            let most = self.of.iter().max_by_key(|(_, ids)| ids.len());
+            if let Some(owner) = most.map(|(owner, _)| owner.clone()) {
+                self.drop_oldest_of(&owner);
+            }
+        }
+        let of_owner = self.of.entry(session.owner.clone()).or_default();
+        of_owner.push_back(id.clone());
+        self.by_id.insert(id, session);
+    }
+
+    fn remove(&mut self, id: &str) -> Option<Session> {
+        let session = self.by_id.remove(id)?;
+        if let Some(ids) = self.of.get_mut(&session.owner) {
+            ids.retain(|other| other != id);
+            if ids.is_empty() {
+                self.of.remove(&session.owner);
+            }
+        }
+        Some(session)
+    }
+
+    fn drop_oldest_of(&mut self, owner: &str) {
+        let oldest = self.of.get(owner).and_then(VecDeque::front).cloned();
+        if let Some(oldest) = oldest {
+            self.remove(&oldest);
+        }
+    }
+}
 
 impl Accounts {
     /// Takes a request's `auth`, if it has one, one step further.
@@ -111,7 +189,7 @@ impl Accounts {
         let flows = self.open_flows(operation, flows).await?;
         let hash = hash(operation);
         let Some(auth) = auth else {
-            let session = self.begin(hash);
+            let session = self.begin(operation, hash);
             return Ok(Authorisation::Challenged(Challenge {
                 session,
                 flows,
@@ -121,7 +199,7 @@ impl Accounts {
         };
         let session = match auth.get("session").and_then(Value::as_str) {
             Some(session) => session.to_owned(),
-            None => self.begin(hash),
+            None => self.begin(operation, hash),
         };
         self.completed(&session, &hash)?;
         let stage = auth.get("type").and_then(Value::as_str);
@@ -137,8 +215,8 @@ impl Accounts {
                     "This kind of authentication is not offered here.",
                 ));
             }
-            match self.prove(operation, stage, auth).await {
-                Ok(token) => self.complete(&session, stage, token),
+            match self.take_stage(operation, stage, auth).await {
+                Ok(shown) => self.complete(&session, stage, shown),
                 Err(refused @ AccountError::WrongCredentials) => error = Some(refused),
                 Err(AccountError::Forbidden(why)) if stage == Stage::RegistrationToken => {
                     error = Some(AccountError::Forbidden(why));
@@ -153,10 +231,7 @@ impl Accounts {
         {
             // Once only: taken out by whoever comes first.
             let session = self.0.interactive.0.lock().remove(&session);
-            let session = session.ok_or(UNKNOWN)?;
-            return Ok(Authorisation::Passed {
-                registration_token: session.registration_token,
-            });
+            return Ok(Authorisation::Passed(session.ok_or(UNKNOWN)?.shown));
         }
         Ok(Authorisation::Challenged(Challenge {
             session,
@@ -172,7 +247,7 @@ impl Accounts {
         operation: &Operation<'_>,
         flows: &[&[Stage]],
     ) -> Result<Vec<Vec<Stage>>, AccountError> {
-        let has_password = match operation.user_id {
+        let has_password = match operation.asker.user_id() {
             Some(user_id) => self
                 .user(user_id)
                 .await?
@@ -191,69 +266,71 @@ impl Accounts {
         Ok(open)
     }
 
-    async fn prove(
+    async fn take_stage(
         &self,
         operation: &Operation<'_>,
         stage: Stage,
         auth: &Map<String, Value>,
-    ) -> Result<Option<String>, AccountError> {
+    ) -> Result<Shown, AccountError> {
         let text = |name: &str| auth.get(name).and_then(Value::as_str);
+        let user_id = operation.asker.user_id();
         match stage {
-            Stage::Dummy => Ok(None),
+            Stage::Dummy => Ok(Shown::default()),
             Stage::Password => {
                 let identifier = auth.get("identifier").and_then(|i| i.get("user")?.as_str());
-                let name = identifier.or(text("user")).or(operation.user_id);
+                let name = identifier.or(text("user")).or(user_id);
                 let name = name.ok_or(AccountError::InvalidParam("The user is missing."))?;
                 let password = text("password")
                     .ok_or(AccountError::InvalidParam("The password is missing."))?;
-                if operation
-                    .user_id
-                    .is_some_and(|owner| self.local_user_id(name).as_deref() != Some(owner))
-                {
+                if user_id.is_some_and(|owner| self.local_user_id(name).as_deref() != Some(owner)) {
                     return Err(AccountError::Forbidden("This is another user's."));
                 }
-                self.checked_password(name, password).await?;
-                Ok(None)
+                let (_, proof) = self.prove_password(name, password, None).await?;
+                Ok(Shown {
+                    password: Some(proof),
+                    ..Shown::default()
+                })
             }
             Stage::RegistrationToken => {
                 let token =
                     text("token").ok_or(AccountError::InvalidParam("The token is missing."))?;
                 match self.registration_token_is_valid(token).await? {
-                    true => Ok(Some(token.to_owned())),
+                    true => Ok(Shown {
+                        registration_token: Some(token.to_owned()),
+                        ..Shown::default()
+                    }),
                     false => Err(AccountError::Forbidden("Invalid registration token")),
                 }
             }
         }
     }
 
-    fn begin(&self, operation: [u8; 32]) -> String {
+    fn begin(&self, by: &Operation<'_>, operation: [u8; 32]) -> String {
         let now = self.0.runtime.clock().monotonic();
         let id = self.0.runtime.random().alphanumeric(24);
-        let mut sessions = self.0.interactive.0.lock();
-        if sessions.len() >= MOST {
-            sessions.retain(|_, session| session.ends > now);
-            let oldest = sessions
-                .iter()
-                .min_by_key(|(_, session)| session.ends)
-                .map(|(id, _)| id.clone());
-            if let Some(oldest) = oldest.filter(|_| sessions.len() >= MOST) {
-                sessions.remove(&oldest);
-            }
-        }
         let session = Session {
+            // No address begins as a user's id does.
+            owner: match by.asker {
+                Asker::User(owner) | Asker::Address(owner) => owner.into(),
+            },
             operation,
             completed: BTreeSet::new(),
-            registration_token: None,
+            shown: Shown::default(),
             ends: now + LIFETIME,
         };
-        sessions.insert(id.clone(), session);
+        let mut sessions = self.0.interactive.0.lock();
+        sessions.insert(id.clone(), session, now);
         id
     }
 
-    fn complete(&self, session: &str, stage: Stage, token: Option<String>) {
-        if let Some(session) = self.0.interactive.0.lock().get_mut(session) {
+    fn complete(&self, session: &str, stage: Stage, shown: Shown) {
+        if let Some(session) = self.0.interactive.0.lock().by_id.get_mut(session) {
             session.completed.insert(stage);
-            session.registration_token = token.or(session.registration_token.take());
+            let before = std::mem::take(&mut session.shown);
+            session.shown = Shown {
+                registration_token: shown.registration_token.or(before.registration_token),
+                password: shown.password.or(before.password),
+            };
         }
     }
 
@@ -262,6 +339,7 @@ impl Accounts {
         let now = self.0.runtime.clock().monotonic();
         let sessions = self.0.interactive.0.lock();
         let session = sessions
+            .by_id
             .get(session)
             .filter(|session| session.ends > now)
             .ok_or(UNKNOWN)?;
@@ -283,7 +361,10 @@ fn hash(operation: &Operation<'_>) -> [u8; 32] {
         .filter(|(name, _)| *name != "auth")
         .collect();
     let mut hash = Sha256::new();
-    for part in [operation.name, operation.user_id.unwrap_or_default()] {
+    for part in [
+        operation.name,
+        operation.asker.user_id().unwrap_or_default(),
+    ] {
         hash.update(part);
         hash.update([0]);
     }

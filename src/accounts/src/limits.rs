@@ -1,20 +1,26 @@
 //! Rate limits: a token bucket for each kind of request and who makes it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use comity_runtime::Runtime;
 use parking_lot::Mutex;
 
 use crate::error::AccountError;
 
-/// Buckets kept. More at once than this are an attack, and what it costs is that some start anew.
-const MOST: usize = 100_000;
+/// Buckets kept of each kind. More at once than this are an attack on that kind, and no other kind feels it.
+const MOST: usize = 50_000;
 
 /// What is limited. Each has its own rate and is counted by the key that fits it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
     /// Failed password checks, by account.
     FailedLoginByAccount,
+    /// Failed logins, by address.
+    FailedLoginByAddress,
     /// Logins tried, by address.
     LoginByAddress,
     /// Accounts made, by address.
@@ -40,7 +46,7 @@ impl Limit {
     const fn rate(self) -> (u32, Duration) {
         match self {
             // The sixth wrong password is refused (G9).
-            Self::FailedLoginByAccount => (5, Duration::from_secs(12)),
+            Self::FailedLoginByAccount | Self::FailedLoginByAddress => (5, Duration::from_secs(12)),
             Self::LoginByAddress => (30, Duration::from_secs(2)),
             Self::Registration => (10, Duration::from_secs(6)),
             Self::Send => (100, Duration::from_millis(100)),
@@ -57,12 +63,46 @@ impl Limit {
 /// When a bucket would be full again, on the monotonic clock: all there is to know of it.
 type FullAt = Duration;
 
+/// The buckets of one kind that aren't full.
+#[derive(Debug, Default)]
+struct Buckets {
+    by_key: HashMap<Arc<str>, FullAt>,
+    by_time: BTreeSet<(FullAt, Arc<str>)>,
+}
+
+impl Buckets {
+    fn get(&self, key: &str) -> FullAt {
+        self.by_key.get(key).copied().unwrap_or_default()
+    }
+
+    /// Sets one; forgets those that are full by now, and beyond [`MOST`] the one that would be next: it had the least to tell.
+    fn set(&mut self, key: &str, full_at: FullAt, now: Duration) {
+        let old = self.by_key.remove_entry(key);
+        let key = match old {
+            Some((key, old)) => {
+                self.by_time.remove(&(old, key.clone()));
+                key
+            }
+            None => key.into(),
+        };
+        self.by_key.insert(key.clone(), full_at);
+        self.by_time.insert((full_at, key));
+        while let Some((first, _)) = self.by_time.first()
+            && (*first <= now || self.by_time.len() > MOST)
+        {
+            if let Some((_, key)) = self.by_time.pop_first() {
+                self.by_key.remove(&key);
+            }
+        }
+    }
+}
+
 /// The buckets. With limits off it lets everything through.
 #[derive(Debug)]
 pub struct Limits {
     runtime: Runtime,
     enabled: bool,
-    buckets: Mutex<HashMap<(Limit, String), FullAt>>,
+    kinds: Mutex<BTreeMap<Limit, Buckets>>,
 }
 
 impl Limits {
@@ -71,7 +111,7 @@ impl Limits {
         Self {
             runtime: runtime.clone(),
             enabled,
-            buckets: Mutex::default(),
+            kinds: Mutex::default(),
         }
     }
 
@@ -80,33 +120,14 @@ impl Limits {
     /// # Errors
     /// [`AccountError::LimitExceeded`] if it is empty.
     pub fn take(&self, limit: Limit, key: &str) -> Result<(), AccountError> {
-        self.ask(limit, key, true)
-    }
-
-    /// As [`Limits::take`], but takes nothing: for what only counts if it then fails.
-    ///
-    /// # Errors
-    /// [`AccountError::LimitExceeded`] if the bucket is empty.
-    pub fn check(&self, limit: Limit, key: &str) -> Result<(), AccountError> {
-        self.ask(limit, key, false)
-    }
-
-    fn ask(&self, limit: Limit, key: &str, take: bool) -> Result<(), AccountError> {
         if !self.enabled {
             return Ok(());
         }
         let now = self.runtime.clock().monotonic();
         let (burst, every) = limit.rate();
-        let mut buckets = self.buckets.lock();
-        if buckets.len() >= MOST {
-            buckets.retain(|_, full_at| *full_at > now);
-            if buckets.len() >= MOST {
-                buckets.clear();
-            }
-        }
-        let key = (limit, key.to_owned());
-        let full_at = buckets.get(&key).copied().unwrap_or(now).max(now);
-        let after = full_at + every;
+        let mut kinds = self.kinds.lock();
+        let buckets = kinds.entry(limit).or_default();
+        let after = buckets.get(key).max(now) + every;
         // The bucket holds `burst`: it may be at most that many refills from full.
         let allowed = now + every * burst;
         if after > allowed {
@@ -115,10 +136,22 @@ impl Limits {
                 retry_after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
             });
         }
-        if take {
-            buckets.insert(key, after);
-        }
+        buckets.set(key, after, now);
         Ok(())
+    }
+
+    /// Puts one back, of what only counts if it fails and didn't: taken before, so that many at a time count like one after
+    /// another.
+    pub fn give_back(&self, limit: Limit, key: &str) {
+        let now = self.runtime.clock().monotonic();
+        let (_, every) = limit.rate();
+        let mut kinds = self.kinds.lock();
+        if let Some(buckets) = kinds.get_mut(&limit) {
+            let full_at = buckets.get(key);
+            if full_at > now {
+                buckets.set(key, full_at.saturating_sub(every), now);
+            }
+        }
     }
 }
 
@@ -131,10 +164,9 @@ mod tests {
         let limits = Limits::new(&Runtime::simulated(1), true);
         let limit = Limit::FailedLoginByAccount;
         for _ in 0..5 {
-            limits.check(limit, "alice").unwrap();
             limits.take(limit, "alice").unwrap();
         }
-        let refused = limits.check(limit, "alice").unwrap_err();
+        let refused = limits.take(limit, "alice").unwrap_err();
         assert!(matches!(
             refused,
             AccountError::LimitExceeded {
@@ -146,6 +178,24 @@ mod tests {
         tokio::time::advance(Duration::from_secs(12)).await;
         limits.take(limit, "alice").unwrap();
         assert!(limits.take(limit, "alice").is_err());
+        limits.give_back(limit, "alice");
+        limits.take(limit, "alice").unwrap();
+        assert!(limits.take(limit, "alice").is_err());
+    }
+
+    /// Putting back what was full again meanwhile gives nobody more than the bucket holds.
+    #[tokio::test(start_paused = true)]
+    async fn g9_a_bucket_is_never_more_than_full() {
+        let limits = Limits::new(&Runtime::simulated(1), true);
+        let limit = Limit::FailedLoginByAccount;
+        limits.take(limit, "alice").unwrap();
+        for _ in 0..3 {
+            limits.give_back(limit, "alice");
+        }
+        for _ in 0..5 {
+            limits.take(limit, "alice").unwrap();
+        }
+        assert!(limits.take(limit, "alice").is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,13 +206,32 @@ mod tests {
         }
     }
 
-    /// Law 11: as many buckets as stated, whoever asks.
+    /// G9, law 11: as many buckets of a kind as stated, whoever asks. Neither other kinds nor those who asked more often lose
+    /// theirs by it, and what is full again takes no place.
     #[tokio::test(start_paused = true)]
-    async fn buckets_are_bounded() {
+    async fn g9_buckets_are_bounded_by_kind() {
         let limits = Limits::new(&Runtime::simulated(1), true);
-        for n in 0..=MOST {
-            limits.take(Limit::LoginByAddress, &n.to_string()).unwrap();
+        let (login, failed) = (Limit::LoginByAddress, Limit::FailedLoginByAccount);
+        for _ in 0..5 {
+            limits.take(failed, "alice").unwrap();
         }
-        assert!(limits.buckets.lock().len() <= MOST);
+        for _ in 0..30 {
+            limits.take(login, "1.2.3.4").unwrap();
+        }
+        for n in 0..=2 * MOST {
+            limits.take(login, &n.to_string()).unwrap();
+        }
+        let kept = |limit| {
+            let kinds = limits.kinds.lock();
+            let buckets = &kinds[&limit];
+            assert_eq!(buckets.by_key.len(), buckets.by_time.len());
+            buckets.by_key.len()
+        };
+        assert_eq!((kept(login), kept(failed)), (MOST, 1));
+        assert!(limits.take(failed, "alice").is_err());
+        assert!(limits.take(login, "1.2.3.4").is_err());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        limits.take(login, "last").unwrap();
+        assert_eq!(kept(login), 2);
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     AccountError, Accounts, Change,
     attempts::Attempts,
     limits::Limit,
+    password::Proof,
     tables::{Device, Devices, Session, Sessions, UserKey, UserPart, Users},
     token::Grant,
 };
@@ -67,34 +68,42 @@ impl Accounts {
         device: NewDevice,
     ) -> Result<Issued, AccountError> {
         self.0.limits.take(Limit::LoginByAddress, address)?;
-        let known = match self.local_user_id(name) {
-            Some(user_id) => self.user(&user_id).await?,
-            None => None,
-        };
-        let user_id = self.checked_password(name, password).await?;
-        // A hash takes its time: what was proved must still be the password when the session begins.
-        let proof = known.and_then(|user| user.password);
-        self.start_session(&user_id, device, proof).await
+        let (user_id, proof) = self.prove_password(name, password, Some(address)).await?;
+        self.start_session(&user_id, device, Some(&proof)).await
     }
 
-    /// The id of the user with this name and password; failures count against the account.
-    pub(crate) async fn checked_password(
+    /// The id of the user with this name and password; failures count against the account, and the address if one is named.
+    ///
+    /// # Errors
+    /// As [`Accounts::password_login`].
+    pub(crate) async fn prove_password(
         &self,
         name: &str,
         password: &str,
-    ) -> Result<String, AccountError> {
+        address: Option<&str>,
+    ) -> Result<(String, Proof), AccountError> {
         let user_id = self.local_user_id(name);
         let key = user_id.as_deref().unwrap_or_default();
-        self.0.limits.check(Limit::FailedLoginByAccount, key)?;
+        let limits = &self.0.limits;
+        // A hash takes its time, in which others may guess: each counts before its hash, and only the right ones are taken back (G9).
+        let by_account = || limits.give_back(Limit::FailedLoginByAccount, key);
+        limits.take(Limit::FailedLoginByAccount, key)?;
+        if let Some(address) = address
+            && let Err(error) = limits.take(Limit::FailedLoginByAddress, address)
+        {
+            by_account();
+            return Err(error);
+        }
         // One hash is computed for every attempt, also for names that can't be (G10).
-        let right = self.verify_password(key, password).await?;
-        match user_id {
-            Some(user_id) if right => Ok(user_id),
-            _ => {
-                self.0.limits.take(Limit::FailedLoginByAccount, key)?;
-                Err(AccountError::WrongCredentials)
+        let judged = self.prove(key, password).await;
+        if !matches!(judged, Ok(None)) {
+            by_account();
+            if let Some(address) = address {
+                limits.give_back(Limit::FailedLoginByAddress, address);
             }
         }
+        let proof = judged?.ok_or(AccountError::WrongCredentials)?;
+        Ok((user_id.unwrap_or_default(), proof))
     }
 
     /// Signs a user in who has proved who they are.
@@ -105,12 +114,12 @@ impl Accounts {
         self.start_session(user_id, device, None).await
     }
 
-    /// Begins a session, if the password hash that was `proved` is still the user's.
-    async fn start_session(
+    /// Begins a session, if the password that was `proved` is still the user's: since then time has passed.
+    pub(crate) async fn start_session(
         &self,
         user_id: &str,
         device: NewDevice,
-        proved: Option<String>,
+        proved: Option<&Proof>,
     ) -> Result<Issued, AccountError> {
         check_device(&device)?;
         let device_id = match &device.device_id {
@@ -136,7 +145,7 @@ impl Accounts {
                 async { Ok(reader.get::<Devices>(&key).await?) },
                 async { Ok(reader.get::<Sessions>(&key).await?) },
             )?;
-            if proved.is_some() && user.value.password != proved {
+            if proved.is_some_and(|proof| !proof.holds_for(&user.value)) {
                 return Err(AccountError::WrongCredentials);
             }
             let mut batch = lane.batch();
@@ -179,6 +188,7 @@ impl Accounts {
     pub(crate) fn new_session(&self, refreshed: bool) -> Session {
         Session {
             id: self.0.runtime.random().bytes(),
+            incarnation: self.0.tenant.birth().incarnation,
             refreshed,
             generation: 0,
             used: true,

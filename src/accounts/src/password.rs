@@ -1,8 +1,11 @@
 //! Passwords: argon2id hashes as PHC strings, a bounded number computed at once.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use argon2::{
@@ -11,7 +14,7 @@ use argon2::{
 };
 use comity_runtime::{Pool, Runtime};
 
-use crate::error::AccountError;
+use crate::{error::AccountError, tables::User};
 
 /// Longest password, in bytes: what one hash may be made to read.
 pub const MAX_PASSWORD_BYTES: usize = 512;
@@ -37,6 +40,26 @@ impl Default for PasswordCost {
             passes: 2,
             parallel: 2,
         }
+    }
+}
+
+/// That someone knew a user's password, and which: worth nothing any more once the user has another.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proof {
+    hash: String,
+}
+
+/// Without the hash.
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof")
+    }
+}
+
+impl Proof {
+    /// Whether what was proved is still the user's password.
+    pub(crate) fn holds_for(&self, user: &User) -> bool {
+        user.password.as_ref() == Some(&self.hash)
     }
 }
 
@@ -87,14 +110,13 @@ impl Passwords {
         self.pool.run(work).await?
     }
 
-    /// Whether the password is the one that was hashed. Takes one hash's time also if there is none to compare with (G10).
-    pub(crate) async fn verify(
+    /// A proof, if the password is the one that was hashed. Takes one hash's time also if there is none to compare with (G10).
+    pub(crate) async fn prove(
         &self,
-        stored: Option<&str>,
+        stored: Option<String>,
         password: &str,
-    ) -> Result<bool, AccountError> {
-        let known = stored.is_some();
-        let stored = stored.unwrap_or(&self.nobody).to_owned();
+    ) -> Result<Option<Proof>, AccountError> {
+        let compared = stored.as_ref().unwrap_or(&self.nobody).clone();
         let fits = password.len() <= MAX_PASSWORD_BYTES;
         let password = if fits {
             password.to_owned()
@@ -106,10 +128,11 @@ impl Passwords {
         let verified = self.pool.run(move || {
             computed.fetch_add(1, Ordering::Relaxed);
             let hasher = Argon2::from(params);
-            PasswordHash::new(&stored)
+            PasswordHash::new(&compared)
                 .is_ok_and(|hash| hasher.verify_password(password.as_bytes(), &hash).is_ok())
         });
-        Ok(verified.await? && known && fits)
+        let right = verified.await? && fits;
+        Ok(stored.filter(|_| right).map(|hash| Proof { hash }))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 
-use comity_storage::{Expect, Home};
+use comity_storage::{Batch, Expect, Home};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -38,16 +38,31 @@ impl Accounts {
         }
     }
 
-    /// Sets a field, or removes it with `None`. Whether something changed: then the user's rooms are to be told.
+    /// Sets a field, or removes it with `None`. Whether something changed.
     ///
     /// # Errors
-    /// [`AccountError::InvalidParam`] for a name or value that can't be, [`AccountError::KeyTooLarge`],
-    /// [`AccountError::ProfileTooLarge`], [`AccountError::NotFound`]; the store's.
+    /// As [`Accounts::change_profile`].
     pub async fn set_profile_field(
         &self,
         user_id: &str,
         field: &str,
         value: Option<Value>,
+    ) -> Result<bool, AccountError> {
+        self.change_profile(user_id, field, value, |_, _| ()).await
+    }
+
+    /// As [`Accounts::set_profile_field`]; `beside` adds what else belongs to the new profile, in the user's lane, to the same
+    /// commit: that it is still to be shown somewhere.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidParam`] for a name or value that can't be, [`AccountError::KeyTooLarge`],
+    /// [`AccountError::ProfileTooLarge`], [`AccountError::NotFound`]; the store's.
+    pub async fn change_profile(
+        &self,
+        user_id: &str,
+        field: &str,
+        value: Option<Value>,
+        beside: impl Fn(&mut Batch, &Map<String, Value>),
     ) -> Result<bool, AccountError> {
         check(field, value.as_ref())?;
         let key = UserKey(user_id.to_owned());
@@ -73,11 +88,12 @@ impl Accounts {
             if profile == old {
                 return Ok(false);
             }
+            let mut batch = lane.batch();
+            beside(&mut batch, &profile);
             let text = Value::Object(profile).to_string();
             if text.len() > MAX_PROFILE_BYTES {
                 return Err(AccountError::ProfileTooLarge);
             }
-            let mut batch = lane.batch();
             // An account deactivated meanwhile must not get its profile back.
             batch.expect::<crate::tables::Users>(&key, Expect::At(user.pos));
             batch.expect::<Profiles>(&key, row.map_or(Expect::Absent, |row| Expect::At(row.pos)));

@@ -1,6 +1,6 @@
 //! Sessions: whose request this is, refreshing tokens, signing out.
 
-use std::{sync::Weak, time::Duration};
+use std::{fmt, sync::Weak, time::Duration};
 
 use comity_storage::{Expect, Follower, Home, Row};
 use sha2::{Digest, Sha256};
@@ -18,6 +18,8 @@ const UNKNOWN: AccountError = AccountError::UnknownToken { soft_logout: false };
 const STALE: AccountError = AccountError::UnknownToken { soft_logout: true };
 /// How long after the log could not be read it is tried again. Until then every request reads its session's row.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long the log may take to be read before nothing remembered counts any more.
+const PATIENCE: Duration = Duration::from_millis(750);
 
 impl Accounts {
     /// Whose request this is. Costs no read, but for a token's first request on this node.
@@ -90,6 +92,7 @@ impl Accounts {
         let row = session
             .filter(|row| row.value.id == grant.session)
             .ok_or(UNKNOWN)?;
+        self.of_this_incarnation(&row)?;
         let session = &row.value;
         let newest = grant.generation == session.generation;
         let before = grant.generation.checked_add(1) == Some(session.generation);
@@ -121,6 +124,14 @@ impl Accounts {
             self.0.live.insert(*hash, verified.clone(), version);
         }
         Ok(Some(verified))
+    }
+
+    /// After a restore a session may be there again whose end was lost: its user signs in once more, on the same device.
+    fn of_this_incarnation(&self, row: &Row<Session>) -> Result<(), AccountError> {
+        match row.value.incarnation == self.0.tenant.birth().incarnation {
+            true => Ok(()),
+            false => Err(STALE),
+        }
     }
 
     async fn standing(&self, grant: &Grant) -> Result<(User, Option<Row<Session>>), AccountError> {
@@ -191,6 +202,7 @@ impl Accounts {
             let (user, row) = self.standing(&grant).await?;
             let row = row.filter(|row| row.value.id == grant.session && row.value.refreshed);
             let row = row.filter(|_| !user.deactivated).ok_or(UNKNOWN)?;
+            self.of_this_incarnation(&row)?;
             if user.locked {
                 return Err(AccountError::Locked);
             }
@@ -254,24 +266,46 @@ impl Accounts {
 }
 
 /// Takes in what is revoked, here and on other nodes, until the accounts are closed.
+///
+/// What can't be read in time counts as unread, whether the store refuses or only keeps us waiting.
 pub(crate) async fn listen(inner: Weak<Inner>, mut follower: Follower) {
+    let Some(mut heads) = inner.upgrade().map(|inner| inner.tenant.watch()) else {
+        return;
+    };
+    let failed = |inner: &Inner, error: &dyn fmt::Display| {
+        inner.live.set_listening(false);
+        tracing::warn!(%error, "revocations can't be read: requests read their sessions");
+    };
     loop {
-        let read = follower.next().await;
+        heads.mark_unchanged();
+        let read = tokio::time::timeout(PATIENCE, follower.ready()).await;
         let Some(inner) = inner.upgrade() else { return };
         match read {
-            Ok(commits) => {
+            Ok(Ok(commits)) => {
                 for record in commits.iter().flat_map(|logged| &logged.records) {
                     if let Some(change) = Change::of(record) {
                         inner.live.apply(&record.subject, &change);
                     }
                 }
+                if !commits.is_empty() {
+                    continue;
+                }
                 inner.live.set_listening(true);
             }
-            Err(error) => {
-                inner.live.set_listening(false);
-                tracing::warn!(%error, "revocations can't be read: requests read their sessions");
+            Ok(Err(error)) => {
+                failed(&inner, &error);
+                drop(inner);
                 tokio::time::sleep(RETRY).await;
+                continue;
             }
+            Err(late) => {
+                failed(&inner, &late);
+                continue;
+            }
+        }
+        drop(inner);
+        if heads.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -182,6 +182,8 @@ pub type SessionId = [u8; 16];
 pub struct Session {
     /// Named by its tokens.
     pub id: SessionId,
+    /// The store's incarnation that it began in: it ends with it, for what ended it may have been lost.
+    pub incarnation: u32,
     /// Whether its tokens expire and are refreshed.
     pub refreshed: bool,
     /// The newest pair of tokens; each refresh makes the next.

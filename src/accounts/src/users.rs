@@ -5,6 +5,7 @@ use comity_storage::{Expect, Home, Range, Row};
 use crate::{
     AccountError, Accounts, Change,
     attempts::Attempts,
+    password::Proof,
     tables::{
         AccountData, Deactivation, Deactivations, Devices, Filters, LastSeen, Profiles, Sessions,
         User, UserKey, Users, of_user,
@@ -152,9 +153,16 @@ impl Accounts {
         user_id: &str,
         password: &str,
     ) -> Result<bool, AccountError> {
-        let user = self.user(user_id).await?;
-        let stored = user.as_ref().and_then(|user| user.password.as_deref());
-        self.0.passwords.verify(stored, password).await
+        Ok(self.prove(user_id, password).await?.is_some())
+    }
+
+    pub(crate) async fn prove(
+        &self,
+        user_id: &str,
+        password: &str,
+    ) -> Result<Option<Proof>, AccountError> {
+        let stored = self.user(user_id).await?.and_then(|user| user.password);
+        self.0.passwords.prove(stored, password).await
     }
 
     async fn change_user(

@@ -12,7 +12,8 @@ mod common;
 use std::time::Duration;
 
 use comity_accounts::{
-    AccountError, Accounts, Authorisation, Operation, Registration, SharedSecretRegistration, Stage,
+    AccountError, Accounts, Asker, Authorisation, Operation, Registration,
+    SharedSecretRegistration, Stage,
 };
 use common::{LANES, accounts, refreshing, register};
 use hmac::{Hmac, KeyInit, Mac};
@@ -209,7 +210,7 @@ async fn challenged(accounts: &Accounts, operation: &Operation<'_>) -> String {
         .unwrap()
     {
         Authorisation::Challenged(challenge) => challenge.session,
-        Authorisation::Passed { .. } => panic!("passed without a proof"),
+        Authorisation::Passed(_) => panic!("passed without a proof"),
     }
 }
 
@@ -224,7 +225,7 @@ async fn g13_interactive_auth_is_bound_to_operation_user_and_body() {
         let other_body = object(json!({"devices": ["B"]}));
         let operation = Operation {
             name: "delete_devices",
-            user_id: Some(ALICE),
+            asker: Asker::User(ALICE),
             body: &body,
         };
         let flows: &[&[Stage]] = &[&[Stage::Password]];
@@ -242,7 +243,7 @@ async fn g13_interactive_auth_is_bound_to_operation_user_and_body() {
                 ..operation
             },
             Operation {
-                user_id: Some("@bob:example.org"),
+                asker: Asker::User("@bob:example.org"),
                 ..operation
             },
             Operation {
@@ -279,7 +280,7 @@ async fn g13_interactive_auth_is_bound_to_operation_user_and_body() {
             .authorise(&operation, flows, Some(&right))
             .await
             .unwrap();
-        assert!(matches!(passed, Authorisation::Passed { .. }));
+        assert!(matches!(passed, Authorisation::Passed(_)));
         let again = accounts.authorise(&operation, flows, Some(&right)).await;
         assert!(matches!(again, Err(AccountError::InteractiveAuth(_))));
     }
@@ -298,7 +299,7 @@ async fn g13_no_password_stage_for_the_passwordless() {
         let body = Map::new();
         let operation = Operation {
             name: "deactivate",
-            user_id: Some(&user),
+            asker: Asker::User(&user),
             body: &body,
         };
         let refused = accounts
@@ -327,13 +328,13 @@ async fn registration_asks_for_a_token_and_says_which_was_shown() {
         let body = object(json!({"username": "alice"}));
         let operation = Operation {
             name: "register",
-            user_id: None,
+            asker: Asker::Address("1.2.3.4"),
             body: &body,
         };
         let flows: &[&[Stage]] = &[&[Stage::RegistrationToken, Stage::Dummy]];
         let session = match accounts.authorise(&operation, flows, None).await.unwrap() {
             Authorisation::Challenged(challenge) => challenge.session,
-            Authorisation::Passed { .. } => panic!("passed without a proof"),
+            Authorisation::Passed(_) => panic!("passed without a proof"),
         };
         let stage = |kind: &str, token: &str| {
             object(json!({"type": kind, "session": session, "token": token}))
@@ -357,7 +358,7 @@ async fn registration_asks_for_a_token_and_says_which_was_shown() {
             .await
             .unwrap();
         assert!(
-            matches!(answer, Authorisation::Passed { registration_token: Some(t) } if t == token)
+            matches!(answer, Authorisation::Passed(shown) if shown.registration_token == Some(token))
         );
         tokio::time::advance(Duration::from_secs(16 * 60)).await;
         let late = accounts.authorise(&operation, flows, Some(&right)).await;

@@ -56,6 +56,28 @@ impl Canonical {
     }
 }
 
+fn canonical(content: &RawValue) -> Result<Canonical, RoomError> {
+    serde_json::from_str(content.get())
+        .map_err(|_| RoomError::Invalid("alias or alt_aliases have the wrong type"))
+}
+
+fn parse(name: &str) -> Result<OwnedRoomAliasId, RoomError> {
+    RoomAliasId::parse(name).map_err(|_| RoomError::Invalid("not a room alias"))
+}
+
+/// What a room may begin to call itself: by the one alias that it takes, for no other can lead to it yet.
+pub(crate) fn check_first(
+    content: &RawValue,
+    own: Option<&OwnedRoomAliasId>,
+) -> Result<(), RoomError> {
+    for name in canonical(content)?.names().filter(|name| !name.is_empty()) {
+        if Some(&parse(name)?) != own {
+            return Err(RoomError::BadAlias);
+        }
+    }
+    Ok(())
+}
+
 impl Rooms {
     /// The alias with this localpart on this server.
     ///
@@ -215,9 +237,7 @@ impl Rooms {
         room_id: &RoomId,
         content: &RawValue,
     ) -> Result<(), RoomError> {
-        const NO_ALIAS: RoomError = RoomError::Invalid("not a room alias");
-        let new: Canonical = serde_json::from_str(content.get())
-            .map_err(|_| RoomError::Invalid("alias or alt_aliases have the wrong type"))?;
+        let new = canonical(content)?;
         let current = self
             .change(room_id)
             .await?
@@ -227,7 +247,7 @@ impl Rooms {
             .and_then(|event| event.content_as().ok())
             .unwrap_or_default();
         for name in new.names().filter(|name| !name.is_empty()) {
-            let alias = RoomAliasId::parse(name.as_str()).map_err(|_| NO_ALIAS)?;
+            let alias = parse(name)?;
             if current.names().any(|known| known == name) {
                 continue;
             }

@@ -18,6 +18,7 @@ use serde_json::{
 };
 
 use crate::{
+    aliases,
     change::{Change, Intent},
     error::RoomError,
     profile::{Profile, member_content},
@@ -128,11 +129,11 @@ impl Rooms {
             None => self.default_version(),
             Some(version) => RoomVersion::parse(version).ok_or(RoomError::UnsupportedVersion)?,
         };
-        self.check_create(&request)?;
         let alias = match &request.room_alias_name {
             Some(localpart) => Some(self.alias_of(localpart)?),
             None => None,
         };
+        self.check_create(&request, alias.as_ref())?;
         let content = create_content(version, creator, &request)?;
         let mut change = self.first_event(version, creator, &content).await?;
         let mut asked_elsewhere = Vec::new();
@@ -217,7 +218,16 @@ impl Rooms {
         }
     }
 
-    fn check_create(&self, request: &CreateRoom) -> Result<(), RoomError> {
+    fn check_create(
+        &self,
+        request: &CreateRoom,
+        alias: Option<&OwnedRoomAliasId>,
+    ) -> Result<(), RoomError> {
+        for event in &request.initial_state {
+            if event.event_type == "m.room.canonical_alias" && event.state_key.is_empty() {
+                aliases::check_first(&event.content, alias)?;
+            }
+        }
         if request.invites_3pid {
             return Err(RoomError::Forbidden(
                 "this server sends no third-party invites",

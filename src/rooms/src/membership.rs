@@ -5,7 +5,7 @@
 //! caller's question. Doing what is already so makes no event.
 
 use comity_protocol::{
-    auth::{JoinRule, JoinRulesContent, Membership},
+    auth::{JoinRule, JoinRulesContent, Membership, Rejection},
     id::{OwnedRoomId, OwnedServerName, RoomId, UserId},
 };
 use comity_storage::{Home, Range, RoomKey};
@@ -21,6 +21,16 @@ use crate::{
 };
 
 const MEMBER: &str = "m.room.member";
+
+impl Change {
+    /// Asked before anything of a room is told, for outsiders learn nothing of it, not even that it is there (threat E5).
+    pub(crate) async fn must_be_joined(&mut self, user: &UserId) -> Result<(), RoomError> {
+        match self.membership(user).await? {
+            Membership::Join => Ok(()),
+            _ => Err(RoomError::Rejected(Rejection::SenderNotJoined)),
+        }
+    }
+}
 
 /// A request to join.
 #[derive(Debug, Clone, Default)]
@@ -389,6 +399,7 @@ impl Rooms {
         refusal: impl Fn(Membership) -> Option<&'static str>,
     ) -> Result<Placed, RoomError> {
         let mut change = self.change(room_id).await?;
+        change.must_be_joined(user).await?;
         if let Some(why) = refusal(change.membership(target).await?) {
             return Err(RoomError::Forbidden(why));
         }

@@ -4,7 +4,7 @@ use comity_protocol::{
     auth::Membership,
     id::{RoomId, UserId},
 };
-use comity_storage::{CommitError, Expect, Home, Range};
+use comity_storage::{Batch, CommitError, Expect, Home, Range};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -49,31 +49,30 @@ pub(crate) fn member_content(
 }
 
 impl Rooms {
-    /// Shows a user's new profile in all rooms they have joined.
-    ///
-    /// The profile is first written down as still to be shown, then each room gets its member event,
-    /// then the note is taken away; [`Rooms::resume_profiles`] goes on with what a crash left. A room
-    /// takes the profile that the note has *then*, and says nothing that it says already: of two
-    /// changes at a time the later one wins everywhere, and doing it twice does nothing. It goes on
-    /// when the caller stops waiting.
-    ///
-    /// # Errors
-    /// The note could not be written, or a room not be changed; then it is tried again at the next
-    /// start.
-    pub async fn update_profile(&self, user: &UserId, profile: &Profile) -> Result<(), RoomError> {
-        let writer = self.tenant().lane(Home::User(user.as_str())).clone();
+    /// Writes down, in the batch that changes a user's profile, that it is still to be shown in their rooms:
+    /// [`Rooms::show_profile`] does that, and [`Rooms::resume_profiles`] goes on with what a crash left.
+    pub fn note_profile(&self, batch: &mut Batch, user: &UserId, profile: &Profile) {
         let note = NewProfile {
             displayname: profile.displayname.clone(),
             avatar_url: profile.avatar_url.clone(),
         };
-        let mut batch = writer.batch();
         batch.put::<NewProfiles>(&user_name(user), &note);
-        writer.commit(batch).await?;
+    }
+
+    /// Shows a user's noted profile, if there is one, in all rooms they have joined.
+    ///
+    /// Each room gets its member event, then the note is taken away. A room takes the profile that the
+    /// note has *then*, and says nothing that it says already: of two changes at a time the later one
+    /// wins everywhere, and doing it twice does nothing. It goes on when the caller stops waiting.
+    ///
+    /// # Errors
+    /// A room could not be changed; then it is tried again at the next start.
+    pub async fn show_profile(&self, user: &UserId) -> Result<(), RoomError> {
         let (rooms, user) = (self.clone(), user.to_owned());
         let shown = self
             .0
             .runtime
-            .spawn("profile", async move { rooms.show_profile(&user).await });
+            .spawn("profile", async move { rooms.show_noted(&user).await });
         shown
             .await
             .unwrap_or(Err(RoomError::Forbidden("the server is shutting down")))
@@ -88,13 +87,13 @@ impl Rooms {
         let notes = self.tenant().reader().scan::<NewProfiles>(range).await?;
         for (key, _) in notes {
             if let Ok(user) = <&UserId>::try_from(key.user.as_str()) {
-                self.show_profile(user).await?;
+                self.show_noted(user).await?;
             }
         }
         Ok(())
     }
 
-    async fn show_profile(&self, user: &UserId) -> Result<(), RoomError> {
+    async fn show_noted(&self, user: &UserId) -> Result<(), RoomError> {
         let writer = self.tenant().lane(Home::User(user.as_str())).clone();
         let key = user_name(user);
         while let Some(note) = writer.reader().get::<NewProfiles>(&key).await? {

@@ -9,10 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use comity_protocol::{
-    auth::Membership,
-    id::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId},
-};
+use comity_protocol::id::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
 use comity_storage::{At, Home, Pos, Range, Reader, RoomKey};
 
 use crate::{
@@ -125,9 +122,7 @@ impl Rooms {
             return Err(RoomError::Invalid("thread_id is neither main nor an event"));
         }
         let mut change = self.change(room_id).await?;
-        if change.membership(user).await? != Membership::Join {
-            return Err(RoomError::Forbidden("the user is not in the room"));
-        }
+        change.must_be_joined(user).await?;
         let (seq, sub) = change.place_of(event_id).await?;
         let room = RoomKey::of(room_id.as_str());
         let thread = thread.unwrap_or_default();

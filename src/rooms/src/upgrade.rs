@@ -9,7 +9,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-19>
 
 use comity_protocol::{
-    auth::{LevelField, Membership},
+    auth::LevelField,
     event::Event,
     id::{OwnedRoomId, RoomAliasId, RoomId, UserId},
     room_version::RoomVersion,
@@ -62,15 +62,16 @@ impl Rooms {
     ) -> Result<OwnedRoomId, RoomError> {
         let version = RoomVersion::parse(new_version).ok_or(RoomError::UnsupportedVersion)?;
         let mut old = self.change(room_id).await?;
+        old.must_be_joined(user).await?;
         if old.upgrade_under_way().await?.is_some() {
             drop(old);
             if let Some(done) = self.finish_upgrade(room_id).await? {
                 return Ok(done);
             }
             old = self.change(room_id).await?;
+            old.must_be_joined(user).await?;
         }
-        let may = old.powers().await?.may_set(user, TOMBSTONE);
-        if !may || old.membership(user).await? != Membership::Join {
+        if !old.powers().await?.may_set(user, TOMBSTONE) {
             return Err(RoomError::Forbidden("the user may not upgrade the room"));
         }
         let aliases = self.listed_aliases(room_id).await?;

@@ -87,7 +87,7 @@ async fn receipts_move_forward_and_are_told_once() {
         let refused = rooms
             .set_receipt(eve, &room, ReceiptKind::Read, &first, None)
             .await;
-        assert!(matches!(refused, Err(RoomError::Forbidden(_))));
+        assert!(matches!(refused, Err(RoomError::Rejected(_))));
 
         let reader = rooms.tenant().reader();
         let after = async |reader, pos, viewer| {

@@ -6,8 +6,12 @@ use std::{borrow::Cow, fmt};
 
 use axum::response::{IntoResponse, Response};
 use comity_accounts::AccountError;
-use comity_protocol::event::{BuildError, FormatError};
+use comity_protocol::{
+    auth::{Membership, Rejection},
+    event::{BuildError, FormatError},
+};
 use comity_rooms::RoomError;
+use comity_storage::{CommitError, ReadError};
 use comity_sync::SyncError;
 use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use serde_json::{Map, Value};
@@ -106,7 +110,7 @@ impl ApiError {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "M_UNKNOWN",
-            "The server is too busy, try again later",
+            "The server can't do this right now, try again later",
         )
         .with("retry_after_ms", 1_000)
     }
@@ -126,9 +130,35 @@ impl ApiError {
 impl From<SyncError> for ApiError {
     fn from(error: SyncError) -> Self {
         match error {
-            SyncError::Read(cause) => Self::internal(cause),
+            SyncError::Read(cause) => cause.into(),
             SyncError::Room(error) => error.into(),
             SyncError::Account(error) => error.into(),
+        }
+    }
+}
+
+/// What the store could not say now it may say later; what it says wrongly is a fault.
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Engine(_) => Self::unavailable(error),
+            ReadError::Damaged(_) => Self::internal(error),
+        }
+    }
+}
+
+/// A write that was lost, or may have been, can be asked for again: what has a transaction id is done once all the same.
+impl From<CommitError> for ApiError {
+    fn from(error: CommitError) -> Self {
+        use CommitError as E;
+        match error {
+            E::Conflict(_) | E::Fenced | E::NotApplied(_) | E::Unknown(_) => {
+                Self::unavailable(error)
+            }
+            E::Read(error) => error.into(),
+            E::WrongLane { .. } | E::WrongTenant | E::Unstamped(_) | E::KeyTooLong(_) => {
+                Self::internal(error)
+            }
         }
     }
 }
@@ -175,8 +205,8 @@ impl From<AccountError> for ApiError {
                     .with("retry_after_ms", retry_after_ms)
             }
             E::Busy(cause) => Self::unavailable(cause),
-            E::Read(cause) => Self::internal(cause),
-            E::Commit(cause) => Self::internal(cause),
+            E::Read(cause) => cause.into(),
+            E::Commit(cause) => cause.into(),
             E::Internal(cause) => Self::internal(cause),
         }
     }
@@ -186,10 +216,13 @@ impl From<RoomError> for ApiError {
     fn from(error: RoomError) -> Self {
         let text = error.to_string();
         match error {
-            // The same as for a room one isn't in: whether it exists is not told (threat E5).
-            RoomError::UnknownRoom => {
-                Self::forbidden("You are not in this room, or there is no such room")
-            }
+            // The same for a room one isn't in and one that isn't there: whether it exists is not told (threat E5).
+            RoomError::UnknownRoom
+            | RoomError::Rejected(
+                Rejection::SenderNotJoined
+                | Rejection::ForbiddenByJoinRule(_)
+                | Rejection::WrongMembership(Membership::Leave),
+            ) => Self::forbidden("You are not in this room, or there is no such room"),
             RoomError::UnknownEvent => {
                 Self::not_found("There is no such event, or you can't see it")
             }
@@ -220,8 +253,43 @@ impl From<RoomError> for ApiError {
             RoomError::Build(cause) => Self::internal(cause),
             RoomError::Taken(_) => Self::bad("M_ROOM_IN_USE", text),
             RoomError::Damaged(cause) => Self::internal(cause),
-            RoomError::Read(cause) => Self::internal(cause),
-            RoomError::Commit(cause) => Self::internal(cause),
+            RoomError::Read(cause) => cause.into(),
+            RoomError::Commit(cause) => cause.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use comity_storage::Damaged;
+
+    use super::*;
+
+    /// A store that can't, for now, is no fault of ours: the client is told to come again, by whichever capability it asked.
+    #[test]
+    fn what_may_go_well_later_is_503_with_a_wait() {
+        let lost = || CommitError::NotApplied("canary".into());
+        for (error, expected) in [
+            (ApiError::from(lost()), 503),
+            (RoomError::from(lost()).into(), 503),
+            (AccountError::from(lost()).into(), 503),
+            (CommitError::Unknown("canary".into()).into(), 503),
+            (CommitError::Conflict("canary").into(), 503),
+            (CommitError::Fenced.into(), 503),
+            (ReadError::Engine("canary".into()).into(), 503),
+            (
+                SyncError::Read(ReadError::Engine("canary".into())).into(),
+                503,
+            ),
+            (ReadError::Damaged(Damaged("canary")).into(), 500),
+            (CommitError::KeyTooLong(600).into(), 500),
+        ] {
+            let told = Value::Object(error.0.body.clone()).to_string();
+            assert!(!told.contains("canary"), "{told}");
+            let response = error.into_response();
+            assert_eq!(response.status().as_u16(), expected, "{told}");
+            let wait = response.headers().contains_key(RETRY_AFTER);
+            assert_eq!(wait, expected == 503, "{told}");
         }
     }
 }
