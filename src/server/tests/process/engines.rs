@@ -49,7 +49,7 @@ fn answers(server: &Server) -> Vec<(String, u16, String)> {
     let paths = [
         format!("rooms/{room}/state/org.example/key"),
         format!("rooms/{room}/state/org.example%00/%00key%00"),
-        format!("user/@alice:localhost/account_data/org.example%00"),
+        "user/@alice:localhost/account_data/org.example%00".to_owned(),
         format!("user/@alice:localhost/rooms/{room}/account_data/%00"),
         "profile/@alice:localhost/displayname".to_owned(),
     ];
