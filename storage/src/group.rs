@@ -60,6 +60,7 @@ impl Commit {
         batch.entry.after = after;
         let (ops, conditions, entry) = place(batch, lane.lane, pos);
         lane.overlay.write().lay(pos, &ops);
+        lane.shared.count_written(ops.len());
         if appended.send(Ok(pos)).is_err() {
             // Who waited went away just now: whoever came next may have read without it.
             lane.state.lock().losses += 1;

@@ -69,6 +69,8 @@ pub struct Stats {
     pub rows_read: AtomicU64,
     /// Commits.
     pub commits: AtomicU64,
+    /// Rows that commits put or deleted, their log rows among them; a range counts as one.
+    pub rows_written: AtomicU64,
 }
 
 /// What everyone who works on a tenant's rows shares.
@@ -424,6 +426,13 @@ impl Shared {
         self.stats.round_trips.fetch_add(1, Ordering::Relaxed);
         self.stats
             .rows_read
+            .fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Counts the rows of a commit.
+    pub(crate) fn count_written(&self, rows: usize) {
+        self.stats
+            .rows_written
             .fetch_add(rows as u64, Ordering::Relaxed);
     }
 

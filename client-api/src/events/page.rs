@@ -105,12 +105,14 @@ impl Page<'_> {
             Direction::Backwards => Span {
                 after: self.to.map(after),
                 before: Some(start.min(last)),
+                unknown_at: None,
                 backwards,
                 limit: 0,
             },
             Direction::Forwards => Span {
                 after: Some(after(start)),
                 before: Some(self.to.map_or(last, |to| to.min(last))),
+                unknown_at: None,
                 backwards,
                 limit: 0,
             },

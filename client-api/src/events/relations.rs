@@ -74,6 +74,7 @@ pub(super) async fn get(
     let mut span = Span {
         after: after.map(|(seq, sub)| (seq, sub.saturating_sub(1))),
         before,
+        unknown_at: None,
         backwards,
         limit: 0,
     };

@@ -24,8 +24,8 @@ use crate::{
     num::{EventNum, StateKeyNum},
     state::{NodeHash, NodeSource, Root},
     tables::{
-        Entry, Head, Heads, InRoom, Info, Infos, Mode, RoomHash, Summaries, Summary, Timeline,
-        Totals,
+        Head, Heads, InRoom, Info, Infos, Mode, RoomHash, Summaries, Summary, Tally, Timeline,
+        Total, Totals,
     },
 };
 
@@ -106,7 +106,7 @@ impl Live {
             .collect();
         let totals = last
             .first()
-            .map_or_else(Totals::default, |(_, row)| totals_after(&row.value));
+            .map_or_else(Totals::default, |(_, row)| totals_after(&row.value.totals));
         let summary = summary.map_or_else(|| Summary::new(&info), |row| row.value);
         Ok(Some(Self::new(
             room,
@@ -218,12 +218,13 @@ impl Live {
     }
 }
 
-/// The running totals that the next entry starts from.
-fn totals_after(entry: &Entry) -> Totals {
-    Totals {
-        thread: crate::tables::Tally::default(),
-        ..entry.totals
-    }
+/// The running totals that the entry after this one starts from.
+pub(crate) fn totals_after(totals: &Totals) -> Totals {
+    let outside_threads = |total: &Total| Total {
+        thread: Tally::default(),
+        ..*total
+    };
+    Totals(totals.0.iter().map(outside_threads).collect())
 }
 
 /// A root as rows hold it.

@@ -16,13 +16,14 @@ use crate::{
     change::Change,
     error::RoomError,
     event::read_id,
+    live::totals_after,
     log,
     num::EventNum,
     rooms::Rooms,
     tables::{
         EventNums, Headers, Receipt, ReceiptMoves, Receipts, Related, RoomNum, RoomPlace,
-        RoomReceipt, RoomReceiptAt, RoomRelated, RoomSeq, RoomText, Scope, Statuses, Tally,
-        ThreadOrder, Timeline, Totals,
+        RoomReceipt, RoomReceiptAt, RoomRelated, RoomSeq, RoomText, Scope, Statuses, ThreadOrder,
+        Timeline, Totals,
     },
 };
 
@@ -157,7 +158,7 @@ impl Rooms {
                 .delete::<ReceiptMoves>(&moves(At::Is(old.pos)));
         }
         if thread.is_empty() {
-            change.sweep_hits(user.as_str(), seq).await?;
+            change.sweep(user.as_str(), seq).await?;
         }
         let moved = log::ReceiptMoved {
             user: key.user.clone(),
@@ -257,7 +258,7 @@ pub(crate) fn counted_from(receipt: &Receipt) -> i64 {
 }
 
 /// What holds for the main timeline and for threads, by the roots' numbers; of several the furthest.
-pub(crate) async fn scopes<T: Copy>(
+pub(crate) async fn scopes<T: Clone>(
     reader: &Reader,
     room: RoomKey,
     scoped: Vec<(String, T)>,
@@ -282,7 +283,7 @@ pub(crate) async fn scopes<T: Copy>(
                 main = main.filter(|known| seq(known) >= seq(&from)).or(Some(from));
             }
             Some(root) => {
-                let known = threads.entry(root).or_insert(from);
+                let known = threads.entry(root).or_insert_with(|| from.clone());
                 if seq(known) < seq(&from) {
                     *known = from;
                 }
@@ -376,7 +377,7 @@ impl Change {
                 self.batch().delete::<Receipts>(&key(old.thread));
             }
         }
-        self.sweep_hits(&moved.user, to).await
+        self.sweep(&moved.user, to).await
     }
 
     /// The place of an event in the room's order.
@@ -401,31 +402,29 @@ impl Change {
         let entry = reader
             .get::<Timeline>(&RoomPlace { room, seq, sub: 0 })
             .await?;
-        let mut totals = entry.map_or_else(Totals::default, |row| row.value.totals);
-        totals.thread = if thread.is_empty() || thread == "main" {
-            Tally::default()
-        } else {
+        let mut totals = entry.map_or_else(Totals::default, |row| totals_after(&row.value.totals));
+        if !thread.is_empty() && thread != "main" {
             let name = thread.to_owned();
-            match reader.get::<EventNums>(&RoomText { room, name }).await? {
-                Some(row) => {
-                    let root = [EventNum(row.value.0)];
-                    let totals = thread_totals(&reader, room, &root, seq).await?;
-                    totals.into_iter().next().unwrap_or_default()
+            if let Some(row) = reader.get::<EventNums>(&RoomText { room, name }).await? {
+                let root = [EventNum(row.value.0)];
+                let there = thread_totals(&reader, room, &root, seq).await?.pop();
+                let there = there.unwrap_or_default();
+                for (place, total) in (0..).zip(&mut totals.0) {
+                    total.thread = there.of(place).thread;
                 }
-                None => Tally::default(),
             }
-        };
+        }
         Ok(totals)
     }
 }
 
-/// Threads' running totals at a place of the order: each that of its last event up to there.
+/// Threads' running totals at a place of the order: each those of its last event up to there.
 pub(crate) async fn thread_totals(
     reader: &Reader,
     room: RoomKey,
     roots: &[EventNum],
     seq: i64,
-) -> Result<Vec<Tally>, RoomError> {
+) -> Result<Vec<Totals>, RoomError> {
     let ranges = roots.iter().map(|root| {
         Range::of(Home::Room(room), |key| {
             key.room(room).u32(root.0).u64(Scope::Thread.hash());
@@ -446,7 +445,7 @@ pub(crate) async fn thread_totals(
     let mut entries = reader.get_many::<Timeline>(&keys).await?.into_iter();
     let mut total = |place: Option<RoomPlace>| {
         let entry = place.and_then(|_| entries.next().flatten());
-        entry.map_or_else(Tally::default, |row| row.value.totals.thread)
+        entry.map_or_else(Totals::default, |row| row.value.totals)
     };
     Ok(places.into_iter().map(&mut total).collect())
 }

@@ -19,7 +19,6 @@ use crate::{
     config::{Config, Secret},
     keys::Keys,
     store,
-    tastes::Tastes,
 };
 
 /// How long an access token is good for a client that can refresh it.
@@ -74,7 +73,6 @@ impl House {
         };
         let signing = Arc::new(keys.signing);
         let rooms = Rooms::new(tenant.clone(), rooms, Arc::clone(&signing));
-        rooms.use_push_rules(Tastes::follow(accounts.clone()));
         let keys = OwnKeys {
             key: Arc::clone(&signing),
             old: keys.old,

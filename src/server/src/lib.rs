@@ -19,4 +19,3 @@ pub mod keys;
 pub mod log;
 pub mod operator;
 pub mod store;
-mod tastes;

@@ -40,6 +40,14 @@ pub struct Sections {
     pub knock: BTreeMap<String, Knocked>,
 }
 
+/// A room's part of an answer.
+pub(crate) enum Section {
+    Join(Joined),
+    Invite(Invited),
+    Leave(Left),
+    Knock(Knocked),
+}
+
 /// A list of events.
 #[derive(Debug, Default, Serialize)]
 pub struct Events {
@@ -166,6 +174,15 @@ impl Events {
 }
 
 impl Sections {
+    pub(crate) fn put(&mut self, room_id: String, section: Section) {
+        match section {
+            Section::Join(joined) => _ = self.join.insert(room_id, joined),
+            Section::Invite(invited) => _ = self.invite.insert(room_id, invited),
+            Section::Leave(left) => _ = self.leave.insert(room_id, left),
+            Section::Knock(knocked) => _ = self.knock.insert(room_id, knocked),
+        }
+    }
+
     /// Whether there is no room.
     pub fn is_empty(&self) -> bool {
         self.join.is_empty()

@@ -4,16 +4,21 @@ use std::collections::BTreeSet;
 
 use comity_accounts::DataEvent;
 use comity_protocol::{auth::Membership, id::RoomId};
-use comity_storage::{Heads, Home, Reader, RoomKey};
+use comity_storage::{Heads, Home, Pos, Reader, RoomKey};
+use futures_util::future::try_join_all;
 use serde_json::{json, value::RawValue};
+use tokio::sync::OnceCell;
 
 use crate::{
     Request, Sync, SyncError,
-    answer::{Answer, Events},
+    answer::{Answer, Events, Section, Sections},
     index::Membership as Place,
     room::{RoomSync, Stood},
     token::{Ephemeral, SyncToken},
 };
+
+/// Rooms built side by side: what a chunk of them waits for the store is as long as for one.
+const CHUNK: usize = 32;
 
 /// What one answer is built from.
 pub(crate) struct Build<'a> {
@@ -24,9 +29,12 @@ pub(crate) struct Build<'a> {
     pub since: Option<&'a Heads>,
     /// How far the client has come in typing and presence of this run.
     pub known: Option<Ephemeral>,
-    /// Senders whose messages the user does not want to see.
-    pub ignored: BTreeSet<String>,
+    /// Senders whose messages the user does not want to see, once it was asked.
+    ignored: OnceCell<BTreeSet<String>>,
 }
+
+/// A room's part of an answer, and whether the user has joined the room since the last.
+type Part = (Section, bool);
 
 impl Sync {
     pub(crate) async fn build(
@@ -42,35 +50,29 @@ impl Sync {
             next_batch: next.to_string(),
             ..Answer::default()
         };
-        let places = self.0.index.rooms_of(&request.user);
         let known = self.known(since);
-        let mut build = Build {
+        let build = Build {
             request,
             reader: reader.clone(),
             since: since_heads,
             known,
-            ignored: BTreeSet::new(),
+            ignored: OnceCell::new(),
         };
         let typing_changed = build.typing_changed(next.ephemeral);
-        let changed: Vec<&(RoomKey, Place)> = places
-            .iter()
-            .filter(|(_, place)| request.filter.room.wants(&place.room_id))
-            .filter(|(room, place)| {
-                request.full_state
-                    || self.may_have_changed(*room, place, since_heads)
-                    || (typing_changed && self.has_typing(place, known))
-            })
-            .collect();
-        let mut new = BTreeSet::new();
-        if !changed.is_empty() {
-            build.ignored = self.0.accounts.ignored_users(request.user.as_str()).await?;
-            for (room, place) in changed {
-                if self.add_room(&build, *room, place, &mut answer).await? {
-                    new.insert(*room);
-                }
-            }
-        }
-        answer.account_data = self.account_data(request, &reader, since_heads).await?;
+        let rooms = self
+            .0
+            .index
+            .rooms_of(&request.user, |room, place, changed| {
+                request.filter.room.wants(&place.room_id)
+                    && (request.full_state
+                        || self.may_have_changed(room, place, changed, since_heads)
+                        || (typing_changed && self.has_typing(place, known)))
+            });
+        let (new, account_data) = futures_util::try_join!(
+            self.add_rooms(&build, rooms, &mut answer.rooms),
+            self.account_data(request, &reader, since_heads),
+        )?;
+        answer.account_data = account_data;
         let newcomers: Vec<String> = answer
             .rooms
             .join
@@ -95,89 +97,117 @@ impl Sync {
     }
 
     /// Whether a room could have anything to say: a comparison, no read.
-    fn may_have_changed(&self, room: RoomKey, place: &Place, since: Option<&Heads>) -> bool {
+    fn may_have_changed(
+        &self,
+        room: RoomKey,
+        place: &Place,
+        changed: Pos,
+        since: Option<&Heads>,
+    ) -> bool {
         let Some(since) = since else { return true };
         let lane = self.0.rooms.tenant().lanes().of(Home::Room(room).slot());
         let since = since.get(lane);
-        let in_room = place.membership == "join";
-        place.pos > since
-            || place.data > since
-            || (in_room && self.0.index.changed(room, lane, since))
+        // What happened before this run isn't known.
+        let room_changed = changed > since || since < self.0.index.start(lane);
+        place.pos > since || place.data > since || (place.membership == "join" && room_changed)
     }
 
-    /// Adds the room's part, if it has any; answers whether the user has joined it since.
-    async fn add_room(
+    /// Adds the rooms that have anything to say; those that the user has joined since.
+    async fn add_rooms(
+        &self,
+        build: &Build<'_>,
+        rooms: Vec<(RoomKey, Place)>,
+        sections: &mut Sections,
+    ) -> Result<BTreeSet<RoomKey>, SyncError> {
+        let mut new = BTreeSet::new();
+        for (at, chunk) in rooms.chunks(CHUNK).enumerate() {
+            if at > 0 {
+                // A long answer lets others have their turn.
+                tokio::task::yield_now().await;
+            }
+            let parts = chunk
+                .iter()
+                .map(|(room, place)| self.room(build, *room, place));
+            for ((room, place), part) in chunk.iter().zip(try_join_all(parts).await?) {
+                if let Some((section, is_new)) = part {
+                    sections.put(place.room_id.clone(), section);
+                    new.extend(is_new.then_some(*room));
+                }
+            }
+        }
+        Ok(new)
+    }
+
+    /// A room's part, if it has any.
+    async fn room(
         &self,
         build: &Build<'_>,
         room: RoomKey,
         place: &Place,
-        answer: &mut Answer,
-    ) -> Result<bool, SyncError> {
+    ) -> Result<Option<Part>, SyncError> {
         let Some(stood) = self.stood(build, room, place).await? else {
-            return Ok(false);
+            return Ok(None);
+        };
+        let Ok(room_id) = RoomId::parse(&place.room_id) else {
+            return Ok(None);
         };
         let sync = RoomSync {
             sync: self,
             build,
             room,
+            room_id,
             stood,
         };
-        let room_id = place.room_id.clone();
-        match stood.now {
+        let section = match stood.now {
             Membership::Join => {
                 let joined = sync.joined().await?;
-                if build.since.is_none() || stood.then != Membership::Join || !joined.is_empty() {
-                    answer.rooms.join.insert(room_id, joined);
-                }
+                let is_first = build.since.is_none() || !sync.was_in();
+                (is_first || !joined.is_empty()).then_some(Section::Join(joined))
             }
             Membership::Invite if stood.is_news => {
-                if self.is_invited_by_ignored(build, place).await? {
-                    return Ok(false);
+                if self.is_invited_by_ignored(build, &sync.room_id).await? {
+                    None
+                } else {
+                    Some(Section::Invite(sync.invited().await?))
                 }
-                answer.rooms.invite.insert(room_id, sync.invited().await?);
             }
-            Membership::Knock if stood.is_news => {
-                answer.rooms.knock.insert(room_id, sync.knocked().await?);
-            }
+            Membership::Knock if stood.is_news => Some(Section::Knock(sync.knocked().await?)),
             Membership::Leave | Membership::Ban => {
                 let wanted = build.request.filter.room.include_leave || build.since.is_some();
                 // A client that knew the room learns of the leave, also of a room forgotten since.
                 let shown = build.since.is_some() || !place.forgotten;
                 if stood.is_news && wanted && shown {
-                    answer.rooms.leave.insert(room_id, sync.left().await?);
+                    Some(Section::Leave(sync.left().await?))
+                } else {
+                    None
                 }
             }
-            Membership::Invite | Membership::Knock => {}
-        }
-        Ok(
-            build.since.is_some()
-                && stood.now == Membership::Join
-                && stood.then != Membership::Join,
-        )
+            Membership::Invite | Membership::Knock => None,
+        };
+        let is_new = build.since.is_some() && stood.now == Membership::Join && !sync.was_in();
+        Ok(section.map(|section| (section, is_new)))
     }
 
     /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
     async fn is_invited_by_ignored(
         &self,
         build: &Build<'_>,
-        place: &Place,
+        room_id: &RoomId,
     ) -> Result<bool, SyncError> {
-        let Ok(room_id) = RoomId::parse(&place.room_id) else {
-            return Ok(false);
-        };
-        if build.ignored.is_empty() {
+        let ignored = build.ignored(self).await?;
+        if ignored.is_empty() {
             return Ok(false);
         }
         let user = &build.request.user;
-        let kept = self.0.rooms.out_of_band(&build.reader, user, &room_id);
+        let kept = self.0.rooms.out_of_band(&build.reader, user, room_id);
         if let Some(kept) = kept.await? {
-            return Ok(build.ignored.contains(&kept.sender));
+            return Ok(ignored.contains(&kept.sender));
         }
-        let view = self.0.rooms.view_at(&build.reader, &room_id).await?;
+        let view = self.0.rooms.view_at(&build.reader, room_id).await?;
         let invite = view
             .state("m.room.member", build.request.user.as_str())
             .await?;
-        Ok(invite.is_some_and(|invite| build.ignored.contains(invite.event.sender().as_str())))
+        Ok(invite.is_some_and(|invite| ignored.contains(invite.event.sender().as_str())))
     }
 
     /// How the user stood to the room when the last answer ended, and how they stand at this one's
@@ -253,6 +283,14 @@ impl Sync {
         Ok(Events {
             events: between(wanted, after, reader.bound(Home::User(user))),
         })
+    }
+}
+
+impl Build<'_> {
+    /// Senders whose messages the user does not want to see.
+    pub async fn ignored(&self, sync: &Sync) -> Result<&BTreeSet<String>, SyncError> {
+        let read = || sync.0.accounts.ignored_users(self.request.user.as_str());
+        Ok(self.ignored.get_or_try_init(read).await?)
     }
 }
 

@@ -70,7 +70,7 @@ pub(crate) struct Membership {
 }
 
 impl Index {
-    pub fn start(rooms: &Rooms, accounts: &Accounts) -> Arc<Self> {
+    pub fn follow(rooms: &Rooms, accounts: &Accounts) -> Arc<Self> {
         let tenant = rooms.tenant();
         let heads = tenant.heads();
         let index = Arc::new(Self {
@@ -239,27 +239,22 @@ impl Index {
         Ok(user.wake.subscribe())
     }
 
-    /// The user's rooms.
-    pub fn rooms_of(&self, user: &UserId) -> Vec<(RoomKey, Membership)> {
+    /// Those of the user's rooms that are wanted, by their place in it and the room's last change: a
+    /// comparison each.
+    pub fn rooms_of(
+        &self,
+        user: &UserId,
+        wanted: impl Fn(RoomKey, &Membership, Pos) -> bool,
+    ) -> Vec<(RoomKey, Membership)> {
         let state = self.state.lock();
-        let user = state.users.get(user.as_str());
-        user.map_or_else(Vec::new, |user| {
-            user.rooms
-                .iter()
-                .map(|(room, place)| (*room, place.clone()))
-                .collect()
-        })
-    }
-
-    /// The id of one of the user's rooms.
-    pub fn room_id(&self, user: &UserId, room: RoomKey) -> Option<String> {
-        let state = self.state.lock();
-        state
-            .users
-            .get(user.as_str())?
-            .rooms
-            .get(&room)
-            .map(|place| place.room_id.clone())
+        let rooms = state.users.get(user.as_str()).map(|user| &user.rooms);
+        let changed = |room| state.rooms.get(room).map_or(0, |room| room.changed);
+        rooms
+            .into_iter()
+            .flatten()
+            .filter(|(room, place)| wanted(**room, place, changed(room)))
+            .map(|(room, place)| (*room, place.clone()))
+            .collect()
     }
 
     /// Whether rows of the user's own may have changed after `since`.
@@ -272,11 +267,9 @@ impl Index {
             || since < self.start.get(lane)
     }
 
-    /// Whether something may have happened in a room of that lane after `since`.
-    pub fn changed(&self, room: RoomKey, lane: comity_storage::Lane, since: Pos) -> bool {
-        let state = self.state.lock();
-        let changed = state.rooms.get(&room).map_or(0, |room| room.changed);
-        changed > since || since < self.start.get(lane)
+    /// From where on the changes of a lane are here.
+    pub fn start(&self, lane: comity_storage::Lane) -> Pos {
+        self.start.get(lane)
     }
 
     fn take(&self, logged: &Logged) {

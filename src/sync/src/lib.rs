@@ -26,6 +26,7 @@ pub mod filter;
 mod index;
 mod members;
 mod room;
+mod tastes;
 pub mod token;
 
 use std::{sync::Arc, time::Duration};
@@ -40,6 +41,7 @@ use self::{
     filter::Filter,
     index::Index,
     members::SentMembers,
+    tastes::Tastes,
     token::{Ephemeral, SyncToken},
 };
 
@@ -91,9 +93,10 @@ struct Inner {
 }
 
 impl Sync {
-    /// Starts to follow the tenant's logs.
+    /// Starts to follow the tenant's logs. From now on the rooms count by the accounts' push rules.
     pub fn new(rooms: Rooms, accounts: Accounts) -> Self {
-        let index = Index::start(&rooms, &accounts);
+        rooms.use_push_rules(Tastes::follow(accounts.clone()));
+        let index = Index::follow(&rooms, &accounts);
         Self(Arc::new(Inner {
             rooms,
             accounts,

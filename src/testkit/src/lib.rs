@@ -23,6 +23,7 @@
 )]
 
 mod client;
+mod cost;
 mod federation;
 pub mod probe;
 mod server;
@@ -30,6 +31,7 @@ pub mod spec;
 mod user;
 
 pub use client::{Answer, Client, Request, encode};
+pub use cost::Cost;
 pub use federation::{Asked, Fate, Federation, HostilePeer, Passing, Pdu, PeerRoom, Reply, Wire};
 pub use server::{Place, SHARED_SECRET, Server, Settings};
 pub use user::{User, password};

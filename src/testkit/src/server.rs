@@ -31,7 +31,7 @@ pub struct Server {
     pub router: axum::Router,
     /// What tells other servers.
     pub sender: Sender,
-    disk: Memory,
+    pub(crate) disk: Memory,
     wire: Wire,
     settings: Settings,
 }

@@ -2,9 +2,10 @@
 //!
 //! Clones share the "disk". [`Memory::crash`] ends the machine: what was not synced is gone, the old
 //! handles write no more, and the one it returns is what the next start opens a store on.
-//! [`Memory::set_faults`] makes it fail as real disks and networks do.
+//! [`Memory::set_faults`] makes it fail as real disks and networks do, [`Memory::set_distance`] puts it as
+//! far away as a database server.
 
-use std::{collections::BTreeMap, fmt, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, fmt, ops::Bound, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -59,6 +60,7 @@ struct Disk {
     /// What each row touched since the last sync held before, oldest first.
     undo: Vec<((Family, Bytes), Option<Held>)>,
     faults: Option<Faults>,
+    distance: Duration,
     unreachable: bool,
     run: u64,
 }
@@ -124,6 +126,19 @@ impl Memory {
         self.disk.lock().faults = faults;
     }
 
+    /// Every read and every apply takes so long. Where nothing else takes time, what a request took says how
+    /// many of them waited for one another.
+    pub fn set_distance(&self, distance: Duration) {
+        self.disk.lock().distance = distance;
+    }
+
+    async fn travel(&self) {
+        let distance = self.disk.lock().distance;
+        if !distance.is_zero() {
+            tokio::time::sleep(distance).await;
+        }
+    }
+
     fn fault(&self, apply: bool) -> Fault {
         match &mut self.disk.lock().faults {
             Some(faults) => faults(apply),
@@ -132,6 +147,7 @@ impl Memory {
     }
 
     pub(super) async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Bytes>>, ReadError> {
+        self.travel().await;
         let disk = self.reachable()?;
         Ok(keys.iter().map(|row| disk.get(row).cloned()).collect())
     }
@@ -140,6 +156,7 @@ impl Memory {
         &self,
         scans: &[Scan],
     ) -> Result<Vec<Vec<(Bytes, Bytes)>>, ReadError> {
+        self.travel().await;
         let disk = self.reachable()?;
         Ok(scans.iter().map(|scan| disk.scan(scan)).collect())
     }
@@ -161,6 +178,7 @@ impl Memory {
     }
 
     pub(super) async fn apply(&self, writes: &[Write]) -> Result<(), CommitError> {
+        self.travel().await;
         let fault = self.fault(true);
         match fault {
             Fault::Stall(ms) => tokio::time::sleep(std::time::Duration::from_millis(ms)).await,

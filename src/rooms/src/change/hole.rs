@@ -10,8 +10,9 @@ use comity_storage::Expect;
 use super::{Case, Change, Heard, Known};
 use crate::{
     error::RoomError,
+    live::totals_after,
     num::EventNum,
-    tables::{self, Entry, Gap, RoomNum, RoomPlace, RoomSeq, Tally, Totals},
+    tables::{self, Entry, Gap, RoomNum, RoomPlace, RoomSeq, Totals},
 };
 
 impl Change {
@@ -81,10 +82,7 @@ impl Change {
             sub: 0,
         };
         let before = live.reader().get::<tables::Timeline>(&before).await?;
-        let totals = before.map_or_else(Totals::default, |row| Totals {
-            thread: Tally::default(),
-            ..row.value.totals
-        });
+        let totals = before.map_or_else(Totals::default, |row| totals_after(&row.value.totals));
         self.write(&case, Some(place), None).await?;
         let entry = Entry {
             num: num.0,
@@ -94,8 +92,7 @@ impl Change {
         self.batch
             .put::<tables::Timeline>(&RoomPlace { room, seq, sub }, &entry);
         if let Some(relation) = relation {
-            self.put_relation(num, &event, relation, Tally::default(), place)
-                .await?;
+            self.put_relation(num, &event, relation, &[], place).await?;
         }
         if let Some(target) = event.redacts() {
             let target = self.name(target.as_str()).await?;

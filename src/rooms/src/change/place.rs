@@ -6,13 +6,13 @@ use comity_storage::{At, Expect};
 use super::{Change, Known, Placed, Transaction, known::Heard};
 use crate::{
     error::RoomError,
-    live::head_at,
+    live::{head_at, totals_after},
     log,
     num::EventNum,
     state::Root,
     tables::{
         self, Body, Entry, Generation, Header, IdRoom, Num, RoomAt, RoomNum, RoomPlace, RoomText,
-        Sent, Status, Tally, Totals, Verdict,
+        Sent, Status, Verdict,
     },
 };
 
@@ -80,14 +80,11 @@ impl Change {
         }
         let counted = self.count(&event, thread, seq).await?;
         let totals = counted.totals;
-        self.live_mut()?.totals = Totals {
-            thread: Tally::default(),
-            ..totals
-        };
+        self.live_mut()?.totals = totals_after(&totals);
         for joined in members.iter().filter(|member| member.joined()) {
-            self.begins_to_read(joined.user(), &event, seq, totals)?;
+            self.begins_to_read(joined.user(), &event, seq, &totals)?;
         }
-        self.has_read(&event, thread, seq, totals)?;
+        self.has_read(&event, thread, seq, &totals)?;
         let sent = txn.map(|txn| Sent {
             device: txn.device.clone(),
             txn: txn.txn.clone(),
@@ -101,7 +98,7 @@ impl Change {
         self.batch
             .put::<tables::Timeline>(&RoomPlace { room, seq, sub: 0 }, &entry);
         if let Some(relation) = relation {
-            self.put_relation(num, &event, relation, counted.tally, (seq, 0))
+            self.put_relation(num, &event, relation, &counted.tallies, (seq, 0))
                 .await?;
         }
         if event.redacts().is_some() {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::Change;
 use crate::{
+    counts::plus,
     error::RoomError,
     num::EventNum,
     tables::{
@@ -179,18 +180,19 @@ impl Change {
         num: EventNum,
         event: &Event,
         relates: Relates,
-        tally: Tally,
+        tallies: &[Tally],
         (seq, sub): (i64, i64),
     ) -> Result<(), RoomError> {
         let live = self.live()?;
         let room = live.room;
-        let counts = relates.thread.filter(|_| tally != Tally::default());
+        let counted = tallies.iter().any(|tally| *tally != Tally::default());
+        let counts = relates.thread.filter(|_| counted);
         let continues = (relates.rel_type == "m.thread").then_some(relates.target.0);
         if let Some(root) = continues.or(counts) {
             let at = RoomNum { room, num: root };
             let row = live.reader().get::<tables::Threads>(&at).await?;
             let mut thread = row.map_or_else(empty_thread, |row| row.value);
-            thread.notifying = thread.notifying.plus(tally);
+            thread.notifying = plus(&thread.notifying, tallies);
             if continues.is_some() {
                 if sub == 0 {
                     if thread.count > 0 {
@@ -367,7 +369,7 @@ fn empty_thread() -> Thread {
         count: 0,
         latest: 0,
         latest_seq: 0,
-        notifying: tables::Tally::default(),
+        notifying: Vec::new(),
         participants: Vec::new(),
     }
 }

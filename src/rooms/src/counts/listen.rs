@@ -9,16 +9,17 @@ use std::{
 use comity_protocol::{
     auth::Membership,
     id::{OwnedUserId, UserId},
-    push::{CompiledRules, EventFacts, Recipient, RoomRules, SharedRules, UserRules, Verdict},
+    push::{CompiledRules, EventFacts, Recipient, RoomRules, UserRules, Verdict},
 };
+use comity_storage::{Home, Range};
 
-use super::Tastes;
+use super::{Tastes, rulesets::Rulesets};
 use crate::{
     change::Change,
     error::RoomError,
     num::StateKeyNum,
     state::Half,
-    tables::{RoomNum, StateKeys},
+    tables::{InRoom, Place, RoomNum, RoomRulesets, RoomTurn, StateKeys, Turns},
 };
 
 /// For whom the default rules are compiled: an id that no rule and no event has.
@@ -30,6 +31,7 @@ const PAGE: usize = 256;
 pub(crate) struct Listeners {
     seen: u64,
     common: RoomRules,
+    rulesets: Rulesets,
     /// Joined members with tastes of their own.
     own: BTreeMap<String, Listener>,
 }
@@ -37,34 +39,50 @@ pub(crate) struct Listeners {
 struct Listener {
     rules: RoomRules,
     ignored: Arc<BTreeSet<OwnedUserId>>,
-    /// Their verdict may differ whoever is named.
+    /// Their verdict may differ from that of their ruleset whoever is named.
     apart: bool,
 }
 
 impl Listeners {
-    fn put(&mut self, room_id: &str, user: &UserId, tastes: Option<Tastes>) {
-        let Some(tastes) = tastes else {
-            self.own.remove(user.as_str());
-            return;
+    /// Takes in a member's tastes; the place they turn to, if they do.
+    fn put(&mut self, room_id: &str, user: &UserId, tastes: Option<Tastes>) -> Option<u8> {
+        let place = match tastes {
+            None => {
+                self.own.remove(user.as_str());
+                0
+            }
+            Some(tastes) => {
+                let rules = tastes.rules.in_room(room_id);
+                // Their own place may be free for what they turn to.
+                let before = self.rulesets.place_of(user.as_str());
+                self.rulesets.turn(user.as_str(), 0);
+                let place = self.rulesets.find(rules.shared());
+                self.rulesets.turn(user.as_str(), before);
+                let watches = rules.watches_every_event() || !tastes.ignored.is_empty();
+                let listener = Listener {
+                    rules,
+                    ignored: tastes.ignored,
+                    apart: place.is_none() || watches,
+                };
+                self.own.insert(user.to_string(), listener);
+                place.unwrap_or_default()
+            }
         };
-        let rules = tastes.rules.in_room(room_id);
-        let same = rules.shared().fingerprint() == self.common.shared().fingerprint();
-        let apart = !same || rules.watches_every_event() || !tastes.ignored.is_empty();
-        let ignored = tastes.ignored;
-        let listener = Listener {
-            rules,
-            ignored,
-            apart,
-        };
-        self.own.insert(user.to_string(), listener);
+        let turned = self.rulesets.turn(user.as_str(), place);
+        turned.then_some(place)
     }
 
-    /// The rules of those who have none of their own.
-    pub fn common(&self) -> &SharedRules {
-        self.common.shared()
+    /// Whether a member is known to have tastes, or to have had.
+    fn knows(&self, user: &str) -> bool {
+        self.own.contains_key(user) || self.rulesets.place_of(user) != 0
     }
 
-    /// Members whose verdict may differ whoever is named.
+    /// The rulesets that the room counts by.
+    pub fn rulesets(&self) -> &Rulesets {
+        &self.rulesets
+    }
+
+    /// Members whose verdict may differ from that of their ruleset whoever is named.
     pub fn apart(&self) -> impl Iterator<Item = &str> {
         let apart = self.own.iter().filter(|(_, own)| own.apart);
         apart.map(|(user, _)| user.as_str())
@@ -109,8 +127,13 @@ impl Change {
                 .map_or(0, |source| source.changed_since(0).0);
             let common =
                 CompiledRules::new(&UserRules::default(), NOBODY).in_room(room_id.as_str());
-            let own = BTreeMap::new();
-            self.live_mut()?.listeners = Some(Listeners { seen, common, own });
+            let listeners = Listeners {
+                seen,
+                rulesets: self.rulesets(&common).await?,
+                common,
+                own: BTreeMap::new(),
+            };
+            self.live_mut()?.listeners = Some(listeners);
             if source.is_some() {
                 let mut from = StateKeyNum::member(0);
                 while let Some((next, users)) = self.local_users(from).await? {
@@ -138,16 +161,50 @@ impl Change {
                 .live()?
                 .listeners
                 .as_ref()
-                .is_some_and(|listeners| listeners.own.contains_key(user.as_str()));
+                .is_some_and(|listeners| listeners.knows(user.as_str()));
             if !known && tastes.is_none() {
                 continue;
             }
             let joined = self.membership(user).await? == Membership::Join;
-            if let Some(listeners) = &mut self.live_mut()?.listeners {
-                listeners.put(room_id.as_str(), user, tastes.filter(|_| joined));
+            let live = self.live_mut()?;
+            let (room, seq) = (live.room, live.head.seq);
+            let Some(listeners) = &mut live.listeners else {
+                continue;
+            };
+            let before = listeners.rulesets.names();
+            let turn = listeners.put(room_id.as_str(), user, tastes.filter(|_| joined));
+            let names = listeners.rulesets.names();
+            if names != before {
+                self.batch().put::<RoomRulesets>(&InRoom { room }, &names);
+            }
+            if let Some(place) = turn {
+                let user = user.to_string();
+                self.batch()
+                    .put::<Turns>(&RoomTurn { room, user, seq }, &Place(place));
             }
         }
         Ok(())
+    }
+
+    /// The rulesets that the room counts by, and who is at which: where their last turn led.
+    async fn rulesets(&self, common: &RoomRules) -> Result<Rulesets, RoomError> {
+        let live = self.live()?;
+        let (room, reader) = (live.room, live.reader());
+        let key = InRoom { room };
+        let range = Range::of(Home::Room(room), |key| {
+            key.room(room);
+        });
+        let (names, turns) = futures_util::try_join!(
+            reader.get::<RoomRulesets>(&key),
+            reader.scan::<Turns>(range)
+        )?;
+        let names = names.map_or_else(Default::default, |row| row.value);
+        let mut places: BTreeMap<String, u8> = turns
+            .into_iter()
+            .map(|(turn, row)| (turn.user, row.value.0))
+            .collect();
+        places.retain(|_, place| *place != 0);
+        Ok(Rulesets::new(common.shared().clone(), names, places))
     }
 
     /// A page of the users of this server of whose memberships the state speaks, and where the next

@@ -1,17 +1,20 @@
 //! Unread counts: differences of running totals, not counters (`docs/data-model.md`, Unread counts).
 //!
 //! Each entry of the order carries how many events so far notify and highlight under the default
-//! push rules. A user's count is the total at the head less the total at their read position, plus
-//! the events whose verdict for them is another: those have a row for the user, a *hit*. So a
-//! message costs the same however many members have the default rules; one that names a user costs
-//! a row for them, and so does one that a user's own rules judge otherwise.
+//! push rules, and under the few other rulesets that many members come down to in a room ([`rulesets`]:
+//! muted, mentions only). A user's count is the total of their ruleset at the head less that at their read
+//! position, plus the events whose verdict for them is another: those have a row for the user, a *hit*. So a
+//! message costs the same however many members there are; one that names a user costs a row for them, and
+//! so does one that a user's own rules judge otherwise.
 //!
-//! Whatever decides is decided when the event is placed. A change of rules changes what comes after.
+//! Whatever decides is decided when the event is placed. A change of rules changes what comes after: it
+//! is a row, a *turn*, at which the user's count goes on under another ruleset.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
 
 mod listen;
 mod read;
+mod rulesets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +29,7 @@ use comity_protocol::{
     id::{OwnedUserId, UserId},
     push::{CompiledRules, EventFacts, Verdict},
 };
-use comity_storage::{Home, Range};
+use comity_storage::{Home, Range, Reader, RoomKey};
 use serde_json::{Map, Value};
 
 pub(crate) use listen::Listeners;
@@ -34,7 +37,10 @@ pub(crate) use listen::Listeners;
 use crate::{
     change::Change,
     error::RoomError,
-    tables::{Hit, Hits, Receipt, Receipts, RoomNum, RoomReceipt, Tally, Threads, Totals, UserHit},
+    tables::{
+        Hit, Hits, Receipt, Receipts, RoomNum, RoomReceipt, RoomTurn, Tally, Threads, Total,
+        Totals, Turns, UserHit,
+    },
 };
 
 /// Hits taken away with one receipt.
@@ -76,8 +82,8 @@ pub struct Unread {
 pub(crate) struct Counted {
     /// The totals after it.
     pub totals: Totals,
-    /// What it adds.
-    pub tally: Tally,
+    /// What it adds, by ruleset.
+    pub tallies: Vec<Tally>,
 }
 
 impl Change {
@@ -99,7 +105,7 @@ impl Change {
             UserLevel::Level(level) => level,
         };
         let live = self.live()?;
-        let (room, before) = (live.room, live.totals);
+        let (room, before) = (live.room, live.totals.clone());
         let room_id = live.room_id.clone();
         let facts = EventFacts {
             event_type: event.event_type(),
@@ -114,22 +120,26 @@ impl Change {
         let Some(listeners) = &live.listeners else {
             return Ok(Counted {
                 totals: before,
-                tally: Tally::default(),
+                tallies: Vec::new(),
             });
         };
-        let common = listeners.common().verdict(&facts);
+        let verdicts = listeners.rulesets().verdicts(&facts);
+        let common = |user: &str| {
+            let place = usize::from(listeners.rulesets().place_of(user));
+            verdicts.get(place).copied().unwrap_or_default()
+        };
         let mut asked: BTreeSet<&str> = facts.named_users().collect();
         asked.extend(listeners.apart());
         let mut hits = Vec::new();
         for user in asked {
             if user != facts.sender {
                 let verdict = listeners.verdict(&facts, user);
-                hits.push((user.to_owned(), difference(common, verdict)));
+                hits.push((user.to_owned(), difference(common(user), verdict)));
             }
         }
         // Who writes has read; a state event is not written by hand.
         if event.state_key().is_some() {
-            let silent = difference(common, Verdict::default());
+            let silent = difference(common(facts.sender), Verdict::default());
             hits.push((facts.sender.to_owned(), silent));
         }
         for (user, (notify, highlight)) in hits {
@@ -142,23 +152,37 @@ impl Change {
                 self.batch().put::<Hits>(&UserHit { user, room, seq }, &hit);
             }
         }
-        let tally = Tally {
-            notify: u32::from(common.notify),
-            highlight: u32::from(common.highlight),
-        };
-        let mut totals = Totals {
-            all: before.all.plus(tally),
-            ..before
-        };
-        match thread {
-            None => totals.main = before.main.plus(tally),
+        let tallies: Vec<Tally> = verdicts.into_iter().map(Tally::from).collect();
+        let in_thread = match thread {
+            None => Vec::new(),
             Some(root) => {
                 let at = RoomNum { room, num: root };
                 let row = self.live()?.reader().get::<Threads>(&at).await?;
-                totals.thread = row.map_or(tally, |row| row.value.notifying.plus(tally));
+                plus(
+                    &row.map_or_else(Vec::new, |row| row.value.notifying),
+                    &tallies,
+                )
             }
-        }
-        Ok(Counted { totals, tally })
+        };
+        let totals = (0..).zip(&tallies).map(|(place, tally)| {
+            let before = before.of(place);
+            Total {
+                all: before.all.plus(*tally),
+                main: if thread.is_some() {
+                    before.main
+                } else {
+                    before.main.plus(*tally)
+                },
+                thread: in_thread
+                    .get(usize::from(place))
+                    .copied()
+                    .unwrap_or_default(),
+            }
+        });
+        Ok(Counted {
+            totals: Totals(totals.collect()),
+            tallies,
+        })
     }
 
     /// Whether a user is of this server and in the room.
@@ -177,7 +201,7 @@ impl Change {
         user: &str,
         event: &Event,
         seq: i64,
-        totals: Totals,
+        totals: &Totals,
     ) -> Result<(), RoomError> {
         match <&UserId>::try_from(user) {
             Ok(user) => self.read_up_to(user, String::new(), event, seq, totals),
@@ -191,7 +215,7 @@ impl Change {
         event: &Event,
         thread: Option<u32>,
         seq: i64,
-        totals: Totals,
+        totals: &Totals,
     ) -> Result<(), RoomError> {
         if event.state_key().is_some() {
             return Ok(());
@@ -206,7 +230,7 @@ impl Change {
         thread: String,
         event: &Event,
         seq: i64,
-        totals: Totals,
+        totals: &Totals,
     ) -> Result<(), RoomError> {
         if !self.rooms().is_local(user) {
             return Ok(());
@@ -222,14 +246,15 @@ impl Change {
             seq,
             sub: 0,
             ts: u64::try_from(event.origin_server_ts()).unwrap_or_default(),
-            totals,
+            totals: totals.clone(),
         };
         self.batch().put::<Receipts>(&key, &receipt);
         Ok(())
     }
 
-    /// Takes away the hits that a receipt for the whole room has left behind.
-    pub(crate) async fn sweep_hits(&mut self, user: &str, seq: i64) -> Result<(), RoomError> {
+    /// Takes away the hits and turns that a receipt for the whole room has left behind; the last turn says
+    /// what the count begins with.
+    pub(crate) async fn sweep(&mut self, user: &str, seq: i64) -> Result<(), RoomError> {
         let live = self.live()?;
         let room = live.room;
         let range = Range::of(Home::Room(room), |key| {
@@ -239,11 +264,40 @@ impl Change {
             key.i64(seq.saturating_add(1));
         })
         .limit(SWEPT);
-        for (key, _) in live.reader().scan::<Hits>(range).await? {
+        let reader = live.reader();
+        let (hits, mut turns) = futures_util::try_join!(
+            async { Ok::<_, RoomError>(reader.scan::<Hits>(range).await?) },
+            turns(&reader, room, user),
+        )?;
+        for (key, _) in hits {
             self.batch().delete::<Hits>(&key);
+        }
+        turns.retain(|(at, _)| *at <= seq);
+        turns.pop();
+        for (seq, _) in turns {
+            let user = user.to_owned();
+            self.batch().delete::<Turns>(&RoomTurn { room, user, seq });
         }
         Ok(())
     }
+}
+
+/// A member's turns to other rulesets: after which event, and to which place.
+async fn turns(reader: &Reader, room: RoomKey, user: &str) -> Result<Vec<(i64, u8)>, RoomError> {
+    let range = Range::of(Home::Room(room), |key| {
+        key.room(room).str(user);
+    });
+    let rows = reader.scan::<Turns>(range).await?;
+    let turns = rows.into_iter().map(|(key, row)| (key.seq, row.value.0));
+    Ok(turns.collect())
+}
+
+/// Tallies by ruleset with what is added to each; a ruleset that is new begins with nothing.
+pub(crate) fn plus(tallies: &[Tally], added: &[Tally]) -> Vec<Tally> {
+    let tally = |at: usize, of: &[Tally]| of.get(at).copied().unwrap_or_default();
+    (0..tallies.len().max(added.len()))
+        .map(|at| tally(at, tallies).plus(tally(at, added)))
+        .collect()
 }
 
 /// What to add to the common verdict to get another.
@@ -252,6 +306,15 @@ fn difference(common: Verdict, verdict: Verdict) -> (i8, i8) {
         i8::from(verdict.notify) - i8::from(common.notify),
         i8::from(verdict.highlight) - i8::from(common.highlight),
     )
+}
+
+impl From<Verdict> for Tally {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            notify: u32::from(verdict.notify),
+            highlight: u32::from(verdict.highlight),
+        }
+    }
 }
 
 impl Tally {

@@ -5,22 +5,31 @@ use std::collections::BTreeMap;
 use comity_protocol::id::UserId;
 use comity_storage::{Home, Range, RoomKey};
 
-use super::Unread;
+use super::{Unread, turns};
 use crate::{
     error::RoomError,
     num::EventNum,
     receipts::{counted_from, positions, scopes, thread_totals},
     tables::{
-        Discounts, Headers, Hits, RoomNum, RoomPlace, Tally, ThreadOrder, Threads, Timeline, Totals,
+        Discounts, Headers, Hits, RoomNum, RoomPlace, Tally, ThreadOrder, Threads, Timeline, Total,
+        Totals,
     },
     view::RoomView,
 };
 
 /// Where a count begins.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct From {
     seq: i64,
     totals: Totals,
+}
+
+/// The rulesets by which a user's count goes on.
+struct Course {
+    /// The place of the ruleset at the beginning.
+    first: u8,
+    /// The turns since: after which event, the totals there, to which place.
+    turns: Vec<(i64, Totals, u8)>,
 }
 
 /// A count in the making.
@@ -31,11 +40,9 @@ struct Sum {
 }
 
 impl Sum {
-    fn between(from: Tally, to: Tally) -> Self {
-        Self {
-            notify: i64::from(to.notify) - i64::from(from.notify),
-            highlight: i64::from(to.highlight) - i64::from(from.highlight),
-        }
+    fn add(&mut self, from: Tally, to: Tally) {
+        self.notify += i64::from(to.notify) - i64::from(from.notify);
+        self.highlight += i64::from(to.highlight) - i64::from(from.highlight);
     }
 
     fn tally(self) -> Tally {
@@ -44,6 +51,36 @@ impl Sum {
             notify: count(self.notify),
             highlight: count(self.highlight),
         }
+    }
+}
+
+impl Course {
+    /// The same without its turns.
+    fn begun(&self) -> Self {
+        Self {
+            first: self.first,
+            turns: Vec::new(),
+        }
+    }
+
+    /// The place of the ruleset by which an event was counted.
+    fn place_of(&self, seq: i64) -> u8 {
+        let before = self.turns.iter().rev().find(|(at, ..)| *at < seq);
+        before.map_or(self.first, |(.., place)| *place)
+    }
+
+    /// What was counted from a place of the order to the head: stretch by stretch, each under its ruleset.
+    fn sum(&self, from: &From, head: &Totals, of: impl Fn(Total) -> Tally) -> Sum {
+        let (mut sum, mut place, mut at) = (Sum::default(), self.first, &from.totals);
+        for (seq, totals, next) in &self.turns {
+            if *seq > from.seq {
+                sum.add(of(at.of(place)), of(totals.of(place)));
+                at = totals;
+            }
+            place = *next;
+        }
+        sum.add(of(at.of(place)), of(head.of(place)));
+        sum
     }
 }
 
@@ -59,9 +96,10 @@ impl RoomView {
             seq: self.seq(),
             sub: 0,
         };
-        let (head, positions) = futures_util::try_join!(
+        let (head, positions, turns) = futures_util::try_join!(
             async { Ok::<_, RoomError>(reader.get::<Timeline>(&head_at).await?) },
-            positions(reader, user.as_str(), room)
+            positions(reader, user.as_str(), room),
+            turns(reader, room, user.as_str()),
         )?;
         let head = head.map_or_else(Totals::default, |row| row.value.totals);
         let (mut whole, mut scoped) = (None::<From>, Vec::new());
@@ -72,7 +110,7 @@ impl RoomView {
             };
             if !key.thread.is_empty() {
                 scoped.push((key.thread, from));
-            } else if whole.is_none_or(|whole| whole.seq < from.seq) {
+            } else if whole.as_ref().is_none_or(|whole| whole.seq < from.seq) {
                 whole = Some(from);
             }
         }
@@ -81,46 +119,6 @@ impl RoomView {
             return Ok(Unread::default());
         };
         scoped.retain(|(_, from)| from.seq > whole.seq);
-        let (main_from, threads_from) = scopes(reader, room, scoped, |from| from.seq).await?;
-        let main_from = main_from.unwrap_or(whole);
-        let mut main = Sum::between(main_from.totals.main, head.main);
-        let mut threads: BTreeMap<u32, Sum> = BTreeMap::new();
-        let of_all = Sum::between(whole.totals.all, head.all);
-        let of_main = Sum::between(whole.totals.main, head.main);
-        if of_all.notify != of_main.notify {
-            let written = self.threads_after(whole.seq).await?;
-            let unread = written
-                .iter()
-                .map(|(root, _)| EventNum(*root))
-                .filter(|root| !threads_from.contains_key(&root.0));
-            let unread: Vec<EventNum> = unread.collect();
-            let before = thread_totals(reader, room, &unread, whole.seq).await?;
-            let before: BTreeMap<EventNum, Tally> = unread.into_iter().zip(before).collect();
-            for (root, total) in written {
-                let from = match threads_from.get(&root) {
-                    Some(from) => from.totals.thread,
-                    None => before.get(&EventNum(root)).copied().unwrap_or_default(),
-                };
-                threads.insert(root, Sum::between(from, total));
-            }
-        }
-        let begins = |thread: Option<u32>| match thread {
-            None => main_from.seq,
-            Some(root) => threads_from.get(&root).map_or(whole.seq, |from| from.seq),
-        };
-        let discounts = self.discounts(whole.seq).await?;
-        for (seq, (thread, tally)) in &discounts {
-            if *seq > begins(*thread) {
-                let sum = match thread {
-                    None => Some(&mut main),
-                    Some(root) => threads.get_mut(root),
-                };
-                if let Some(sum) = sum {
-                    sum.notify -= i64::from(tally.notify);
-                    sum.highlight -= i64::from(tally.highlight);
-                }
-            }
-        }
         let hits = Range::of(Home::Room(room), |key| {
             key.str(user.as_str()).room(room);
         })
@@ -130,7 +128,38 @@ impl RoomView {
         .until(|key| {
             key.i64(self.seq().saturating_add(1));
         });
-        for (key, row) in reader.scan::<Hits>(hits).await? {
+        let ((main_from, threads_from), course, hits) = futures_util::try_join!(
+            scopes(reader, room, scoped, |from| from.seq),
+            self.course(turns, whole.seq),
+            async { Ok(reader.scan::<Hits>(hits).await?) },
+        )?;
+        let main_from = main_from.unwrap_or_else(|| whole.clone());
+        let mut main = course.sum(&main_from, &head, |total| total.main);
+        let of_all = course.sum(&whole, &head, |total| total.all);
+        let of_main = course.sum(&whole, &head, |total| total.main);
+        let (discounts, mut threads) =
+            futures_util::try_join!(self.discounts(whole.seq, &course), async {
+                if of_all.notify == of_main.notify {
+                    return Ok(BTreeMap::new());
+                }
+                self.threads_unread(&whole, &threads_from, &course).await
+            })?;
+        let begins = |thread: Option<u32>| match thread {
+            None => main_from.seq,
+            Some(root) => threads_from.get(&root).map_or(whole.seq, |from| from.seq),
+        };
+        for (seq, (thread, tally)) in &discounts {
+            if *seq > begins(*thread) {
+                let sum = match thread {
+                    None => Some(&mut main),
+                    Some(root) => threads.get_mut(root),
+                };
+                if let Some(sum) = sum {
+                    sum.add(*tally, Tally::default());
+                }
+            }
+        }
+        for (key, row) in hits {
             if key.seq > begins(row.value.thread) && !discounts.contains_key(&key.seq) {
                 let sum = match row.value.thread {
                     None => &mut main,
@@ -143,8 +172,64 @@ impl RoomView {
         self.named(main.tally(), threads).await
     }
 
+    /// How a user's count goes on after a place of the order, by their turns.
+    async fn course(&self, turns: Vec<(i64, u8)>, from: i64) -> Result<Course, RoomError> {
+        let room = self.key();
+        let (before, mut since): (Vec<_>, Vec<_>) =
+            turns.into_iter().partition(|(seq, _)| *seq <= from);
+        since.retain(|(seq, _)| *seq <= self.seq());
+        let places: Vec<RoomPlace> = since
+            .iter()
+            .map(|(seq, _)| RoomPlace {
+                room,
+                seq: *seq,
+                sub: 0,
+            })
+            .collect();
+        let rows = self.reader().get_many::<Timeline>(&places).await?;
+        let turns = since.into_iter().zip(rows).map(|((seq, place), row)| {
+            let totals = row.map_or_else(Totals::default, |row| row.value.totals);
+            (seq, totals, place)
+        });
+        Ok(Course {
+            first: before.last().map_or(0, |(_, place)| *place),
+            turns: turns.collect(),
+        })
+    }
+
+    /// What was counted in threads: of each that was written in since `whole` from there on, or from
+    /// where the user has read it to.
+    async fn threads_unread(
+        &self,
+        whole: &From,
+        read: &BTreeMap<u32, From>,
+        course: &Course,
+    ) -> Result<BTreeMap<u32, Sum>, RoomError> {
+        let (reader, room) = (self.reader(), self.key());
+        let written = self.threads_after(whole.seq).await?;
+        let roots: Vec<EventNum> = written.iter().map(|(root, _)| EventNum(*root)).collect();
+        let before = thread_totals(reader, room, &roots, whole.seq).await?;
+        let mut courses: Vec<Course> = roots.iter().map(|_| course.begun()).collect();
+        for (seq, _, place) in &course.turns {
+            let there = thread_totals(reader, room, &roots, *seq).await?;
+            for (course, totals) in courses.iter_mut().zip(there) {
+                course.turns.push((*seq, totals, *place));
+            }
+        }
+        let mut threads = BTreeMap::new();
+        for (((root, head), totals), course) in written.into_iter().zip(before).zip(courses) {
+            let begin = From {
+                seq: whole.seq,
+                totals,
+            };
+            let from = read.get(&root).unwrap_or(&begin);
+            threads.insert(root, course.sum(from, &head, |total| total.thread));
+        }
+        Ok(threads)
+    }
+
     /// The threads written in after a place, with their totals.
-    async fn threads_after(&self, seq: i64) -> Result<Vec<(u32, Tally)>, RoomError> {
+    async fn threads_after(&self, seq: i64) -> Result<Vec<(u32, Totals)>, RoomError> {
         let room: RoomKey = self.key();
         let order = self.reader().scan::<ThreadOrder>(self.after(seq)).await?;
         let roots: Vec<RoomNum> = order
@@ -155,15 +240,26 @@ impl RoomView {
             })
             .collect();
         let rows = self.reader().get_many::<Threads>(&roots).await?;
+        let total = |thread: Tally| Total {
+            thread,
+            ..Total::default()
+        };
         let rows = roots.iter().zip(rows);
         Ok(rows
-            .filter_map(|(key, row)| Some((key.num, row?.value.notifying)))
+            .filter_map(|(key, row)| {
+                let notifying = row?.value.notifying.into_iter();
+                Some((key.num, Totals(notifying.map(total).collect())))
+            })
             .collect())
     }
 
     /// The events after a place that count no more, since they were redacted: to which thread they
-    /// belong, and what they had added to the totals (threat E8).
-    async fn discounts(&self, seq: i64) -> Result<BTreeMap<i64, (Option<u32>, Tally)>, RoomError> {
+    /// belong, and what they had added to the totals of the user's ruleset then (threat E8).
+    async fn discounts(
+        &self,
+        seq: i64,
+        course: &Course,
+    ) -> Result<BTreeMap<i64, (Option<u32>, Tally)>, RoomError> {
         let room = self.key();
         let rows = self.reader().scan::<Discounts>(self.after(seq)).await?;
         let places: Vec<RoomPlace> = rows
@@ -177,11 +273,13 @@ impl RoomView {
             let [before, Some(entry)] = entries else {
                 continue;
             };
+            let place = course.place_of(key.seq);
             let before = before
                 .as_ref()
-                .map_or_else(Tally::default, |row| row.value.totals.all);
-            let added = Sum::between(before, entry.value.totals.all).tally();
-            discounts.insert(key.seq, (entry.value.thread, added));
+                .map_or_else(Tally::default, |row| row.value.totals.of(place).all);
+            let mut added = Sum::default();
+            added.add(before, entry.value.totals.of(place).all);
+            discounts.insert(key.seq, (entry.value.thread, added.tally()));
         }
         Ok(discounts)
     }

@@ -153,6 +153,7 @@ impl RoomView {
         let span = Span {
             after: Some((seq, i64::MIN)),
             before: Some(before),
+            unknown_at: None,
             backwards: true,
             limit: wanted,
         };

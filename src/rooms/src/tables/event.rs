@@ -91,16 +91,29 @@ pub struct Tally {
     pub highlight: u32,
 }
 
-/// How many events so far notify a reader with the default push rules. Counts are differences of
-/// totals, so that a message costs the same in a room of any size.
+/// How many events so far notify a reader with certain push rules.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
+pub struct Total {
     /// Of all events.
     pub all: Tally,
     /// Of those outside threads.
     pub main: Tally,
     /// Of those in this entry's thread.
     pub thread: Tally,
+}
+
+/// The running totals by ruleset: those of the default rules, then those of the rulesets that have a place
+/// in the room ([`super::Rulesets`]). Counts are differences of totals, so that a message costs the same in
+/// a room of any size.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals(pub Vec<Total>);
+
+impl Totals {
+    /// Under the ruleset at a place; nothing under one that had none yet.
+    pub fn of(&self, place: u8) -> Total {
+        let total = self.0.get(usize::from(place));
+        total.copied().unwrap_or_default()
+    }
 }
 
 /// A transaction done.

@@ -143,8 +143,8 @@ pub struct Thread {
     pub latest: u32,
     /// Its place.
     pub latest_seq: i64,
-    /// How many of them notify under the default push rules.
-    pub notifying: Tally,
+    /// How many of them notify, by ruleset as in [`super::Totals`].
+    pub notifying: Vec<Tally>,
     /// Who has written in it, sorted.
     pub participants: Vec<String>,
 }

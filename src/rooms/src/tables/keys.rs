@@ -132,6 +132,13 @@ key! {
         thread: String = text } home key => Home::Room(key.room)
 }
 key! {
+    /// Where a member turned to another ruleset.
+    RoomTurn { /// The room.
+        room: RoomKey = room, /// The member.
+        user: String = text, /// After the event with this sequence number.
+        seq: i64 = i64 } home key => Home::Room(key.room)
+}
+key! {
     /// An event that counts otherwise for one user.
     UserHit { /// The user.
         user: String = text, /// The room.

@@ -71,6 +71,8 @@ pub fn all() -> Vec<comity_storage::Registered> {
         Is::of::<Threads>(),
         Is::of::<Summaries>(),
         Is::of::<Hits>(),
+        Is::of::<RoomRulesets>(),
+        Is::of::<Turns>(),
         Is::of::<Receipts>(),
         Is::of::<ReceiptMoves>(),
         Is::of::<Followed>(),

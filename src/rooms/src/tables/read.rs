@@ -1,9 +1,10 @@
 //! Who has read how far, and what counts for whom.
 
+use comity_protocol::push::Fingerprint;
 use comity_storage::postcard_value;
 use serde::{Deserialize, Serialize};
 
-use super::{RoomReceipt, RoomReceiptAt, Totals, UserHit, table};
+use super::{InRoom, RoomReceipt, RoomReceiptAt, RoomTurn, Totals, UserHit, table};
 
 /// A user's receipt in a room, or the position that they have by joining or writing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ pub struct Receipt {
     pub totals: Totals,
 }
 
-/// An event whose verdict for one user is not what the totals say.
+/// An event whose verdict for one user is not what the totals of their ruleset say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hit {
     /// The thread that the event is in.
@@ -31,7 +32,15 @@ pub struct Hit {
     pub highlight: i8,
 }
 
-postcard_value!(Receipt, Hit);
+/// The rulesets that are counted in a room beside the default one, by their places, which begin with 1.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rulesets(pub Vec<Fingerprint>);
+
+/// The place of the ruleset by which a member's count goes on; 0 is the default one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place(pub u8);
+
+postcard_value!(Receipt, Hit, Rulesets, Place);
 
 table!(
     /// `room, position, user, kind, thread` → [`Receipt`]: receipts by what changed.
@@ -42,3 +51,9 @@ table!(
 table!(
     /// `user, room, seq` → [`Hit`].
     Hits, "hit", b"Uh", Hot, true, UserHit => Hit);
+table!(
+    /// `room` → [`Rulesets`].
+    RoomRulesets, "room rulesets", b"Rf", Hot, true, InRoom => Rulesets);
+table!(
+    /// `room, user, seq` → [`Place`]: from the next event on they count by that ruleset.
+    Turns, "turn to a ruleset", b"Ry", Hot, true, RoomTurn => Place);

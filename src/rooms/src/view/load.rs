@@ -16,6 +16,25 @@ impl RoomView {
     /// # Errors
     /// The store can't be read.
     pub async fn load(&self, nums: &[EventNum]) -> Result<Vec<Found>, RoomError> {
+        let mut known = self.memo.events(nums);
+        let missing: Vec<EventNum> = nums
+            .iter()
+            .filter(|num| !known.contains_key(num))
+            .copied()
+            .collect();
+        let read = self.read(&missing).await?;
+        self.memo.keep_events(&read);
+        if known.is_empty() {
+            return Ok(read);
+        }
+        known.extend(read.into_iter().map(|found| (found.num, found)));
+        Ok(nums
+            .iter()
+            .filter_map(|num| known.get(num).cloned())
+            .collect())
+    }
+
+    async fn read(&self, nums: &[EventNum]) -> Result<Vec<Found>, RoomError> {
         if nums.is_empty() {
             return Ok(Vec::new());
         }

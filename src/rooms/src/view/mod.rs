@@ -5,6 +5,7 @@
 //! [`RoomView::render`]; nothing here checks either by itself.
 
 mod load;
+mod memo;
 mod relations;
 mod render;
 mod state;
@@ -21,6 +22,7 @@ use comity_protocol::{
 };
 use comity_storage::{Home, Range, Reader, RoomKey, Row};
 
+use self::memo::Memo;
 pub use self::{relations::RelatedBy, render::Viewer, timeline::Span, visible::Standing};
 pub(crate) use self::{state::membership_in, timeline::Eyes, visible::visibility_in};
 use crate::{
@@ -46,6 +48,7 @@ pub struct RoomView {
     trie: StateTrie<RoomNodes>,
     /// Where users of erased accounts were erased.
     pub(crate) erased: Arc<BTreeMap<String, i64>>,
+    memo: Memo,
 }
 
 /// An event with what the room made of it.
@@ -119,6 +122,7 @@ impl Rooms {
             root,
             trie,
             erased: Arc::new(erased),
+            memo: Memo::default(),
         })
     }
 

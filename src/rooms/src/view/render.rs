@@ -9,6 +9,7 @@ use comity_protocol::{
     client_event::{ClientFormat, client_event},
     id::UserId,
 };
+use futures_util::future::try_join_all;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{Found, RoomView, Span};
@@ -320,28 +321,33 @@ impl RoomView {
                 .filter_map(|one| Some((one.event.event_type(), one.event.state_key()?))),
         );
         let mut keys = self.state_keys(&names).await?.into_iter();
-        let me: Option<StateKeyNum> = keys.next().flatten();
-        let (mut replaced, mut member) = (Vec::new(), Vec::new());
-        let mut seen: BTreeMap<&[u8], Option<EventNum>> = BTreeMap::new();
-        for one in found {
-            let root: Root = read_root(&one.status.root_before)?;
-            let old = match one.event.state_key() {
-                Some(_) => self
-                    .lookup(root, &[keys.next().flatten()])
-                    .await?
-                    .pop()
-                    .flatten(),
-                None => None,
-            };
-            replaced.push(old);
-            let mine = match seen.get(one.status.root_before.as_slice()) {
-                Some(num) => *num,
-                None => self.lookup(root, &[me]).await?.pop().flatten(),
-            };
-            seen.insert(&one.status.root_before, mine);
-            member.push(mine);
+        let me: [Option<StateKeyNum>; 1] = [keys.next().flatten()];
+        let roots = found.iter().map(|one| read_root(&one.status.root_before));
+        let roots = roots.collect::<Result<Vec<Root>, _>>()?;
+        let mut replaced = Vec::with_capacity(found.len());
+        for (one, root) in found.iter().zip(&roots) {
+            let key = one.event.state_key().and_then(|_| keys.next().flatten());
+            replaced.push(self.at_key(*root, key));
         }
+        let (replaced, mine) = futures_util::try_join!(
+            try_join_all(replaced),
+            self.lookup_each(roots.iter().copied().collect(), &me)
+        )?;
+        let mine = |root| mine.get(root)?.first().copied().flatten();
+        let member = roots.iter().map(mine).collect();
         Ok((replaced, member))
+    }
+
+    /// The event that a state has under a key, if it is one.
+    async fn at_key(
+        &self,
+        root: Root,
+        key: Option<StateKeyNum>,
+    ) -> Result<Option<EventNum>, RoomError> {
+        if key.is_none() {
+            return Ok(None);
+        }
+        Ok(self.lookup(root, &[key]).await?.pop().flatten())
     }
 }
 

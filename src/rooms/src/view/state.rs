@@ -1,8 +1,11 @@
 //! State at a position, or before any event.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use comity_protocol::auth::{AuthFact, AuthState, Membership, PowerLevels};
 use comity_protocol::event::Event;
 use comity_protocol::id::UserId;
+use futures_util::future::try_join_all;
 
 use super::{Found, RoomView};
 use crate::{
@@ -37,19 +40,31 @@ impl RoomView {
         &self,
         keys: &[(&str, &str)],
     ) -> Result<Vec<Option<StateKeyNum>>, RoomError> {
-        let keys: Vec<RoomStateKey> = keys
+        let mut nums = self.memo.keys(keys);
+        let missing: Vec<&(&str, &str)> = keys
             .iter()
-            .map(|(event_type, state_key)| RoomStateKey {
-                room: self.room,
-                event_type: (*event_type).to_owned(),
-                state_key: (*state_key).to_owned(),
-            })
+            .zip(&nums)
+            .filter(|(_, known)| known.is_none())
+            .map(|(key, _)| key)
             .collect();
-        let rows = self.reader.get_many::<tables::KeyNums>(&keys).await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| row.map(|row| StateKeyNum(row.value.0)))
-            .collect())
+        if !missing.is_empty() {
+            let rows: Vec<RoomStateKey> = missing
+                .iter()
+                .map(|(event_type, state_key)| RoomStateKey {
+                    room: self.room,
+                    event_type: (*event_type).to_owned(),
+                    state_key: (*state_key).to_owned(),
+                })
+                .collect();
+            let rows = self.reader.get_many::<tables::KeyNums>(&rows).await?;
+            let unknown = nums.iter_mut().filter(|known| known.is_none());
+            for ((key, row), num) in missing.into_iter().zip(rows).zip(unknown) {
+                let read = row.map(|row| StateKeyNum(row.value.0));
+                self.memo.keep_key(*key, read);
+                *num = Some(read);
+            }
+        }
+        Ok(nums.into_iter().map(Option::flatten).collect())
     }
 
     /// The events that a state has under these keys.
@@ -72,6 +87,23 @@ impl RoomView {
             .iter()
             .map(|key| key.and_then(|_| found.next().flatten()))
             .collect())
+    }
+
+    /// The events that each of several states has under these keys; the states are read side by side.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub(super) async fn lookup_each(
+        &self,
+        roots: BTreeSet<Root>,
+        keys: &[Option<StateKeyNum>],
+    ) -> Result<BTreeMap<Root, Vec<Option<EventNum>>>, RoomError> {
+        let mut lookups = Vec::with_capacity(roots.len());
+        for root in &roots {
+            lookups.push(self.lookup(*root, keys));
+        }
+        let found = try_join_all(lookups).await?;
+        Ok(roots.into_iter().zip(found).collect())
     }
 
     /// The current state event under a key.

@@ -1,7 +1,7 @@
 //! The room's order: pages of it, from either end.
 
 use comity_protocol::id::UserId;
-use comity_storage::{Home, Range};
+use comity_storage::{Home, Pos, Range};
 
 use super::{Found, RoomView};
 use crate::{
@@ -25,6 +25,9 @@ pub struct Span {
     pub after: Option<(i64, i64)>,
     /// Only before this place.
     pub before: Option<(i64, i64)>,
+    /// Backwards only: those after the last live entry that a reader at this position of the room's lane
+    /// knew.
+    pub unknown_at: Option<Pos>,
     /// From the end.
     pub backwards: bool,
     /// Events at the most.
@@ -37,6 +40,7 @@ impl Span {
         Self {
             after: None,
             before: None,
+            unknown_at: None,
             backwards: true,
             limit,
         }
@@ -85,8 +89,12 @@ impl RoomView {
             range = range.reverse();
         }
         let rows = self.reader.scan::<tables::Timeline>(range).await?;
+        // Positions grow along the live entries.
+        let known =
+            |key: &RoomPlace, pos| key.sub == 0 && span.unknown_at.is_some_and(|at| pos <= at);
         Ok(rows
             .into_iter()
+            .take_while(|(key, row)| !known(key, row.pos))
             .map(|(RoomPlace { seq, sub, .. }, row)| ((seq, sub), row.value))
             .collect())
     }
@@ -129,33 +137,6 @@ impl RoomView {
         let more = found.len() >= wanted;
         found.truncate(wanted - 1);
         Ok((found, more))
-    }
-
-    /// The place after which the entries were written later than `pos` in the room's lane: the
-    /// room's order as a reader with that position knew it. Looks back `limit` entries at the most;
-    /// `None` when there are more.
-    ///
-    /// # Errors
-    /// The store can't be read.
-    pub async fn place_at(&self, pos: u64, limit: usize) -> Result<Option<i64>, RoomError> {
-        let range = Range::of(Home::Room(self.room), |key| {
-            key.room(self.room);
-        })
-        .until(|key| {
-            key.i64(self.head.seq + 1).i64(i64::MIN);
-        })
-        .reverse()
-        .limit(limit.saturating_add(1));
-        let rows = self.reader.scan::<tables::Timeline>(range).await?;
-        let known = rows
-            .iter()
-            .find(|(key, row)| row.pos <= pos && key.sub == 0)
-            .map(|(key, _)| key.seq);
-        Ok(match known {
-            Some(seq) => Some(seq),
-            None if rows.len() <= limit => Some(0),
-            None => None,
-        })
     }
 
     /// The last live event's sequence number that a reader at position `pos` of the room's lane
@@ -222,6 +203,7 @@ impl RoomView {
         let span = Span {
             after: Some((joined - 1, i64::MAX - 1)),
             before: None,
+            unknown_at: None,
             backwards,
             limit: NEAR_PAGE,
         };
@@ -244,6 +226,7 @@ impl RoomView {
         let mut span = Span {
             after: None,
             before: None,
+            unknown_at: None,
             backwards,
             limit: NEAR_PAGE,
         };

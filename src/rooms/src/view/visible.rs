@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
     auth::Membership,
@@ -11,7 +11,7 @@ use comity_protocol::{
 };
 
 use super::{Found, RoomView, state::membership_in};
-use crate::{error::RoomError, live::read_root, num::EventNum};
+use crate::{error::RoomError, live::read_root, num::EventNum, state::Root};
 
 /// Steps back through a user's memberships at the most.
 const STEPS: usize = 32;
@@ -67,51 +67,30 @@ impl RoomView {
         Ok(standing)
     }
 
+    /// Reads ahead what all that is shown to a user turns on: how they stand to the room, and how it shows
+    /// its history.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn meet(&self, user: &UserId) -> Result<(), RoomError> {
+        self.state_keys(&setting_keys(user)).await?;
+        futures_util::try_join!(self.standing(user), self.history_visibility())?;
+        Ok(())
+    }
+
     /// Of each event, whether the user may see it.
     ///
     /// # Errors
     /// The store can't be read.
     pub async fn visible(&self, found: &[Found], user: &UserId) -> Result<Vec<bool>, RoomError> {
-        let standing = self.standing(user).await?;
-        let keys = self
-            .state_keys(&[
-                ("m.room.history_visibility", ""),
-                ("m.room.member", user.as_str()),
-            ])
-            .await?;
-        let mut settings: BTreeMap<&[u8], Setting> = BTreeMap::new();
-        let mut events: BTreeMap<EventNum, Found> = BTreeMap::new();
+        let (standing, settings) =
+            futures_util::try_join!(self.standing(user), self.settings(found, user))?;
         let mut visible = Vec::with_capacity(found.len());
         for one in found {
-            let before = match settings.get(one.status.root_before.as_slice()) {
-                Some(setting) => *setting,
-                None => {
-                    let root = read_root(&one.status.root_before)?;
-                    let nums = self.lookup(root, &keys).await?;
-                    for num in nums
-                        .iter()
-                        .flatten()
-                        .filter(|num| !events.contains_key(num))
-                        .copied()
-                        .collect::<Vec<_>>()
-                    {
-                        if let Some(event) = self.load(&[num]).await?.pop() {
-                            events.insert(num, event);
-                        }
-                    }
-                    let event = |at: usize| {
-                        nums.get(at)
-                            .copied()
-                            .flatten()
-                            .and_then(|num| events.get(&num))
-                    };
-                    let setting = Setting {
-                        visibility: event(0).map_or_else(Default::default, visibility_in),
-                        membership: event(1).map_or_else(Default::default, membership_in),
-                    };
-                    settings.insert(&one.status.root_before, setting);
-                    setting
-                }
+            let root = read_root(&one.status.root_before)?;
+            let Some(before) = settings.get(&root).copied() else {
+                visible.push(false);
+                continue;
             };
             let mut after = before;
             if one.event.is_state("m.room.history_visibility", "") {
@@ -125,6 +104,37 @@ impl RoomView {
             visible.push(may_see(before, after, joined_later));
         }
         Ok(visible)
+    }
+
+    /// What the states before these events say of history and of the user.
+    async fn settings(
+        &self,
+        found: &[Found],
+        user: &UserId,
+    ) -> Result<BTreeMap<Root, Setting>, RoomError> {
+        let roots = found.iter().map(|one| read_root(&one.status.root_before));
+        let roots = roots.collect::<Result<BTreeSet<Root>, _>>()?;
+        let keys = self.state_keys(&setting_keys(user)).await?;
+        let states = self.lookup_each(roots, &keys).await?;
+        let nums: BTreeSet<EventNum> = states.values().flatten().flatten().copied().collect();
+        let nums: Vec<EventNum> = nums.into_iter().collect();
+        let events: BTreeMap<EventNum, Found> = self
+            .load(&nums)
+            .await?
+            .into_iter()
+            .map(|event| (event.num, event))
+            .collect();
+        let setting = |nums: Vec<Option<EventNum>>| {
+            let event = |at: usize| events.get(nums.get(at)?.as_ref()?);
+            Setting {
+                visibility: event(0).map_or_else(Default::default, visibility_in),
+                membership: event(1).map_or_else(Default::default, membership_in),
+            }
+        };
+        Ok(states
+            .into_iter()
+            .map(|(root, nums)| (root, setting(nums)))
+            .collect())
     }
 
     /// Those of the events that the user may see.
@@ -153,6 +163,13 @@ impl RoomView {
         let found = self.state("m.room.history_visibility", "").await?;
         Ok(found.as_ref().map_or_else(Default::default, visibility_in))
     }
+}
+
+fn setting_keys(user: &UserId) -> [(&str, &str); 2] {
+    [
+        ("m.room.history_visibility", ""),
+        ("m.room.member", user.as_str()),
+    ]
 }
 
 /// The setting that an `m.room.history_visibility` makes.

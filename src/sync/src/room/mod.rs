@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 use comity_protocol::{
     auth::{MemberContent, Membership},
     client_event::ClientFormat,
-    id::RoomId,
+    id::OwnedRoomId,
 };
 use comity_rooms::{
-    Found, RoomError, RoomView, Viewer,
+    Found, RoomView, Viewer,
     state::Root,
     tables::{OutOfBand, Tally},
 };
 use comity_storage::{Home, RoomKey};
+use futures_util::try_join;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -41,29 +42,47 @@ pub(crate) struct RoomSync<'a> {
     pub sync: &'a Sync,
     pub build: &'a Build<'a>,
     pub room: RoomKey,
+    pub room_id: OwnedRoomId,
     pub stood: Stood,
 }
 
 impl RoomSync<'_> {
     pub async fn joined(&self) -> Result<Joined, SyncError> {
-        let view = self.view().await?;
-        let known = self.known_root(&view).await?;
-        let stretch = self.stretch(&view, None).await?;
+        let (view, known, _) = try_join!(
+            self.view(),
+            self.known_root(),
+            self.build.ignored(self.sync)
+        )?;
         let changed = known.is_none_or(|known| known != view.root());
-        let newcomers = match known {
-            Some(known) if changed => self.newcomers(&view, known).await?,
-            _ => Vec::new(),
-        };
-        let (state, heroes) = self
-            .state(&view, &stretch, known, view.root(), changed)
-            .await?;
-        let (unread, unread_threads) = self.unread(&view).await?;
+        let (stretch, summary, newcomers, (unread, unread_threads), ephemeral, account_data) = try_join!(
+            self.stretch(&view, None),
+            async {
+                Ok(if changed {
+                    Some(self.summary(&view).await?)
+                } else {
+                    None
+                })
+            },
+            async {
+                match known {
+                    Some(known) if changed => self.newcomers(&view, known).await,
+                    _ => Ok(Vec::new()),
+                }
+            },
+            self.unread(&view),
+            self.ephemeral(&view),
+            self.account_data(),
+        )?;
+        let (timeline, state) = try_join!(
+            self.timeline(&view, &stretch),
+            self.state(&view, &stretch, known, view.root(), summary.as_ref()),
+        )?;
         Ok(Joined {
-            summary: heroes,
-            timeline: self.timeline(&view, &stretch).await?,
+            summary,
+            timeline,
             state,
-            ephemeral: self.ephemeral(&view).await?,
-            account_data: self.account_data().await?,
+            ephemeral,
+            account_data,
             unread_notifications: Some(unread),
             unread_thread_notifications: unread_threads,
             newcomers,
@@ -117,14 +136,9 @@ impl RoomSync<'_> {
 
     /// What is kept of the user's membership if we aren't in the room.
     async fn out_of_band(&self) -> Result<Option<OutOfBand>, SyncError> {
-        let user = &self.build.request.user;
-        let room_id = self.sync.0.index.room_id(user, self.room);
-        let Some(Ok(room_id)) = room_id.as_deref().map(RoomId::parse) else {
-            return Ok(None);
-        };
-        let rooms = &self.sync.0.rooms;
+        let (rooms, user) = (&self.sync.0.rooms, &self.build.request.user);
         Ok(rooms
-            .out_of_band(&self.build.reader, user, &room_id)
+            .out_of_band(&self.build.reader, user, &self.room_id)
             .await?)
     }
 
@@ -142,7 +156,7 @@ impl RoomSync<'_> {
         let Some(member) = member else {
             return Ok(Left::default());
         };
-        let known = self.known_root(&view).await?;
+        let known = self.known_root().await?;
         // The state is the one in which they left; of what came between that and a later ban, or an
         // invite declined, they learn nothing (E3).
         let left = match standing.joined_until {
@@ -155,10 +169,10 @@ impl RoomSync<'_> {
             stretch.root = last;
         }
         let knows_the_room = self.was_in() || standing.joined_until == Some(standing.since);
-        let (state, _) = if knows_the_room {
-            self.state(&view, &stretch, known, last, false).await?
+        let state = if knows_the_room {
+            self.state(&view, &stretch, known, last, None).await?
         } else {
-            (self.state_of(Events::default()), None)
+            self.state_of(Events::default())
         };
         Ok(Left {
             timeline: self.timeline(&view, &stretch).await?,
@@ -185,29 +199,13 @@ impl RoomSync<'_> {
     }
 
     async fn view(&self) -> Result<RoomView, SyncError> {
-        self.view_of(&self.build.reader).await
-    }
-
-    async fn view_of(&self, reader: &comity_storage::Reader) -> Result<RoomView, SyncError> {
-        let places = self
-            .sync
-            .0
-            .index
-            .room_id(&self.build.request.user, self.room);
-        let Some(Ok(room_id)) = places.as_deref().map(RoomId::parse) else {
-            return Err(RoomError::UnknownRoom.into());
-        };
-        Ok(self.sync.0.rooms.view_at(reader, &room_id).await?)
+        let (rooms, reader) = (&self.sync.0.rooms, &self.build.reader);
+        Ok(rooms.view_at(reader, &self.room_id).await?)
     }
 
     async fn account_data(&self) -> Result<Events, SyncError> {
         let request = self.build.request;
-        let view_id = self
-            .sync
-            .0
-            .index
-            .room_id(&request.user, self.room)
-            .unwrap_or_default();
+        let room_id = self.room_id.as_str();
         let filter = &request.filter.room.account_data;
         let lane = self
             .sync
@@ -225,11 +223,11 @@ impl RoomSync<'_> {
             .sync
             .0
             .accounts
-            .account_data_of_room(request.user.as_str(), &view_id)
+            .account_data_of_room(request.user.as_str(), room_id)
             .await?;
         let wanted = data
             .into_iter()
-            .filter(|data| filter.wants_type(&data.kind) && filter.wants_room(&view_id));
+            .filter(|data| filter.wants_type(&data.kind) && filter.wants_room(room_id));
         Ok(Events {
             events: between(
                 wanted,

@@ -10,6 +10,7 @@ use comity_rooms::{
     tables::{InRoom, Summaries},
 };
 use comity_storage::Home;
+use futures_util::try_join;
 use serde_json::value::RawValue;
 
 use super::{RoomSync, membership_of, timeline::Stretch};
@@ -25,35 +26,30 @@ const HEROES_LOOKED_AT: usize = 64;
 
 impl RoomSync<'_> {
     /// The state that the client knows: that at the last answer, if the user was joined then.
-    pub(super) async fn known_root(&self, view: &RoomView) -> Result<Option<Root>, SyncError> {
-        if self.stood.then != Membership::Join || self.build.request.full_state {
+    pub(super) async fn known_root(&self) -> Result<Option<Root>, SyncError> {
+        if !self.was_in() || self.build.request.full_state {
             return Ok(None);
         }
         let Some(since) = self.build.since else {
             return Ok(None);
         };
-        match self
-            .sync
-            .0
-            .rooms
-            .view_at(&view.reader().at(since.clone()), view.room_id())
-            .await
-        {
+        let reader = self.build.reader.at(since.clone());
+        match self.sync.0.rooms.view_at(&reader, &self.room_id).await {
             Ok(then) => Ok(Some(then.root())),
             Err(RoomError::UnknownRoom) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The state beside the timeline, and the summary where it changed.
+    /// The state beside the timeline.
     pub(super) async fn state(
         &self,
         view: &RoomView,
         stretch: &Stretch,
         known: Option<Root>,
         last: Root,
-        summarise: bool,
-    ) -> Result<(State, Option<Summary>), SyncError> {
+        summary: Option<&Summary>,
+    ) -> Result<State, SyncError> {
         let request = self.build.request;
         let filter = &request.filter.room.state;
         let end = if request.use_state_after {
@@ -61,26 +57,23 @@ impl RoomSync<'_> {
         } else {
             stretch.root
         };
-        let summary = if summarise {
-            Some(self.summary(view).await?)
-        } else {
-            None
-        };
-        let mut nums: BTreeSet<EventNum> = match known {
-            Some(known) => view.state_diff(known, end).await?.into_iter().collect(),
-            None if filter.lazy_load_members => view
-                .state_nums(end, Some(Half::Rest))
-                .await?
-                .into_iter()
-                .collect(),
-            None => view.state_nums(end, None).await?.into_iter().collect(),
-        };
-        if filter.lazy_load_members {
-            nums.extend(
-                self.lazy_members(view, stretch, known, end, summary.as_ref())
-                    .await?,
-            );
-        }
+        let lazy = filter.lazy_load_members;
+        let (nums, members) = try_join!(
+            async {
+                Ok::<_, SyncError>(match known {
+                    Some(known) => view.state_diff(known, end).await?,
+                    None => view.state_nums(end, lazy.then_some(Half::Rest)).await?,
+                })
+            },
+            async {
+                if lazy {
+                    self.lazy_members(view, stretch, known, end, summary).await
+                } else {
+                    Ok(Vec::new())
+                }
+            },
+        )?;
+        let nums: BTreeSet<EventNum> = nums.into_iter().chain(members).collect();
         let nums: Vec<EventNum> = nums.into_iter().collect();
         let found = view.load(&nums).await?;
         let passes = filter.passes(view, &found, &request.user).await?;
@@ -90,12 +83,9 @@ impl RoomSync<'_> {
             .filter(|(_, passes)| *passes)
             .map(|(found, _)| found)
             .collect();
-        Ok((
-            self.state_of(Events {
-                events: self.render(view, &found).await?,
-            }),
-            summary,
-        ))
+        Ok(self.state_of(Events {
+            events: self.render(view, &found).await?,
+        }))
     }
 
     pub(super) fn state_of(&self, events: Events) -> State {
@@ -165,11 +155,13 @@ impl RoomSync<'_> {
     /// name a room without a name.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary>
-    async fn summary(&self, view: &RoomView) -> Result<Summary, SyncError> {
-        let row = view
-            .reader()
-            .get::<Summaries>(&InRoom { room: self.room })
-            .await?;
+    pub(super) async fn summary(&self, view: &RoomView) -> Result<Summary, SyncError> {
+        let key = InRoom { room: self.room };
+        let names = [("m.room.name", ""), ("m.room.canonical_alias", "")];
+        let (row, named) = try_join!(
+            async { Ok::<_, SyncError>(view.reader().get::<Summaries>(&key).await?) },
+            async { Ok(view.states(&names).await?) },
+        )?;
         let settled = row.filter(|row| row.pos <= view.reader().bound(Home::Room(self.room)));
         let (joined, invited) = match &settled {
             Some(row) => (row.value.joined, row.value.invited),
@@ -187,9 +179,6 @@ impl RoomSync<'_> {
                 )
             }
         };
-        let named = view
-            .states(&[("m.room.name", ""), ("m.room.canonical_alias", "")])
-            .await?;
         let is_named = named.iter().any(|found| {
             let key = if found.event.event_type() == "m.room.name" {
                 "name"

@@ -3,12 +3,13 @@
 use comity_protocol::auth::Membership;
 use comity_rooms::{Found, RoomError, RoomView, Span, state::Root};
 use comity_storage::Home;
+use futures_util::try_join;
 
 use super::RoomSync;
 use crate::{SyncError, answer::Timeline, token::PlaceToken};
 
 /// Events that a sync is mostly behind.
-const NEAR: usize = 16;
+const NEAR: usize = 4;
 /// Events read in one go for a timeline.
 const PAGE: usize = 32;
 /// Events looked at for a timeline at the most; what is not found among them is a gap.
@@ -34,32 +35,26 @@ impl RoomSync<'_> {
         let filter = &self.build.request.filter.room.timeline;
         let limit = filter.limit();
         let (end, end_root) = end.unwrap_or(((view.seq() + 1, i64::MIN), view.root()));
-        let after = match self.build.since {
-            Some(since) if self.stood.then == Membership::Join => {
-                let pos = since.get(
-                    self.sync
-                        .0
-                        .rooms
-                        .tenant()
-                        .lanes()
-                        .of(Home::Room(self.room).slot()),
-                );
-                // Mostly a few events back; otherwise it is searched for.
-                match view.place_at(pos, NEAR).await? {
-                    Some(seq) => Some(seq),
-                    None => Some(view.seq_at(pos).await?),
-                }
-            }
-            _ => None,
-        };
+        let tenant = self.sync.0.rooms.tenant();
+        let lane = tenant.lanes().of(Home::Room(self.room).slot());
+        let since = self.build.since.filter(|_| self.was_in());
         // What comes before a hole is history, whenever it is fetched.
-        let hole = view.last_hole(after.unwrap_or(0), end).await?;
+        let hole = match (view.last_hole(0, end).await?, since) {
+            (Some(hole), Some(since)) if view.seq_at(since.get(lane)).await? >= hole => None,
+            (hole, _) => hole,
+        };
         let mut span = Span {
-            after: hole.map(|seq| (seq, -1)).or(after.map(|seq| (seq, 0))),
+            after: hole.map(|seq| (seq, -1)),
             before: Some(end),
+            unknown_at: since.map(|since| since.get(lane)),
             backwards: true,
             limit: limit.max(1),
         };
+        if since.is_some() {
+            span.limit = span.limit.min(NEAR);
+        }
+        let ignored = self.build.ignored(self.sync).await?;
+        let user = &self.build.request.user;
         let mut found: Vec<Found> = Vec::new();
         let mut looked_at = 0;
         let mut limited = false;
@@ -71,12 +66,15 @@ impl RoomSync<'_> {
             if !wanted {
                 break;
             }
-            let (page, more) = view.timeline(span).await?;
+            let (page, more) = match first {
+                None => try_join!(view.timeline(span), view.meet(user))?.0,
+                Some(_) => view.timeline(span).await?,
+            };
             let Some(last) = page.last().cloned() else {
                 break;
             };
-            let visible = view.visible(&page, &self.build.request.user).await?;
-            let passes = filter.passes(view, &page, &self.build.request.user).await?;
+            let visible = view.visible(&page, user).await?;
+            let passes = filter.passes(view, &page, user).await?;
             for ((one, visible), passes) in page.into_iter().zip(visible).zip(passes) {
                 if found.len() == limit {
                     limited = true;
@@ -84,10 +82,10 @@ impl RoomSync<'_> {
                 }
                 start = one.place().unwrap_or(start);
                 first = Some(one.clone());
-                let own = one
-                    .event
-                    .is_state("m.room.member", self.build.request.user.as_str());
-                if (visible || own) && passes && !self.is_ignored(&one) {
+                let own = one.event.is_state("m.room.member", user.as_str());
+                let by_ignored = one.event.state_key().is_none()
+                    && ignored.contains(one.event.sender().as_str());
+                if (visible || own) && passes && !by_ignored {
                     found.push(one);
                 }
             }
@@ -107,7 +105,8 @@ impl RoomSync<'_> {
             }
         }
         if !wanted {
-            limited = after.is_none_or(|seq| seq < view.seq());
+            span.limit = 1;
+            limited = !view.entries(span).await?.is_empty();
         }
         limited |= hole.is_some();
         // A room joined since the last answer begins with a gap: what was before is history.
@@ -124,11 +123,6 @@ impl RoomSync<'_> {
             start,
             root,
         })
-    }
-
-    fn is_ignored(&self, found: &Found) -> bool {
-        found.event.state_key().is_none()
-            && self.build.ignored.contains(found.event.sender().as_str())
     }
 
     pub(super) async fn timeline(

@@ -1,0 +1,201 @@
+//! How cost grows: each law at n, 4n and 16n, in calls and rows, which no machine's load changes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use comity_protocol::{
+    id::{OwnedUserId, RoomId, UserId},
+    push::{NewRule, Position, RuleKind},
+};
+use comity_rooms::Intent;
+use comity_testkit::{Cost, Server, User, encode};
+use serde_json::{Value, json};
+
+const V3: &str = "/_matrix/client/v3";
+
+async fn public_room(user: &User) -> String {
+    user.create_room(json!({"preset": "public_chat"})).await
+}
+
+/// Joins so many members to a room, half of whom have muted it.
+async fn fill(server: &Server, room: &str, members: usize) {
+    let room_id = RoomId::parse(room).unwrap();
+    let mut change = server.api.rooms.change(&room_id).await.unwrap();
+    for member in 0..members {
+        let user: OwnedUserId = UserId::parse(format!("@member{member}:localhost")).unwrap();
+        if member % 2 == 0 {
+            let muted: NewRule = serde_json::from_value(json!({"actions": []})).unwrap();
+            let edit = |rules: &mut comity_protocol::push::UserRules| {
+                rules.put(RuleKind::Room, room, muted.clone(), &Position::default())
+            };
+            let edited = server.api.accounts.edit_push_rules(user.as_str(), edit);
+            edited.await.unwrap().unwrap();
+        }
+        let joined = json!({"membership": "join"});
+        let intent = Intent::state(&user, "m.room.member", user.as_str(), &joined);
+        change.add(intent, None).await.unwrap();
+    }
+    change.commit().await.unwrap();
+}
+
+async fn send(server: &Server, user: &User, room: &str, content: Value) -> Cost {
+    let path = format!(
+        "{V3}/rooms/{}/send/m.room.message/{}",
+        encode(room),
+        user.transaction()
+    );
+    let (cost, answer) = server.cost(user.put(path).json(content).send()).await;
+    let _ = answer.ok();
+    cost
+}
+
+/// Send: constant in the members, also when half of them have muted the room, and for a mention of all.
+#[tokio::test(start_paused = true)]
+async fn a_send_costs_the_same_in_a_room_of_any_size() {
+    let mut costs = Vec::new();
+    for members in [10, 100, 1_000] {
+        let server = Server::start().await;
+        let alice = server.register("alice").await;
+        let room = public_room(&alice).await;
+        fill(&server, &room, members).await;
+        alice.send(&room, "the first").await;
+        let said = json!({"msgtype": "m.text", "body": "hello"});
+        let plain = send(&server, &alice, &room, said).await;
+        let all = json!({"msgtype": "m.text", "body": "@room", "m.mentions": {"room": true}});
+        let all = send(&server, &alice, &room, all).await;
+        costs.push((plain, all));
+    }
+    for (plain, all) in &costs {
+        assert_eq!((plain, all), (&costs[0].0, &costs[0].1));
+        assert!(plain.round_trips <= 3, "{plain:?}");
+    }
+}
+
+/// State event: the logarithm of the state.
+#[tokio::test(start_paused = true)]
+async fn a_state_event_costs_the_logarithm_of_the_state() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = public_room(&alice).await;
+    let room_id = RoomId::parse(room.as_str()).unwrap();
+    let user: OwnedUserId = UserId::parse(alice.id.as_str()).unwrap();
+    let mut costs: Vec<Cost> = Vec::new();
+    let mut made = 0;
+    for size in [64, 256, 1_024] {
+        let mut change = server.api.rooms.change(&room_id).await.unwrap();
+        for key in made..size {
+            let intent = Intent::state(&user, "test.entry", &key.to_string(), &json!({"n": 0}));
+            change.add(intent, None).await.unwrap();
+        }
+        change.commit().await.unwrap();
+        made = size;
+        alice.send(&room, "the room is at hand").await;
+        let path = format!("{V3}/rooms/{}/state/test.entry/7", encode(&room));
+        let content = json!({"n": size});
+        let (cost, answer) = server.cost(alice.put(path).json(content).send()).await;
+        let _ = answer.ok();
+        costs.push(cost);
+    }
+    for pair in costs.windows(2) {
+        assert!(pair[1].rows_written <= pair[0].rows_written + 1, "{pair:?}");
+        assert!(pair[1].rows_read <= pair[0].rows_read + 1, "{pair:?}");
+    }
+}
+
+/// State at an event: the logarithm of the state, and nothing of what came since.
+#[tokio::test(start_paused = true)]
+async fn state_at_an_event_costs_the_same_however_long_ago() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let room = public_room(&alice).await;
+    let room_id = RoomId::parse(room.as_str()).unwrap();
+    let user: OwnedUserId = UserId::parse(alice.id.as_str()).unwrap();
+    bob.join(&room).await;
+    alice
+        .set_state(&room, "m.room.topic", "", json!({"topic": "then"}))
+        .await;
+    bob.leave(&room).await;
+    let mut costs: Vec<Cost> = Vec::new();
+    for changes in [16, 48, 192, 768] {
+        let mut change = server.api.rooms.change(&room_id).await.unwrap();
+        for n in 0..changes {
+            let content = json!({"topic": format!("{changes} {n}")});
+            let intent = Intent::state(&user, "m.room.topic", "", &content);
+            change.add(intent, None).await.unwrap();
+            let intent = Intent::state(&user, "test.entry", &format!("{changes} {n}"), &json!({}));
+            change.add(intent, None).await.unwrap();
+        }
+        change.commit().await.unwrap();
+        let path = format!("{V3}/rooms/{}/state/m.room.topic/", encode(&room));
+        let (cost, answer) = server.cost(bob.get(path).send()).await;
+        assert_eq!(answer.ok()["topic"], "then");
+        costs.push(cost);
+    }
+    assert!(costs.iter().all(|cost| cost == &costs[0]), "{costs:?}");
+}
+
+/// Incremental sync: what changed is read, of a quiet room nothing; and few calls wait for one another.
+#[tokio::test(start_paused = true)]
+async fn an_incremental_sync_reads_nothing_of_quiet_rooms() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let mut rooms = Vec::new();
+    let mut costs: Vec<(Cost, Cost)> = Vec::new();
+    for count in [4, 16, 64] {
+        while rooms.len() < count {
+            let room = public_room(&bob).await;
+            alice.join(&room).await;
+            rooms.push(room);
+        }
+        let since = alice.sync(None).await;
+        bob.send(&rooms[0], "what is told once is told").await;
+        let since = alice.sync(since["next_batch"].as_str()).await;
+        let since = since["next_batch"].as_str().unwrap();
+        let idle = alice.sync_request(Some(since)).query("timeout", "0");
+        let (idle, answer) = server.cost(idle.send()).await;
+        let _ = answer.ok();
+        bob.send(&rooms[0], "news").await;
+        let busy = alice.sync_request(Some(since)).query("timeout", "0");
+        let (busy, answer) = server.cost(busy.send()).await;
+        assert_eq!(answer.ok()["rooms"]["join"].as_object().unwrap().len(), 1);
+        costs.push((idle, busy));
+    }
+    for (idle, busy) in &costs {
+        assert_eq!(idle.rows_read, 0);
+        assert_eq!(busy, &costs[0].1);
+        assert!(busy.round_trips <= 5, "{busy:?}");
+    }
+}
+
+/// Initial sync: in proportion to the rooms, and few calls of a chunk of rooms wait for one another.
+#[tokio::test(start_paused = true)]
+async fn an_initial_sync_costs_in_proportion_to_rooms() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let mut rooms = 0;
+    let mut costs: Vec<Cost> = Vec::new();
+    for count in [4, 16, 64] {
+        while rooms < count {
+            let room = public_room(&bob).await;
+            alice.join(&room).await;
+            bob.send(&room, "hello").await;
+            rooms += 1;
+        }
+        let filter = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
+        let all = alice.sync_request(None).query("filter", filter);
+        let (cost, answer) = server.cost(all.send()).await;
+        assert_eq!(
+            answer.ok()["rooms"]["join"].as_object().unwrap().len(),
+            count
+        );
+        assert!(
+            cost.round_trips <= 8 * count.div_ceil(32) as u64,
+            "{cost:?}"
+        );
+        costs.push(cost);
+    }
+    let rows = |at: usize| costs[at].rows_read;
+    let per_room = (rows(1) - rows(0)).div_ceil(12);
+    assert!(rows(2) <= rows(1) + 48 * per_room, "{costs:?}");
+}
