@@ -6,6 +6,9 @@ use comity_storage::Registered;
 fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
     tables.extend(comity_rooms::tables::all());
+    tables.extend(comity_federation_client::tables::all());
+    tables.extend(comity_federation_receiver::tables::all());
+    tables.extend(comity_federation_sender::tables::all());
     tables.sort_by_key(|table| table.name);
     tables
 }

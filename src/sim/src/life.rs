@@ -246,8 +246,7 @@ async fn close(world: &Shared<'_>, disk: &Memory, server: &Server) {
 
 /// Every row is as its table writes it.
 fn checked(world: &World, disk: &Memory) -> Result<(), String> {
-    let mut tables = comity_accounts::tables::all();
-    tables.extend(comity_rooms::tables::all());
+    let tables = comity_testkit::tables();
     let mut findings = Vec::new();
     let engine = Engine::Memory(disk.clone());
     let mut say = |finding: check::Finding| findings.push(finding.to_string());

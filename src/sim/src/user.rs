@@ -25,12 +25,61 @@ pub(crate) type Shared<'a> = Rc<RefCell<&'a mut World>>;
 pub(crate) type Answer = Option<(u16, Value)>;
 
 /// One request to the server of the moment; who waits longer than `patience` hangs up, and the server sees that.
+///
+/// Who is told to sign in again, as everybody is after a store without fsync lost what it had
+/// (a new incarnation), does so on the same device and asks once more.
 pub(crate) async fn request(
     world: &Shared<'_>,
     user: usize,
     method: Method,
     path: &str,
     body: Value,
+    patience: Duration,
+) -> Answer {
+    if is_signed_out(world, user) {
+        sign_in(world, user, patience).await?;
+    }
+    let answer = ask_once(world, user, method.clone(), path, &body, patience).await;
+    let ended = |(status, said): &(u16, Value)| *status == 401 && said["soft_logout"] == true;
+    if user == usize::MAX || !answer.as_ref().is_some_and(ended) {
+        return answer;
+    }
+    world.borrow_mut().users[user].token.clear();
+    sign_in(world, user, patience).await?;
+    ask_once(world, user, method, path, &body, patience).await
+}
+
+fn is_signed_out(world: &Shared<'_>, user: usize) -> bool {
+    let world = world.borrow();
+    world
+        .users
+        .get(user)
+        .is_some_and(|user| user.token.is_empty())
+}
+
+/// Once signed out a client stays so until it is let in: an answer that is lost may have ended the old session.
+async fn sign_in(world: &Shared<'_>, user: usize, patience: Duration) -> Option<()> {
+    let login = {
+        let world = world.borrow();
+        let known = &world.users[user];
+        json!({
+            "type": "m.login.password", "password": "secret", "device_id": known.device,
+            "identifier": {"type": "m.id.user", "user": known.name},
+        })
+    };
+    let path = format!("{V3}/login");
+    let answer = ask_once(world, usize::MAX, Method::POST, &path, &login, patience).await?;
+    let token = answer.1.get("access_token").and_then(Value::as_str)?;
+    token.clone_into(&mut world.borrow_mut().users[user].token);
+    Some(())
+}
+
+async fn ask_once(
+    world: &Shared<'_>,
+    user: usize,
+    method: Method,
+    path: &str,
+    body: &Value,
     patience: Duration,
 ) -> Answer {
     let (router, request) = {
@@ -40,7 +89,7 @@ pub(crate) async fn request(
         if let Some(user) = world.users.get(user) {
             request = request.header("authorization", format!("Bearer {}", user.token));
         }
-        let body = match &body {
+        let body = match body {
             Value::Null => Body::empty(),
             body => Body::from(body.to_string()),
         };

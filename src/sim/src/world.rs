@@ -94,6 +94,7 @@ pub(crate) struct World {
 pub(crate) struct Known {
     pub name: String,
     pub device: String,
+    /// Empty for who must sign in again.
     pub token: String,
     pub rng: ChaCha8Rng,
     /// Numbers for texts and transactions.
@@ -163,6 +164,8 @@ impl World {
         self.tell("what this life acknowledged may be lost");
         self.ledger.lost();
         for user in &mut self.users {
+            // What was revoked may be good again, so that no session outlives such a loss.
+            user.token.clear();
             (user.last, user.device_name, user.data) = (None, None, None);
             user.joined.clear();
             user.said.clear();

@@ -33,7 +33,7 @@ mod user;
 pub use client::{Answer, Client, Request, encode};
 pub use cost::Cost;
 pub use federation::{Asked, Fate, Federation, HostilePeer, Passing, Pdu, PeerRoom, Reply, Wire};
-pub use server::{Place, SHARED_SECRET, Server, Settings};
+pub use server::{Place, SHARED_SECRET, Server, Settings, tables};
 pub use user::{User, password};
 
 /// The number of lanes a test's store opens with: `COMITY_TEST_LANES` (1 or 4), or 1.

@@ -16,11 +16,22 @@ use comity_protocol::{
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::{
-    CommitError, Engine, Lanes, OpenError, Options, Store, TenantId, engine::Memory,
+    CommitError, Engine, Lanes, OpenError, Options, Registered, Store, TenantId, engine::Memory,
 };
 use comity_sync::Sync;
 
 use crate::{Client, Wire, lanes};
+
+/// Every table that a running server writes, but for the storage's own.
+#[must_use]
+pub fn tables() -> Vec<Registered> {
+    let mut tables = comity_accounts::tables::all();
+    tables.extend(comity_rooms::tables::all());
+    tables.extend(comity_federation_client::tables::all());
+    tables.extend(comity_federation_receiver::tables::all());
+    tables.extend(comity_federation_sender::tables::all());
+    tables
+}
 
 /// A running server. It derefs to a [`Client`] without a token.
 pub struct Server {

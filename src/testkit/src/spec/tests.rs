@@ -249,7 +249,7 @@ fn events_are_checked_by_type() {
         json!({"type": "m.room.message", "content": {}}),
         json!({})
     )));
-    let wrong = event("m.room.message", json!({}), json!({}));
+    let wrong = event("m.room.message", json!({"msgtype": "m.text"}), json!({}));
     assert!(fails(event(
         "m.room.message",
         text,
