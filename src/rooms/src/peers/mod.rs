@@ -32,7 +32,7 @@ use crate::{
     change::RoomChains,
     error::RoomError,
     event::read_id,
-    live::{Pending, parse_room_id, read_root},
+    live::{Pending, parse_room_id},
     num::EventNum,
     rooms::Rooms,
     tables::{Headers, IdRooms, InRoom, Infos, Mode, RoomNum, Verdict},
@@ -191,10 +191,7 @@ impl PeerView {
     /// [`RoomError::UnknownEvent`], also for an event of whose state nothing is known.
     pub async fn state_before(&self, event_id: &EventId) -> Result<PeerState, RoomError> {
         let found = self.found(event_id).await?;
-        if found.status.root_before.is_empty() {
-            return Err(RoomError::UnknownEvent);
-        }
-        let root = read_root(&found.status.root_before)?;
+        let root = found.root_before()?.ok_or(RoomError::UnknownEvent)?;
         let state = self.view.state_nums(root, None).await?;
         let auth_chain = self.chain_of(&state).await?;
         Ok(PeerState { state, auth_chain })

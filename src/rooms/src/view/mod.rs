@@ -67,6 +67,18 @@ impl Found {
     pub fn place(&self) -> Option<(i64, i64)> {
         self.status.place
     }
+
+    /// The state before it; `None` of an event outside the graph that we hold, as the state is that
+    /// a room of another server was joined with.
+    ///
+    /// # Errors
+    /// The row is damaged.
+    pub fn root_before(&self) -> Result<Option<Root>, RoomError> {
+        if self.status.root_before.is_empty() {
+            return Ok(None);
+        }
+        read_root(&self.status.root_before).map(Some)
+    }
 }
 
 impl Rooms {

@@ -15,7 +15,6 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{Found, RoomView, Span};
 use crate::{
     error::RoomError,
-    live::read_root,
     num::{EventNum, StateKeyNum},
     state::Root,
     tables::{self, Relation, RoomNum, Scope, Thread},
@@ -322,8 +321,8 @@ impl RoomView {
         );
         let mut keys = self.state_keys(&names).await?.into_iter();
         let me: [Option<StateKeyNum>; 1] = [keys.next().flatten()];
-        let roots = found.iter().map(|one| read_root(&one.status.root_before));
-        let roots = roots.collect::<Result<Vec<Root>, _>>()?;
+        let roots = found.iter().map(Found::root_before);
+        let roots = roots.collect::<Result<Vec<Option<Root>>, _>>()?;
         let mut replaced = Vec::with_capacity(found.len());
         for (one, root) in found.iter().zip(&roots) {
             let key = one.event.state_key().and_then(|_| keys.next().flatten());
@@ -331,9 +330,9 @@ impl RoomView {
         }
         let (replaced, mine) = futures_util::try_join!(
             try_join_all(replaced),
-            self.lookup_each(roots.iter().copied().collect(), &me)
+            self.lookup_each(roots.iter().copied().flatten().collect(), &me)
         )?;
-        let mine = |root| mine.get(root)?.first().copied().flatten();
+        let mine = |root: &Option<Root>| mine.get(root.as_ref()?)?.first().copied().flatten();
         let member = roots.iter().map(mine).collect();
         Ok((replaced, member))
     }
@@ -341,12 +340,12 @@ impl RoomView {
     /// The event that a state has under a key, if it is one.
     async fn at_key(
         &self,
-        root: Root,
+        root: Option<Root>,
         key: Option<StateKeyNum>,
     ) -> Result<Option<EventNum>, RoomError> {
-        if key.is_none() {
+        let (Some(root), Some(_)) = (root, key) else {
             return Ok(None);
-        }
+        };
         Ok(self.lookup(root, &[key]).await?.pop().flatten())
     }
 }

@@ -11,7 +11,7 @@ use comity_protocol::{
 };
 
 use super::{Found, RoomView, state::membership_in};
-use crate::{error::RoomError, live::read_root, num::EventNum, state::Root};
+use crate::{error::RoomError, num::EventNum, state::Root};
 
 /// Steps back through a user's memberships at the most.
 const STEPS: usize = 32;
@@ -62,7 +62,11 @@ impl RoomView {
                 break;
             }
             later = Some(seq);
-            root = read_root(&found.status.root_before)?;
+            // What was before we came isn't known here.
+            let Some(before) = found.root_before()? else {
+                break;
+            };
+            root = before;
         }
         Ok(standing)
     }
@@ -87,8 +91,8 @@ impl RoomView {
             futures_util::try_join!(self.standing(user), self.settings(found, user))?;
         let mut visible = Vec::with_capacity(found.len());
         for one in found {
-            let root = read_root(&one.status.root_before)?;
-            let Some(before) = settings.get(&root).copied() else {
+            let before = one.root_before()?.and_then(|root| settings.get(&root));
+            let Some(before) = before.copied() else {
                 visible.push(false);
                 continue;
             };
@@ -112,7 +116,7 @@ impl RoomView {
         found: &[Found],
         user: &UserId,
     ) -> Result<BTreeMap<Root, Setting>, RoomError> {
-        let roots = found.iter().map(|one| read_root(&one.status.root_before));
+        let roots = found.iter().filter_map(|one| one.root_before().transpose());
         let roots = roots.collect::<Result<BTreeSet<Root>, _>>()?;
         let keys = self.state_keys(&setting_keys(user)).await?;
         let states = self.lookup_each(roots, &keys).await?;

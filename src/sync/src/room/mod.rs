@@ -163,6 +163,10 @@ impl RoomSync<'_> {
             Some(until) => view.at(until).await?.unwrap_or(member),
             None => member,
         };
+        // They left before this server came: it knows nothing of what they knew.
+        if left.root_before()?.is_none() {
+            return Ok(Left::default());
+        }
         let last = view.root_after(&left).await?;
         let mut stretch = self.stretch(&view, Some((end, last))).await?;
         if stretch.start > left.place().unwrap_or(stretch.start) {
