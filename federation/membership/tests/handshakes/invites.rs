@@ -1,0 +1,77 @@
+//! Inviting users of other servers: <https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room>
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::pair::{ONE, Pair, TWO, VERSIONS, join, membership, synced};
+
+/// An invite reaches its user with what they may know of the room; with it they may join.
+#[tokio::test(start_paused = true)]
+async fn an_invite_is_accepted() {
+    for version in VERSIONS {
+        let pair = Pair::new().await;
+        let room = pair.room("private_chat", version).await;
+        pair.alice.invite(&room, &pair.bob.id).await;
+        let invited = synced(&pair.bob, "invite", &room).await.unwrap();
+        let state = invited["invite_state"]["events"].as_array().unwrap();
+        let has = |kind: &str| state.iter().any(|event: &Value| event["type"] == kind);
+        assert!(has("m.room.create") && has("m.room.name"), "{version}");
+        let (status, body) = join(&pair.bob, &room, &[]).await;
+        assert_eq!(status, 200, "{version}: {body}");
+        assert_eq!(membership(&pair.alice, &room, &pair.bob).await, "join");
+    }
+}
+
+/// <https://spec.matrix.org/v1.19/server-server-api/#leaving-rooms-rejecting-invites>
+#[tokio::test(start_paused = true)]
+async fn an_invite_is_declined() {
+    for version in VERSIONS {
+        let pair = Pair::new().await;
+        let room = pair.room("private_chat", version).await;
+        pair.alice.invite(&room, &pair.bob.id).await;
+        pair.bob.leave(&room).await;
+        assert!(synced(&pair.bob, "invite", &room).await.is_none());
+        let left = membership(&pair.alice, &room, &pair.bob).await;
+        assert_eq!(left, "leave", "{version}");
+    }
+}
+
+/// C10: an invite whose server is dead is declined within two seconds.
+#[tokio::test(start_paused = true)]
+async fn c10_an_invite_of_a_dead_server_is_declined() {
+    let pair = Pair::new().await;
+    let room = pair.room("private_chat", "11").await;
+    pair.alice.invite(&room, &pair.bob.id).await;
+    pair.federation.wire.hold(TWO, ONE);
+    let begun = Instant::now();
+    pair.bob.leave(&room).await;
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(synced(&pair.bob, "invite", &room).await.is_none());
+    // It hears of it when it lives again.
+    pair.federation.wire.heal();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(membership(&pair.alice, &room, &pair.bob).await, "leave");
+}
+
+/// An invite that its server can't be given is none.
+#[tokio::test(start_paused = true)]
+async fn an_invite_that_arrives_nowhere_is_refused() {
+    let pair = Pair::new().await;
+    let room = pair.room("private_chat", "11").await;
+    pair.federation.wire.cut(ONE, TWO);
+    let path = format!(
+        "/_matrix/client/v3/rooms/{}/invite",
+        comity_testkit::encode(&room)
+    );
+    let body = serde_json::json!({ "user_id": pair.bob.id });
+    let answer = pair.alice.post(path).json(body).send().await;
+    assert!(answer.status.as_u16() >= 400);
+    let path = format!(
+        "/_matrix/client/v3/rooms/{}/state/m.room.member/{}",
+        comity_testkit::encode(&room),
+        comity_testkit::encode(&pair.bob.id)
+    );
+    assert_eq!(pair.alice.get(path).send().await.status, 404);
+}

@@ -1,0 +1,47 @@
+//! What users look up on other servers.
+
+use comity_testkit::encode;
+use serde_json::json;
+
+use crate::pair::{ONE, Pair, TWO};
+
+/// <https://spec.matrix.org/v1.19/server-server-api/#querying-for-information>: an alias of another
+/// server leads to its room, and by it one joins.
+#[tokio::test(start_paused = true)]
+async fn an_alias_of_another_server_leads_to_its_room() {
+    let pair = Pair::new().await;
+    let room = json!({ "preset": "public_chat", "room_alias_name": "club" });
+    let room = pair.alice.create_room(room).await;
+    let alias = format!("#club:{ONE}");
+    let path = format!("/_matrix/client/v3/directory/room/{}", encode(&alias));
+    let found = pair.bob.get(path.clone()).send().await.ok();
+    assert_eq!(
+        (&found["room_id"], &found["servers"]),
+        (&json!(room), &json!([ONE]))
+    );
+    let unknown = format!(
+        "/_matrix/client/v3/directory/room/{}",
+        encode(&format!("#x:{ONE}"))
+    );
+    pair.bob.get(unknown).send().await.error(404, "M_NOT_FOUND");
+    assert_eq!(pair.bob.join(&alias).await, room);
+    pair.federation.wire.cut(ONE, TWO);
+    pair.bob.get(path).send().await.error(404, "M_NOT_FOUND");
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms>: `server`.
+#[tokio::test(start_paused = true)]
+async fn the_directory_of_another_server_is_read() {
+    let pair = Pair::new().await;
+    let room = json!({ "preset": "public_chat", "visibility": "public", "name": "Found" });
+    let room = pair.alice.create_room(room).await;
+    let request = pair.bob.get("/_matrix/client/v3/publicRooms");
+    let page = request.query("server", ONE).send().await.ok();
+    assert_eq!(page["chunk"].as_array().unwrap().len(), 1);
+    assert_eq!(page["chunk"][0]["room_id"], json!(room));
+    assert_eq!(page["chunk"][0]["name"], "Found");
+    let request = pair.bob.post("/_matrix/client/v3/publicRooms");
+    let body = json!({ "filter": { "generic_search_term": "nothing" } });
+    let page = request.query("server", ONE).json(body).send().await.ok();
+    assert_eq!(page["chunk"], json!([]));
+}

@@ -1,0 +1,13 @@
+//! What another server sends, from its request to what our users see of it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod edus;
+mod missing;
+mod send;
+mod world;
