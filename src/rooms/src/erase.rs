@@ -18,7 +18,6 @@ use comity_storage::{Home, Range, Reader, RoomKey};
 
 use crate::{
     error::RoomError,
-    live::read_root,
     rooms::Rooms,
     state::Root,
     tables::{Erased, Erasures, RoomText},
@@ -118,12 +117,9 @@ impl RoomView {
 
     /// Whether the user was in the room when the event came.
     async fn saw(&self, user: &UserId, one: &Found) -> Result<bool, RoomError> {
-        match one.status.root_before.is_empty() {
-            true => Ok(false),
-            false => {
-                self.is_joined(user, read_root(&one.status.root_before)?)
-                    .await
-            }
+        match one.root_before()? {
+            None => Ok(false),
+            Some(before) => self.is_joined(user, before).await,
         }
     }
 

@@ -14,7 +14,6 @@ use comity_protocol::{
 use super::{PeerView, present::Tally};
 use crate::{
     error::RoomError,
-    live::read_root,
     num::EventNum,
     view::{Found, visibility_in},
 };
@@ -40,8 +39,8 @@ impl PeerView {
             .collect())
     }
 
-    /// Of each event, whether the server may read it. It is in the room, so that what is shared with
-    /// members is shared with it.
+    /// Of each event, whether the server may read it: not if the state before it isn't known. It is in
+    /// the room, so that what is shared with members is shared with it.
     pub(super) async fn visible(&self, found: &[Found]) -> Result<Vec<bool>, RoomError> {
         let view = &self.view;
         let keys = view
@@ -53,7 +52,10 @@ impl PeerView {
         let mut visible = Vec::with_capacity(found.len());
         for one in found {
             let before = one.status.root_before.as_slice();
-            let root = read_root(before)?;
+            let Some(root) = one.root_before()? else {
+                visible.push(false);
+                continue;
+            };
             let setting = match settings.get(before) {
                 Some(setting) => *setting,
                 None => {
@@ -99,7 +101,7 @@ impl PeerView {
         let Some(seq) = self.view.erased_at(one) else {
             return Ok(false);
         };
-        let mut roots = vec![read_root(&one.status.root_before)?];
+        let mut roots = Vec::from_iter(one.root_before()?);
         if let Some(last) = self.view.at(seq).await? {
             roots.push(self.view.root_after(&last).await?);
         }
