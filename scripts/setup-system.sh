@@ -4,7 +4,7 @@
 set -euo pipefail
 
 wanted=(build-essential pkg-config libclang-dev)
-[ "${1:-}" = test ] && wanted+=(postgresql python3 python3-venv)
+[ "${1:-}" = test ] && wanted+=(openssl postgresql python3 python3-venv)
 
 missing=()
 for package in "${wanted[@]}"; do
