@@ -39,6 +39,7 @@ use comity_rooms::RoomError;
 
 pub use api::{Api, Capabilities, Settings};
 pub use routes::router;
+pub use transactions::MAX_TRANSACTION;
 
 pub(crate) use comity_web::{ApiError, Json, Path, Query};
 pub(crate) use routes::Routes;

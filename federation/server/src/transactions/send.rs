@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use crate::{Api, ApiError, Path, request::Sent};
 
 /// The largest transaction, in bytes: 50 events and 100 EDUs of 64 KiB each, with room for blanks.
-const MAX_TRANSACTION: usize = 16 << 20;
+pub const MAX_TRANSACTION: usize = 10 << 20;
 
 pub(super) async fn put(
     State(api): State<Api>,

@@ -74,7 +74,7 @@ impl Default for Limits {
             stalled_write: Duration::from_secs(30),
             head_bytes: 16 * 1024,
             body_bytes: 1024 * 1024,
-            transaction_bytes: 10 * 1024 * 1024,
+            transaction_bytes: comity_federation_server::MAX_TRANSACTION as u64,
             streams: 100,
             drain: Duration::from_secs(20),
         }
