@@ -30,7 +30,11 @@ mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Weak, atomic::AtomicU64},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use comity_accounts::Accounts;
@@ -46,6 +50,9 @@ use queue::Queue;
 
 /// Workers that send at once; when a thousand servers come back, the others wait their turn.
 const SENDING: usize = 100;
+/// Who failed only now is given its first wait, even if it speaks: two servers that fail each other would
+/// otherwise ask without end.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
 
 /// Tells other servers. Cheap to clone; it ends when the last clone is dropped.
 #[derive(Clone)]
@@ -75,6 +82,25 @@ struct Destination {
     queue: Mutex<Queue>,
     /// There is a reason to try at once.
     wake: Notify,
+    /// Its worker waits because it didn't answer.
+    left_alone: AtomicBool,
+}
+
+/// Hears of those who speak to us, without keeping the [`Sender`].
+#[derive(Clone)]
+pub struct Ear(Held);
+
+impl Ear {
+    /// A server spoke to us: it may be asked again, and what it is owed goes out now.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
+    pub async fn heard_from(&self, server: &ServerName) -> Result<(), CommitError> {
+        match self.0.upgrade() {
+            Some(inner) => inner.heard_from(server).await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl Sender {
@@ -116,23 +142,14 @@ impl Sender {
         Ok(sender)
     }
 
-    /// A server spoke to us: it may be asked again, and what it is owed goes out now.
-    ///
-    /// # Errors
-    /// The store can't be read or written.
-    pub async fn heard_from(&self, server: &ServerName) -> Result<(), CommitError> {
-        if self.0.peers.backoff().answered(server).await? {
-            let destination = self.0.destinations.lock().get(server).cloned();
-            if let Some(destination) = destination {
-                destination.wake.notify_one();
-            }
-        }
-        Ok(())
+    /// What is to know who spoke to us.
+    pub fn ear(&self) -> Ear {
+        Ear(Arc::downgrade(&self.0))
     }
 
     /// How many events a server refused for good so far, for metrics.
     pub fn parked(&self) -> u64 {
-        self.0.parked.load(std::sync::atomic::Ordering::Relaxed)
+        self.0.parked.load(Ordering::Relaxed)
     }
 }
 
@@ -147,6 +164,7 @@ impl Inner {
                     name: server.to_owned(),
                     queue: Mutex::default(),
                     wake: Notify::new(),
+                    left_alone: AtomicBool::new(false),
                 })
             })
             .clone();
@@ -162,6 +180,25 @@ impl Inner {
                     .spawn("federation worker", worker::run(weak, destination)),
             );
         }
+    }
+
+    async fn heard_from(&self, server: &ServerName) -> Result<(), CommitError> {
+        let backoff = self.peers.backoff();
+        if let Some(since) = backoff.failing_since(server).await? {
+            let first_wait = u64::try_from(FIRST_WAIT.as_millis()).unwrap_or(u64::MAX);
+            if self.runtime.clock().now_ms() < since.saturating_add(first_wait) {
+                return Ok(());
+            }
+            backoff.answered(server).await?;
+        }
+        // It may have answered somebody else since its worker began to wait.
+        let destination = self.destinations.lock().get(server).cloned();
+        if let Some(destination) = destination
+            && destination.left_alone.load(Ordering::Relaxed)
+        {
+            destination.wake.notify_one();
+        }
+        Ok(())
     }
 
     /// All servers with a queue, in the order of their names.

@@ -34,7 +34,9 @@ pub(crate) async fn run(held: Held, destination: Arc<Destination>) {
         let Some(inner) = held.upgrade() else { return };
         if let Some(wait) = inner.wait(&destination).await {
             drop(inner);
+            destination.left_alone.store(true, Ordering::Relaxed);
             destination.rest(wait).await;
+            destination.left_alone.store(false, Ordering::Relaxed);
             continue;
         }
         let Ok(turn) = inner.sending.acquire().await else {

@@ -219,19 +219,65 @@ async fn after_an_outage_the_newest_of_each_room() {
     );
 }
 
-/// A server that speaks to us is told at once what it missed.
+/// Who asks for anything, signed, is told at once what it missed.
 #[tokio::test(start_paused = true)]
 async fn who_speaks_to_us_is_told_at_once() {
     let (federation, peer, alice, room) = one_room().await;
     federation.wire.cut(US, "peer.test");
     alice.send(&room, "missed").await;
-    after(24 * 3600).await;
+    after(6 * 3600).await;
     federation.wire.heal();
     drop(peer.heard());
-    let sender = &federation[US].sender;
-    sender.heard_from(&peer.name).await.unwrap();
+    let path = format!(
+        "/_matrix/federation/v1/query/profile?user_id={}",
+        encode(&alice.id)
+    );
+    peer.to(&federation[US]).get(path).send().await.ok();
     after(1).await;
     assert_eq!(messages(&transactions(&peer)), ["missed"]);
+}
+
+async fn texts(user: &User, room: &str) -> Vec<String> {
+    let events = user.messages(room, 50).await;
+    let texts = events.iter().filter_map(|event| {
+        let text = event["content"]["body"].as_str()?;
+        Some(text.to_owned())
+    });
+    let mut texts: Vec<String> = texts.collect();
+    texts.sort();
+    texts
+}
+
+/// Two servers tell each other, also what was said while they could not.
+#[tokio::test(start_paused = true)]
+async fn two_servers_talk_across_an_outage() {
+    const THEM: &str = "them.test";
+    let mut federation = Federation::of([US, THEM]).await;
+    let alice = federation[US].register("alice").await;
+    let bob = federation[THEM].register("bob").await;
+    let room = public_room(&alice).await;
+    let join = bob.post(format!("/_matrix/client/v3/join/{}", encode(&room)));
+    join.query("via", US).json(json!({})).send().await.ok();
+    alice.send(&room, "a1").await;
+    bob.send(&room, "b1").await;
+    after(5).await;
+    for user in [&alice, &bob] {
+        assert_eq!(texts(user, &room).await, ["a1", "b1"]);
+    }
+    federation.wire.cut(US, THEM);
+    for n in 2..5 {
+        alice.send(&room, &format!("a{n}")).await;
+        bob.send(&room, &format!("b{n}")).await;
+        after(60).await;
+    }
+    federation.restart(THEM).await;
+    let bob = federation[THEM].login("bob").await;
+    federation.wire.heal();
+    after(600).await;
+    for user in [&alice, &bob] {
+        let all = ["a1", "a2", "a3", "a4", "b1", "b2", "b3", "b4"];
+        assert_eq!(texts(user, &room).await, all);
+    }
 }
 
 /// F11: what a peer refuses for ever is left out, the rest is delivered within a minute.

@@ -5,6 +5,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use comity_accounts::Accounts;
 use comity_federation_client::{Keyring, OwnKeys};
 use comity_federation_receiver::Receiver;
+use comity_federation_sender::Ear;
 use comity_protocol::id::OwnedServerName;
 use comity_rooms::Rooms;
 
@@ -28,6 +29,8 @@ pub struct Capabilities {
     pub rooms: Rooms,
     /// What takes transactions.
     pub receiver: Receiver,
+    /// What is to know who spoke to us.
+    pub ear: Ear,
     /// Other servers' keys.
     pub keyring: Keyring,
     /// Our keys.

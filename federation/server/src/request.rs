@@ -76,6 +76,8 @@ async fn authenticate(
     claim
         .check(us, signed, key, api.now_ms())
         .map_err(refused)?;
+    let heard = api.ear.heard_from(claim.origin()).await;
+    heard.map_err(ApiError::internal)?;
     Ok((claim.origin().to_owned(), bytes))
 }
 

@@ -106,6 +106,7 @@ impl House {
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
                 receiver,
+                ear: sender.ear(),
                 keyring,
                 keys,
                 settings: comity_federation_server::Settings {

@@ -45,6 +45,8 @@ pub struct Server {
     pub(crate) disk: Memory,
     wire: Wire,
     settings: Settings,
+    /// How often it was started on this disk: no run draws the random numbers of another.
+    run: u64,
 }
 
 /// What a server stands on.
@@ -117,7 +119,7 @@ impl Server {
 
     /// A new server among others.
     pub(crate) async fn on_wire(wire: &Wire, settings: Settings) -> Self {
-        Self::on(Memory::new(), wire.clone(), settings).await
+        Self::on(Memory::new(), wire.clone(), settings, 1).await
     }
 
     /// Its name.
@@ -128,19 +130,24 @@ impl Server {
 
     /// The server that finds what this one had made durable.
     pub async fn restarted(&self) -> Self {
-        Self::on(self.disk.crash(), self.wire.clone(), self.settings.clone()).await
+        let (disk, wire) = (self.disk.crash(), self.wire.clone());
+        Self::on(disk, wire, self.settings.clone(), self.run + 1).await
     }
 
-    async fn on(disk: Memory, wire: Wire, settings: Settings) -> Self {
+    async fn on(disk: Memory, wire: Wire, settings: Settings, run: u64) -> Self {
         let place = Place {
             disk,
             wire,
             lanes: u8::try_from(lanes()).expect("a number of lanes"),
             sync: true,
-            runtime: Runtime::simulated(1),
+            runtime: Runtime::simulated(run),
             on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
         };
-        Self::open(place, settings).await.expect("the store opens")
+        let server = Self::open(place, settings).await;
+        Self {
+            run,
+            ..server.expect("the store opens")
+        }
     }
 
     /// A server where the test says, which may not open: on a disk that fails, or that another server has.
@@ -210,6 +217,7 @@ impl Server {
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
                 receiver,
+                ear: sender.ear(),
                 keyring,
                 keys,
                 settings: comity_federation_server::Settings {
@@ -241,6 +249,7 @@ impl Server {
             disk,
             wire,
             settings,
+            run: 1,
         })
     }
 }
