@@ -165,6 +165,31 @@ async fn a_later_ban_shows_nothing_of_what_came_between() {
     }
 }
 
+/// Whoever takes a knock back learns of that, and not of the knock again.
+#[tokio::test(start_paused = true)]
+async fn a_knock_taken_back_is_not_told_again() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let open = json!({ "initial_state": [
+        { "type": "m.room.join_rules", "content": { "join_rule": "knock" } },
+    ] });
+    let room = alice.create_room(open).await;
+    let knock = bob.post(format!("/_matrix/client/v3/knock/{}", encode(&room)));
+    knock.json(json!({})).send().await.ok();
+    let sync = bob.sync(None).await;
+    assert!(sync["rooms"]["knock"][&room].is_object(), "{sync}");
+    bob.leave(&room).await;
+    let sync = bob.sync(sync["next_batch"].as_str()).await;
+    let events = sync["rooms"]["leave"][&room]["timeline"]["events"].as_array();
+    let told: Vec<&str> = events
+        .unwrap()
+        .iter()
+        .filter_map(|event| event["content"]["membership"].as_str())
+        .collect();
+    assert_eq!(told, ["leave"], "{sync}");
+}
+
 /// Lazy-loading: a member told in an answer that was lost is told again.
 #[tokio::test(start_paused = true)]
 async fn members_of_a_lost_answer_are_told_again() {

@@ -12,11 +12,11 @@ use comity_protocol::{
     id::OwnedRoomId,
 };
 use comity_rooms::{
-    Found, RoomView, Viewer,
+    Found, RoomView, Standing, Viewer,
     state::Root,
     tables::{OutOfBand, Tally},
 };
-use comity_storage::{Home, RoomKey};
+use comity_storage::{Heads, Home, RoomKey};
 use futures_util::try_join;
 use serde_json::value::RawValue;
 
@@ -55,7 +55,7 @@ impl RoomSync<'_> {
         )?;
         let changed = known.is_none_or(|known| known != view.root());
         let (stretch, summary, newcomers, (unread, unread_threads), ephemeral, account_data) = try_join!(
-            self.stretch(&view, None),
+            self.stretch(&view, None, self.build.since.filter(|_| self.was_in())),
             async {
                 Ok(if changed {
                     Some(self.summary(&view).await?)
@@ -168,7 +168,8 @@ impl RoomSync<'_> {
             return Ok(Left::default());
         }
         let last = view.root_after(&left).await?;
-        let mut stretch = self.stretch(&view, Some((end, last))).await?;
+        let since = self.had_until(&view, standing).await?;
+        let mut stretch = self.stretch(&view, Some((end, last)), since).await?;
         if stretch.start > left.place().unwrap_or(stretch.start) {
             stretch.root = last;
         }
@@ -183,6 +184,26 @@ impl RoomSync<'_> {
             state,
             account_data: self.account_data().await?,
         })
+    }
+
+    /// Up to where the client has had what a user may see of a room left: unless they entered it since,
+    /// what came before the last answer is not told again, such as a knock taken back.
+    async fn had_until(
+        &self,
+        view: &RoomView,
+        standing: Standing,
+    ) -> Result<Option<&Heads>, SyncError> {
+        let Some(since) = self.build.since else {
+            return Ok(None);
+        };
+        if self.was_in() {
+            return Ok(Some(since));
+        }
+        let lanes = self.sync.0.rooms.tenant().lanes();
+        let lane = lanes.of(Home::Room(self.room).slot());
+        let known = view.seq_at(since.get(lane)).await?;
+        let entered = standing.joined_until.is_some_and(|until| known < until);
+        Ok((!entered).then_some(since))
     }
 
     pub async fn invited(&self) -> Result<Invited, SyncError> {

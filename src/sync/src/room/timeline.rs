@@ -2,7 +2,7 @@
 
 use comity_protocol::auth::Membership;
 use comity_rooms::{Found, RoomError, RoomView, Span, state::Root};
-use comity_storage::Home;
+use comity_storage::{Heads, Home};
 use futures_util::try_join;
 
 use super::RoomSync;
@@ -26,18 +26,19 @@ pub(super) struct Stretch {
 }
 
 impl RoomSync<'_> {
-    /// The latest events that the client has not had, oldest first.
+    /// The latest events that the client has not had, oldest first: up to `end` if there is one, and
+    /// after `since` if there is one.
     pub(super) async fn stretch(
         &self,
         view: &RoomView,
         end: Option<((i64, i64), Root)>,
+        since: Option<&Heads>,
     ) -> Result<Stretch, SyncError> {
         let filter = &self.build.request.filter.room.timeline;
         let limit = filter.limit();
         let (end, end_root) = end.unwrap_or(((view.seq() + 1, i64::MIN), view.root()));
         let tenant = self.sync.0.rooms.tenant();
         let lane = tenant.lanes().of(Home::Room(self.room).slot());
-        let since = self.build.since.filter(|_| self.was_in());
         // What comes before a hole is history, whenever it is fetched.
         let hole = match (view.last_hole(0, end).await?, since) {
             (Some(hole), Some(since)) if view.seq_at(since.get(lane)).await? >= hole => None,
