@@ -69,6 +69,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "accounts",
             "federation-client",
             "federation-receiver",
+            "federation-sender",
             "protocol",
             "rooms",
             "web",
