@@ -79,7 +79,7 @@ async fn a_state_event_costs_the_logarithm_of_the_state() {
     let user: OwnedUserId = UserId::parse(alice.id.as_str()).unwrap();
     let mut costs: Vec<Cost> = Vec::new();
     let mut made = 0;
-    for size in [64, 256, 1_024] {
+    for size in [16, 64, 256, 1_024] {
         let mut change = server.api.rooms.change(&room_id).await.unwrap();
         for key in made..size {
             let intent = Intent::state(&user, "test.entry", &key.to_string(), &json!({"n": 0}));
@@ -94,9 +94,15 @@ async fn a_state_event_costs_the_logarithm_of_the_state() {
         let _ = answer.ok();
         costs.push(cost);
     }
+    // The first finds more of the room at hand than any later one.
+    costs.remove(0);
+    // Four times the state is a level of the trie at most.
     for pair in costs.windows(2) {
-        assert!(pair[1].rows_written <= pair[0].rows_written + 1, "{pair:?}");
-        assert!(pair[1].rows_read <= pair[0].rows_read + 1, "{pair:?}");
+        assert!(
+            pair[1].rows_written <= pair[0].rows_written + 1,
+            "{costs:?}"
+        );
+        assert!(pair[1].rows_read <= pair[0].rows_read + 4, "{costs:?}");
     }
 }
 
@@ -195,7 +201,8 @@ async fn an_initial_sync_costs_in_proportion_to_rooms() {
         );
         costs.push(cost);
     }
-    let rows = |at: usize| costs[at].rows_read;
-    let per_room = (rows(1) - rows(0)).div_ceil(12);
-    assert!(rows(2) <= rows(1) + 48 * per_room, "{costs:?}");
+    // Four times the rooms cost four times as much at most.
+    for pair in costs.windows(2) {
+        assert!(pair[1].rows_read <= 4 * pair[0].rows_read, "{pair:?}");
+    }
 }
