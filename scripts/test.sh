@@ -26,5 +26,5 @@ scripts/with-postgres.sh "${nextest[@]}"
 # Once more with four lanes what runs on a whole server, or on a fixture that reads this variable too; other tests that open a
 # store go through both numbers by themselves.
 say "tests with four lanes"
-COMITY_TEST_LANES=4 "${nextest[@]}" \
+COMITY_TEST_LANES=4 scripts/with-postgres.sh "${nextest[@]}" \
   -E '(rdeps(comity-testkit) and not package(comity-testkit) and not package(comity-sim)) or binary(door)'
