@@ -1,98 +1,15 @@
-"""Two homeservers share rooms, each with a user of its own, through nothing but their client APIs.
+"""The round trip: somebody comes, talks, leaves, is asked back, is sent away, is banned."""
 
-    conversation.py OURS_URL OURS_NAME THEIRS_URL THEIRS_NAME RESTART
-
-RESTART is a command that takes `stop` or `start` and does that to our server. Each check is a line; the exit code
-says whether all of them held. What a check waits for is asked again until it is there, 30 seconds at most.
-"""
-
-import itertools
-import json
-import os
-import shlex
-import subprocess
-import sys
-import time
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote
-from urllib.request import Request, urlopen
-
-VERSIONS = ["6", "10", "11", "12"]
-PATIENCE = 30
-numbers = itertools.count()
+from .checks import refused, soon
+from .users import Ear, Refused, path
 
 
-class User:
-    """Somebody with an account on one of the servers."""
-
-    def __init__(self, url, server, name):
-        self.url, self.server, self.token = url, server, None
-        account = {"username": name, "password": os.urandom(12).hex(), "auth": {"type": "m.login.dummy"}}
-        registered = self.ask("POST", "register", account)
-        self.id, self.token = registered["user_id"], registered["access_token"]
-
-    def ask(self, method, path, body=None):
-        """A request that must succeed; a refusal raises HTTPError."""
-        request = Request(f"{self.url}/_matrix/client/v3/{path}", method=method)
-        request.add_header("content-type", "application/json")
-        if self.token:
-            request.add_header("authorization", f"Bearer {self.token}")
-        data = None if body is None else json.dumps(body).encode()
-        with urlopen(request, data, timeout=60) as answer:
-            return json.load(answer)
-
-    def create(self, version, **more):
-        body = {"preset": "public_chat", "room_version": version, **more}
-        return self.ask("POST", "createRoom", body)["room_id"]
-
-    def join(self, room, via):
-        return self.ask("POST", f"join/{quote(room)}?via={via}&server_name={via}", {})
-
-    def say(self, room, text):
-        path = f"rooms/{quote(room)}/send/m.room.message/t{next(numbers)}"
-        return self.ask("PUT", path, {"msgtype": "m.text", "body": text})["event_id"]
-
-    def redact(self, room, event):
-        self.ask("PUT", f"rooms/{quote(room)}/redact/{quote(event)}/t{next(numbers)}", {})
-
-    def hears(self, room):
-        """What was said in the room, the latest first, as far as 100 events reach back."""
-        page = self.ask("GET", f"rooms/{quote(room)}/messages?dir=b&limit=100")
-        return [event["content"].get("body") for event in page["chunk"] if event["type"] == "m.room.message"]
-
-    def state(self, room):
-        events = self.ask("GET", f"rooms/{quote(room)}/state")
-        return {(event["type"], event["state_key"]): event["event_id"] for event in events}
-
-    def members(self, room):
-        return set(self.ask("GET", f"rooms/{quote(room)}/joined_members")["joined"])
-
-    def is_invited(self, room):
-        # A filter of its own each time: servers may keep the answer to what was asked before.
-        limit = {"room": {"timeline": {"limit": next(numbers) + 1}}}
-        sync = self.ask("GET", f"sync?timeout=0&filter={quote(json.dumps(limit))}")
-        return room in sync.get("rooms", {}).get("invite", {})
-
-
-def soon(holds):
-    """Whether something comes to hold within PATIENCE; what can't be asked yet doesn't."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            if holds():
-                return True
-        except URLError:  # HTTPError is one
-            pass
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.1)
-
-
-def shared(check, version, host, guest):
+def visits(check, version, host, guest):
     """A room of `host`'s server, joined by `guest` through it."""
+    ear = Ear(guest)
     room = host.create(version)
     host.say(room, "before")
-    guest.join(room, host.server)
+    guest.join(room, host.home)
     check("joins a room of the other", soon(lambda: guest.id in host.members(room)))
     check("reads what was said before", soon(lambda: "before" in guest.hears(room)))
 
@@ -103,70 +20,67 @@ def shared(check, version, host, guest):
     guest.redact(room, said)
     check("redacts there too", soon(lambda: "of the guest" not in host.hears(room)))
 
-    host.ask("PUT", f"rooms/{quote(room)}/state/m.room.topic", {"topic": "comity"})
+    host.set(room, "m.room.topic", {"topic": "comity"})
     check("has the same state", soon(lambda: host.state(room) == guest.state(room)))
 
-    guest.ask("POST", f"rooms/{quote(room)}/leave", {})
+    guest.leave(room)
     check("leaves", soon(lambda: guest.id not in host.members(room)))
-    host.ask("POST", f"rooms/{quote(room)}/invite", {"user_id": guest.id})
-    check("is invited", soon(lambda: guest.is_invited(room)))
-    guest.join(room, host.server)
+    host.invite(guest, room)
+    check("is invited", soon(lambda: ear.listen().rooms.get(room) == "invite"))
+    guest.join(room, host.home)
     check("comes back", soon(lambda: guest.id in host.members(room)))
-    host.ask("POST", f"rooms/{quote(room)}/kick", {"user_id": guest.id})
-    check("is sent away", soon(lambda: guest.id not in guest_knows(guest, room)))
+    host.kick(guest, room)
+    check("is sent away", soon(lambda: guest.id not in known_to(guest, room)))
+
+    guest.join(room, host.home)
+    check("comes back from there too", soon(lambda: guest.id in host.members(room)))
+    host.ban(guest, room)
+    check("is banned", soon(lambda: guest.id not in known_to(guest, room)))
+    check("can't come back", refused(lambda: guest.join(room, host.home), 403))
+    host.unban(guest, room)
+    guest.join(room, host.home)
+    check("can, once the ban is lifted", soon(lambda: guest.id in host.members(room)))
 
 
-def guest_knows(guest, room):
+def known_to(guest, room):
     """The members as somebody knows them who may have been sent away; nobody once they may not ask."""
     try:
         return guest.members(room)
-    except HTTPError as refused:
-        if refused.code == 403:
-            return set()
+    except Refused as no:
+        if no.status == 403:
+            return {}
         raise
 
 
-def away(check, ours, theirs, server):
-    """Our server is down while theirs goes on, and hears of it afterwards."""
-    room = theirs.create("10")
-    ours.join(room, theirs.server)
-    ours.say(room, "here")
-    check("is heard before", soon(lambda: "here" in theirs.hears(room)))
-    server("stop")
-    texts = [f"missed {number}" for number in range(5)]
-    for text in texts:
-        theirs.say(room, text)
-    server("start")
-    # A server that was away is told when it speaks, or at the latest when its peer tries again.
-    check("comes up again", soon(lambda: ours.say(room, "back")))
-    check("is heard afterwards", soon(lambda: "back" in theirs.hears(room)))
-    theirs.say(room, "welcome")
-    check("hears all that was missed", soon(lambda: set(texts) <= set(ours.hears(room))))
+def history(check, version, host, guest):
+    """What was said before somebody of another server came, who may read it, and how it is found."""
+    room = host.create(version)
+    said = {f"{number}": host.say(room, f"{number}") for number in range(25)}
+    host.redact(room, said["7"])
+    check("the redaction is done", soon(lambda: None in host.hears(room)))
+    guest.join(room, host.home)
+    when = host.ask("GET", path("rooms", room, "event", said["3"]))["origin_server_ts"]
 
+    def found():
+        return guest.ask("GET", path("rooms", room, "timestamp_to_event", ts=when, dir="f"), api="v1")["event_id"]
 
-def main():
-    ours_url, ours_name, theirs_url, theirs_name, restart = sys.argv[1:]
-    ours, theirs = User(ours_url, ours_name, "ours"), User(theirs_url, theirs_name, "theirs")
-    results = []
+    check("finds by its time what its server hasn't got", soon(lambda: found() == said["3"]))
+    wanted = [None if number == 7 else f"{number}" for number in reversed(range(25))]
+    check("reads everything, page by page, in order", soon(lambda: guest.hears(room, limit=7) == wanted))
 
-    def checks(case):
-        def check(what, holds):
-            results.append(holds)
-            print(f"{'ok  ' if holds else 'FAIL'}  {case}: {what}", flush=True)
+    def around():
+        context = guest.ask("GET", path("rooms", room, "context", said["12"], limit=4))
+        return [event["content"]["body"] for event in context["events_before"] + context["events_after"]]
 
-        return check
+    if "the context of what was fetched" not in guest.home.lacks:
+        check("reads around an event of then", soon(lambda: sorted(around()) == ["10", "11", "13", "14"]))
 
-    for version in VERSIONS:
-        for host, guest, which in ((theirs, ours, "our user"), (ours, theirs, "their user")):
-            shared(checks(f"version {version}, {which}"), version, host, guest)
-
-    def server(what):
-        subprocess.run([*shlex.split(restart), what], check=True)
-
-    away(checks("our server away"), ours, theirs, server)
-    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
-    sys.exit(not all(results))
-
-
-if __name__ == "__main__":
-    main()
+    host.set(room, "m.room.history_visibility", {"history_visibility": "joined"})
+    host.say(room, "among us")
+    check("hears what members hear", soon(lambda: "among us" in guest.hears(room)))
+    newcomer = guest.home.user()
+    newcomer.join(room, host.home)
+    check("a newcomer comes", soon(lambda: newcomer.id in host.members(room)))
+    host.say(room, "welcome")
+    check("a newcomer hears", soon(lambda: "welcome" in newcomer.hears(room)))
+    check("a newcomer doesn't read what was among members", "among us" not in newcomer.hears(room))
