@@ -8,7 +8,7 @@ use comity_rooms::{HORIZON, Rooms};
 use comity_runtime::Runtime;
 use comity_sync::Sync;
 
-use crate::{ApiError, account::Leaving};
+use crate::{ApiError, account::Leaving, replaced};
 
 /// What the operator decided about the API alone.
 #[derive(Clone, Debug)]
@@ -52,7 +52,15 @@ const TEND: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 impl Api {
     /// The API of one tenant.
     pub fn new(capabilities: Capabilities) -> Self {
-        Self(Arc::new(capabilities))
+        let tenant = capabilities.rooms.tenant().clone();
+        let api = Self(Arc::new(capabilities));
+        let follow = replaced::follow(Arc::downgrade(&api.0), tenant.follow(tenant.heads()));
+        drop(tenant.runtime().spawn("rooms replaced", follow));
+        api
+    }
+
+    pub(crate) fn of(capabilities: Arc<Capabilities>) -> Self {
+        Self(capabilities)
     }
 
     /// Takes one from the bucket of `key`.

@@ -64,6 +64,7 @@ mod presence;
 mod profile;
 mod push;
 mod registration;
+mod replaced;
 mod reports;
 mod request;
 mod routes;

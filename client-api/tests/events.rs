@@ -347,3 +347,52 @@ async fn events_are_wanted_by_what_relates_to_them() {
     assert_eq!(bodies(&context["events_before"]), ["thread"]);
     assert!(bodies(&context["events_after"]).is_empty());
 }
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>: what nobody
+/// may ever send is a malformed request (400), not a lack of permission (403): a second create event, and from
+/// version 12 on power levels that list a creator (threat D2). Who isn't in the room is told of neither.
+#[tokio::test(start_paused = true)]
+async fn state_that_nobody_may_send_is_malformed() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let request = json!({
+        "preset": "trusted_private_chat", "room_version": "12", "invite": [bob.id],
+        "creation_content": { "additional_creators": ["@carol:localhost"] },
+    });
+    let room = alice.create_room(request).await;
+    let put = |user: &User, kind: &str, content: Value| {
+        user.put(format!("{V3}/{}/state/{kind}/", encode(&room)))
+            .json(content)
+    };
+    for creator in [&*alice.id, &*bob.id, "@carol:localhost"] {
+        let levels = json!({ "users": { creator: 100 } });
+        let put = put(&alice, "m.room.power_levels", levels);
+        put.send().await.error(400, "M_BAD_JSON");
+    }
+    let create = json!({ "room_version": "12", "n": 1 });
+    let second = put(&alice, "m.room.create", create.clone());
+    second.send().await.error(400, "M_BAD_JSON");
+    let stranger = put(&server.register("dave").await, "m.room.create", create);
+    stranger.send().await.error(403, "M_FORBIDDEN");
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid>: who may redact
+/// everything may redact what has not come here yet; of others that can't be said.
+#[tokio::test(start_paused = true)]
+async fn what_has_not_come_is_redacted_by_who_may_redact_all() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let room = room(&server, &alice, &[&bob]).await;
+    let target = format!("${}", "x".repeat(43));
+    let redact = |user: &User| {
+        let path = format!("{V3}/{}/redact/{}/t1", encode(&room), encode(&target));
+        user.put(path).json(json!({}))
+    };
+    redact(&bob).send().await.error(404, "M_NOT_FOUND");
+    let redaction = redact(&alice).send().await.ok();
+    let last = alice.messages(&room, 1).await.remove(0);
+    assert_eq!(last["event_id"], redaction["event_id"]);
+    assert_eq!(last["redacts"], target);
+}

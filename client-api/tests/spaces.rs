@@ -275,3 +275,46 @@ async fn what_was_made_of_a_room_goes_to_its_replacement() {
         assert_eq!(rule.send().await.ok()["conditions"][0]["pattern"], new);
     }
 }
+
+/// Room upgrades made by hand: once the old room says that the new one replaces it, what users made of it goes with those
+/// who are in the new one already; who enters it by a member event takes it along too.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_of_a_room_goes_to_a_replacement_made_by_hand() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let old = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&old).await;
+    for user in [&alice, &bob] {
+        let rule = format!("{V3}/pushrules/global/room/{}", encode(&old));
+        let rule = user.put(rule).json(json!({ "actions": [] }));
+        rule.send().await.ok();
+    }
+    let heir = json!({ "preset": "public_chat", "creation_content": { "predecessor": { "room_id": old } } });
+    let new = alice.create_room(heir).await;
+    let rule = async |user: &User| {
+        let rule = format!("{V3}/pushrules/global/room/{}", encode(&new));
+        user.get(rule).send().await.status
+    };
+    assert_eq!(rule(&alice).await, 404);
+    let since = alice.sync(None).await["next_batch"].clone();
+    let tombstone = json!({ "body": "moved", "replacement_room": new });
+    alice
+        .set_state(&old, "m.room.tombstone", "", tombstone)
+        .await;
+    // The rules change beside the request; a sync tells of it.
+    let mut since = since.as_str().unwrap().to_owned();
+    for _ in 0..10 {
+        if rule(&alice).await == 200 {
+            break;
+        }
+        let request = alice.sync_request(Some(&since)).query("timeout", "30000");
+        let answer = request.send().await.ok();
+        since = answer["next_batch"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(rule(&alice).await, 200);
+    assert_eq!(rule(&bob).await, 404);
+    let join = json!({ "membership": "join" });
+    bob.set_state(&new, "m.room.member", &bob.id, join).await;
+    assert_eq!(rule(&bob).await, 200);
+}

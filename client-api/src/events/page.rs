@@ -150,6 +150,12 @@ impl Page<'_> {
                 break;
             }
         }
+        // What other servers have of the time before can be asked for by the next page, unless this
+        // one has found nothing: then it could not be had.
+        if backwards && !more && looked_at > 0 {
+            let down_to = span.after.map_or(0, |(seq, _)| seq - 1);
+            more = view.last_hole(down_to, end).await?.is_some();
+        }
         Ok(Paged {
             found,
             start,

@@ -6,7 +6,10 @@
 
 use axum::extract::State;
 use comity_accounts::Limit;
-use comity_protocol::id::{OwnedRoomId, UserId};
+use comity_protocol::{
+    auth::Membership,
+    id::{OwnedRoomId, UserId},
+};
 use comity_rooms::Intent;
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -16,7 +19,9 @@ use super::{
     access::no_event,
     send::{Answer, send},
 };
-use crate::{Api, ApiError, Json, Path, Query, UserOrGuest, notices, people};
+use crate::{
+    Api, ApiError, Json, Path, Query, UserOrGuest, membership::carry_over, notices, people,
+};
 
 #[derive(Deserialize)]
 pub(super) struct Of {
@@ -88,11 +93,17 @@ pub(super) async fn put(
         let content: Map<String, Value> = serde_json::from_str(content.get())
             .map_err(|_| ApiError::bad_json("The content can't be read"))?;
         people::may_be_invited(&api, &user.id, target, content.get("membership")).await?;
+        let joins = content.get("membership").is_some_and(|is| is == "join");
+        let before = api.rooms.member(&user.id, &of.room_id).await?;
+        let was_in = before.is_some_and(|row| row.value.membership() == Membership::Join);
         let guest = user.is_guest();
         let placed = api
             .rooms
             .set_membership(&user.id, &of.room_id, target, content, guest)
             .await?;
+        if joins && !was_in {
+            carry_over(&api, &user.id, &of.room_id).await?;
+        }
         return Ok(Json(placed.into()));
     }
     let intent = Intent {

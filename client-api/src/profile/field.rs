@@ -11,15 +11,17 @@ use comity_storage::Batch;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::{Api, ApiError, Json, Path, User, UserOrGuest, people};
+use super::profile_of;
+use crate::{Address, Api, ApiError, Json, Path, User, UserOrGuest, people};
 
 type Answer = Json<Map<String, Value>>;
 
 pub(super) async fn get(
     State(api): State<Api>,
+    address: Address,
     Path((user, field)): Path<(OwnedUserId, String)>,
 ) -> Result<Answer, ApiError> {
-    let mut profile = api.accounts.profile(user.as_str()).await?;
+    let mut profile = profile_of(&api, &address, &user, Some(&field)).await?;
     let value = profile
         .remove(&field)
         .ok_or_else(|| ApiError::not_found("The profile has no such field"))?;

@@ -6,11 +6,13 @@ use axum::extract::State;
 use comity_protocol::id::OwnedUserId;
 use serde_json::{Map, Value};
 
-use crate::{Api, ApiError, Json, Path};
+use super::profile_of;
+use crate::{Address, Api, ApiError, Json, Path};
 
 pub(super) async fn get(
     State(api): State<Api>,
+    address: Address,
     Path(user): Path<OwnedUserId>,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
-    Ok(Json(api.accounts.profile(user.as_str()).await?))
+    Ok(Json(profile_of(&api, &address, &user, None).await?))
 }

@@ -101,7 +101,7 @@ impl Elsewhere for OtherServers {
         room_id: &RoomId,
         via: &[OwnedServerName],
         content: Map<String, Value>,
-    ) -> Result<(), RoomError> {
+    ) -> Result<Signed, RoomError> {
         self.leave_via(user, room_id, via, content).await
     }
 
@@ -112,6 +112,14 @@ impl Elsewhere for OtherServers {
     async fn backfill(&self, room_id: &RoomId, hole: &Hole) -> Result<(), RoomError> {
         let rooms = self.rooms()?;
         Box::pin(self.0.fetcher.backfill(&rooms, room_id, hole)).await
+    }
+
+    async fn profile(
+        &self,
+        user: &UserId,
+        field: Option<&str>,
+    ) -> Result<Map<String, Value>, RoomError> {
+        self.look_up_profile(user, field).await
     }
 
     async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<Resolved, RoomError> {

@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use comity_federation_client::PeerError;
 use comity_protocol::{
-    id::{OwnedEventId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, ServerName},
+    id::{OwnedEventId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, ServerName, UserId},
     room_version::RoomVersion,
 };
 use comity_rooms::{
@@ -125,6 +125,26 @@ impl Child {
 }
 
 impl OtherServers {
+    pub(crate) async fn look_up_profile(
+        &self,
+        user: &UserId,
+        field: Option<&str>,
+    ) -> Result<Map<String, Value>, RoomError> {
+        let request = self
+            .0
+            .fetcher
+            .peers
+            .profile(user.server_name(), user, field);
+        let mut profile = within(request).await.map_err(|trouble| told(&trouble))?;
+        // `null` stands for nothing with some servers; what clients take for text must be text.
+        let fits = |name: &str, value: &Value| match name {
+            "displayname" | "avatar_url" => value.is_string(),
+            _ => !value.is_null(),
+        };
+        profile.retain(|name, value| fits(name, value) && field.is_none_or(|field| field == name));
+        Ok(profile)
+    }
+
     pub(crate) async fn look_up_alias(&self, alias: &RoomAliasId) -> Result<Resolved, RoomError> {
         let request = self.0.fetcher.peers.directory(alias.server_name(), alias);
         match within(request).await {

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use comity_protocol::id::{OwnedServerName, RoomId, UserId};
+use comity_protocol::{
+    event::Signed,
+    id::{OwnedServerName, RoomId, UserId},
+};
 use comity_rooms::RoomError;
 use serde_json::{Map, Value};
 
@@ -57,7 +60,7 @@ impl OtherServers {
         room_id: &RoomId,
         via: &[OwnedServerName],
         content: Map<String, Value>,
-    ) -> Result<(), RoomError> {
+    ) -> Result<Signed, RoomError> {
         let intent = Intent {
             user: user.to_owned(),
             room_id: room_id.to_owned(),
@@ -73,7 +76,11 @@ impl OtherServers {
         told.await.unwrap_or(Err(NOBODY))
     }
 
-    async fn leave_through(&self, intent: &Intent, server: OwnedServerName) -> Result<(), Trouble> {
+    async fn leave_through(
+        &self,
+        intent: &Intent,
+        server: OwnedServerName,
+    ) -> Result<Signed, Trouble> {
         let peers = &self.0.fetcher.peers;
         let made = peers.make_leave(&server, &intent.room_id, &intent.user);
         let made = made.await?;
@@ -81,6 +88,7 @@ impl OtherServers {
         let leave = self.complete(intent, version, &made.event, &server)?;
         let (event_id, pdu) = sent(&leave)?;
         let left = peers.send_leave(&server, &intent.room_id, &event_id, &pdu);
-        Ok(left.await?)
+        left.await?;
+        Ok(leave)
     }
 }

@@ -34,6 +34,8 @@ const ANCESTORS: usize = 1_024;
 const ANCESTOR_BYTES: usize = 16 << 20;
 /// Ancestors asked for at a time; most servers answer with 20 at most.
 const AT_A_TIME: usize = 100;
+/// Answers awaited on the way back: a server that gives little at a time may not keep us for long (D8).
+const ROUNDS: usize = 16;
 /// Events without known parents whose state is asked for, for one event.
 const ENDS: usize = 10;
 /// Extremities of ours, and events of theirs, named in a request.
@@ -157,10 +159,11 @@ impl<'a> Search<'a> {
     ) -> Result<(), RoomError> {
         let earliest = self.extremities().await?;
         let mut missing: BTreeSet<OwnedEventId> = missing.into_iter().collect();
-        let (mut left, mut bytes) = (ANCESTORS, 0);
+        let (mut left, mut bytes, mut rounds) = (ANCESTORS, 0, ROUNDS);
         let (peers, room_id) = (&self.fetcher.peers, self.view.room_id());
         for server in &self.servers {
-            while !missing.is_empty() && left > 0 && bytes < ANCESTOR_BYTES {
+            while !missing.is_empty() && left > 0 && rounds > 0 && bytes < ANCESTOR_BYTES {
+                rounds -= 1;
                 let latest = ends(have, &missing);
                 let limit = left.min(AT_A_TIME);
                 let request = peers.missing_events(server, room_id, &earliest, &latest, limit, 0);

@@ -14,7 +14,6 @@ use std::{
 use comity_protocol::{
     event::{Limits, Signed},
     id::{OwnedEventId, OwnedRoomId, RoomId, ServerName, UserId},
-    room_version::RoomVersion,
 };
 use comity_rooms::{RoomError, RoomView};
 use comity_storage::{CommitError, Expect, Home, ReadError, RoomKey};
@@ -213,7 +212,7 @@ impl Inner {
             let Some(row) = self.rooms.out_of_band(&reader, &user, room_id).await? else {
                 continue;
             };
-            let Some(version) = version_by(&row.state) else {
+            let Some(version) = row.version() else {
                 continue;
             };
             let checks = &self.fetcher.checks;
@@ -280,23 +279,4 @@ fn room_of(pdu: &RawValue) -> Option<OwnedRoomId> {
 fn member(pdu: &RawValue, key: &str) -> Option<String> {
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(pdu.get()).ok()?;
     serde_json::from_str(members.get(key)?.get()).ok()
-}
-
-/// The version of a room by the stripped state that came with an invite.
-fn version_by(state: &[String]) -> Option<RoomVersion> {
-    #[derive(Deserialize)]
-    struct Stripped {
-        #[serde(rename = "type")]
-        event_type: String,
-        content: Content,
-    }
-    #[derive(Deserialize)]
-    struct Content {
-        room_version: Option<String>,
-    }
-    let mut events = state
-        .iter()
-        .filter_map(|event| serde_json::from_str(event).ok());
-    let create = events.find(|event: &Stripped| event.event_type == "m.room.create")?;
-    RoomVersion::parse(create.content.room_version.as_deref().unwrap_or("1"))
 }

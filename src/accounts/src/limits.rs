@@ -37,6 +37,8 @@ pub enum Limit {
     AccountChange,
     /// Searches of users and rooms, by user.
     Directory,
+    /// Look-ups that have to be asked of other servers, by address: no account is needed for them.
+    Elsewhere,
     /// Reports to the administrators, by user.
     Report,
 }
@@ -55,6 +57,7 @@ impl Limit {
             Self::InviteByReceiver => (30, Duration::from_secs(10)),
             Self::AccountChange => (50, Duration::from_millis(500)),
             Self::Directory => (30, Duration::from_millis(500)),
+            Self::Elsewhere => (100, Duration::from_millis(200)),
             Self::Report => (5, Duration::from_secs(30)),
         }
     }

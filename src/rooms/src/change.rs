@@ -363,7 +363,10 @@ impl Change {
         txn: Option<&Transaction>,
     ) -> Result<Placed, RoomError> {
         if intent.event_type == "m.room.create" {
-            return Err(RoomError::Forbidden("a room has one m.room.create"));
+            // No permission allows it, so what is wrong is the request; who isn't in the room learns
+            // nothing of it even so.
+            self.must_be_joined(&intent.sender).await?;
+            return Err(RoomError::BadJson("a room has one m.room.create"));
         }
         if let Some(same) = self.same_state(&intent).await? {
             return Ok(same);

@@ -316,9 +316,10 @@ fn intents(
     if let Some(alias) = alias {
         intents.push(state("m.room.canonical_alias", &json!({ "alias": alias })));
     }
+    // That guests may not come in is what a room says that has no `m.room.guest_access`.
     let (join_rule, guest_access) = match preset {
-        Preset::Public => ("public", "forbidden"),
-        Preset::Private | Preset::TrustedPrivate => ("invite", "can_join"),
+        Preset::Public => ("public", None),
+        Preset::Private | Preset::TrustedPrivate => ("invite", Some("can_join")),
     };
     let given: BTreeSet<&str> = request
         .initial_state
@@ -326,17 +327,18 @@ fn intents(
         .filter(|event| event.state_key.is_empty())
         .map(|event| event.event_type.as_str())
         .collect();
-    for (kind, content) in [
+    let guest_access = guest_access.map(|access| {
+        let content = json!({ "guest_access": access });
+        ("m.room.guest_access", content)
+    });
+    let of_preset = [
         ("m.room.join_rules", json!({ "join_rule": join_rule })),
         (
             "m.room.history_visibility",
             json!({ "history_visibility": "shared" }),
         ),
-        (
-            "m.room.guest_access",
-            json!({ "guest_access": guest_access }),
-        ),
-    ] {
+    ];
+    for (kind, content) in of_preset.into_iter().chain(guest_access) {
         if !given.contains(kind) {
             intents.push(state(kind, &content));
         }

@@ -58,7 +58,8 @@ pub trait Elsewhere: Send + Sync {
         content: Map<String, Value>,
     ) -> Result<(), RoomError>;
 
-    /// Tells one of these servers that a user declines an invite or takes a knock back.
+    /// Tells one of these servers that a user declines an invite or takes a knock back; the leave as
+    /// the room has it now.
     ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#leaving-rooms-rejecting-invites>
     async fn leave(
@@ -67,7 +68,7 @@ pub trait Elsewhere: Send + Sync {
         room_id: &RoomId,
         via: &[OwnedServerName],
         content: Map<String, Value>,
-    ) -> Result<(), RoomError>;
+    ) -> Result<Signed, RoomError>;
 
     /// Gives an invite of ours to the invited user's server, with what they may know of the room; the
     /// event comes back with its signature.
@@ -79,6 +80,15 @@ pub trait Elsewhere: Send + Sync {
     ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1backfillroomid>
     async fn backfill(&self, room_id: &RoomId, hole: &Hole) -> Result<(), RoomError>;
+
+    /// What another server's user shows of themselves: all, or one field.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1queryprofile>
+    async fn profile(
+        &self,
+        user: &UserId,
+        field: Option<&str>,
+    ) -> Result<Map<String, Value>, RoomError>;
 
     /// Where an alias of another server leads.
     ///

@@ -15,6 +15,8 @@ pub mod kind {
     pub const RESOLVED: u16 = 0x0104;
     /// An event that was placed is ours to make known ([`super::Relayed`]).
     pub const RELAYED: u16 = 0x0105;
+    /// A room has been replaced by another ([`super::Replaced`]).
+    pub const REPLACED: u16 = 0x0107;
 }
 
 /// An event took a place. The record's subject is the room's id.
@@ -38,6 +40,13 @@ pub struct Placed {
 pub struct Relayed {
     /// The event's number in the room.
     pub num: u32,
+}
+
+/// The state says now that another room replaces this one. The record's subject is the room's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// That room, as the tombstone names it.
+    pub by: String,
 }
 
 /// The state has other memberships of this server's users than before, apart from what the event that

@@ -153,7 +153,8 @@ impl Rooms {
     }
 
     /// The servers by which a room can be reached: those that were named, those that an invite came
-    /// by, the one that the room's id names.
+    /// by, those that were in it with us; where nobody named any, also the one that the room's id names,
+    /// which once was in the room.
     async fn ways_to(
         &self,
         user: &UserId,
@@ -166,6 +167,7 @@ impl Rooms {
         let mut via: Vec<OwnedServerName> = Vec::new();
         let invited = invited.map(|row| row.servers()).unwrap_or_default();
         let own = room_id.server_name().map(ToOwned::to_owned);
+        let own = own.filter(|_| named.is_empty());
         let before = match self.view(room_id).await {
             Ok(view) => view.other_servers().await?,
             Err(RoomError::UnknownRoom) => Vec::new(),

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use comity_protocol::{
     auth::{MemberContent, Membership},
-    client_event::stripped_state,
+    client_event::{ClientFormat, client_event, stripped_state},
     event::{Event, Limits, Signed, WellFormed},
     id::{OwnedServerName, RoomId, ServerName, UserId, create_event_of_room},
     room_version::RoomVersion,
@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
-    change::Change,
+    change::{Change, Intent},
     door::{Arrival, Way},
     error::RoomError,
     live::Live,
@@ -152,13 +152,18 @@ impl Rooms {
     ) -> Result<OutOfBand, RoomError> {
         let member = self.member(user, room_id).await?;
         let member = member.ok_or(RoomError::UnknownRoom)?.value;
-        let via = self.view(room_id).await?.other_servers().await?;
+        let view = self.view(room_id).await?;
+        let via = view.other_servers().await?;
+        let create = view.state("m.room.create", "").await?;
         Ok(OutOfBand {
             membership: member.membership,
             sender: user.to_string(),
             event_id: None,
             event: None,
-            state: Vec::new(),
+            state: create
+                .iter()
+                .map(|create| stripped_state(&create.event))
+                .collect(),
             via: via.iter().map(ToString::to_string).collect(),
         })
     }
@@ -174,28 +179,63 @@ impl Rooms {
         if !["invite", "knock"].contains(&row.membership.as_str()) {
             return Err(RoomError::Forbidden("the user is not in the room"));
         }
+        let mut leave = None;
         if let Ok(elsewhere) = self.elsewhere("nobody can be told") {
             let via = row.servers();
-            let told = elsewhere.leave(user, room_id, &via, content);
+            let told = elsewhere.leave(user, room_id, &via, content.clone());
             match tokio::time::timeout(PATIENCE, told).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(told)) => leave = Some(told.into_event()),
                 Ok(Err(error)) => tracing::debug!(%error, "a room was not told of a leave"),
                 Err(_) => tracing::debug!("a room was not told of a leave in time"),
             }
         }
-        let left = OutOfBand {
-            membership: Membership::Leave.as_str().to_owned(),
-            sender: user.to_string(),
-            event_id: None,
-            event: None,
+        let leave = match leave {
+            Some(leave) => leave,
+            None => self.unheard(user, room_id, row, &content)?,
+        };
+        self.end(user, &leave, Membership::Leave).await.map(drop)
+    }
+
+    /// A leave that nobody else has heard of, for its user to see. It isn't signed, and never leaves
+    /// this server.
+    fn unheard(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        row: &OutOfBand,
+        content: &Map<String, Value>,
+    ) -> Result<Event, RoomError> {
+        // Of a room that has not said its version any does: it is ours alone.
+        let version = row.version().unwrap_or(RoomVersion::V11);
+        let intent = Intent::state(user, "m.room.member", user.as_str(), content);
+        let (room_id, now) = (Some(room_id.to_owned()), self.now());
+        let leave = self.build(version, room_id, &intent, Vec::new(), Vec::new(), 1, now)?;
+        Ok(leave.event().clone())
+    }
+
+    /// Keeps how a membership ended.
+    async fn end(
+        &self,
+        user: &UserId,
+        event: &Event,
+        membership: Membership,
+    ) -> Result<bool, RoomError> {
+        let row = OutOfBand {
+            membership: membership.as_str().to_owned(),
+            sender: event.sender().to_string(),
+            event_id: Some(event.event_id().to_string()),
+            event: Some(client_event(event, ClientFormat::WithoutRoomId, None)),
             state: Vec::new(),
             via: Vec::new(),
         };
-        self.keep_out_of_band(room_id, user, left).await.map(drop)
+        self.keep_out_of_band(event.room_id(), user, row).await
     }
 
     /// An event of a room that we aren't in: it may end an invite or a knock of a user of ours, which
     /// it then names among those that authorise it. Whether it did.
+    ///
+    /// Whether its sender has the power can't be known here. An invite is taken back by whoever gave it,
+    /// and by nobody else: any server that has heard of it could write such an event.
     ///
     /// # Errors
     /// Those of the store.
@@ -224,16 +264,12 @@ impl Rooms {
         if row.event_id.is_none() || !named.any(|id| Some(id) == row.event_id.as_deref()) {
             return Ok(false);
         }
+        let invited = row.membership == Membership::Invite.as_str();
+        if invited && row.sender != event.sender().as_str() {
+            return Ok(false);
+        }
         let membership = content.membership.unwrap_or_default();
-        let row = OutOfBand {
-            membership: membership.as_str().to_owned(),
-            sender: event.sender().to_string(),
-            event_id: Some(event.event_id().to_string()),
-            event: Some(stripped_state(event)),
-            state: Vec::new(),
-            via: Vec::new(),
-        };
-        self.keep_out_of_band(event.room_id(), user, row).await
+        self.end(user, event, membership).await
     }
 
     /// Forgets a room that the user was only ever invited to.
@@ -318,6 +354,23 @@ impl OutOfBand {
         let via = self.via.iter();
         via.filter_map(|name| ServerName::parse(name.as_str()).ok())
             .collect()
+    }
+
+    /// The room's version, if its create event came along.
+    pub fn version(&self) -> Option<RoomVersion> {
+        #[derive(Deserialize)]
+        struct Stripped {
+            #[serde(rename = "type")]
+            event_type: String,
+            content: Content,
+        }
+        #[derive(Deserialize)]
+        struct Content {
+            room_version: Option<String>,
+        }
+        let mut events = (self.state.iter()).filter_map(|event| serde_json::from_str(event).ok());
+        let create = events.find(|event: &Stripped| event.event_type == "m.room.create")?;
+        RoomVersion::parse(create.content.room_version.as_deref().unwrap_or("1"))
     }
 
     /// What the user may know of the room, their membership last, as stripped state.

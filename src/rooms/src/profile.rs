@@ -49,6 +49,22 @@ pub(crate) fn member_content(
 }
 
 impl Rooms {
+    /// What another server's user shows of themselves: all of it, or one field. Nothing of it is kept.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1queryprofile>
+    ///
+    /// # Errors
+    /// [`RoomError::OtherServer`] where that server can't be asked or knows nothing of it;
+    /// [`RoomError::Forbidden`] where it won't tell.
+    pub async fn profile_elsewhere(
+        &self,
+        user: &UserId,
+        field: Option<&str>,
+    ) -> Result<Map<String, Value>, RoomError> {
+        let elsewhere = self.elsewhere("other servers are not asked for profiles")?;
+        elsewhere.profile(user, field).await
+    }
+
     /// Writes down, in the batch that changes a user's profile, that it is still to be shown in their rooms:
     /// [`Rooms::show_profile`] does that, and [`Rooms::resume_profiles`] goes on with what a crash left.
     pub fn note_profile(&self, batch: &mut Batch, user: &UserId, profile: &Profile) {

@@ -81,7 +81,6 @@ async fn a_room_begins_with_what_was_asked_for() {
                 "m.room.power_levels",
                 "m.room.canonical_alias",
                 "m.room.join_rules",
-                "m.room.guest_access",
                 "m.room.history_visibility",
                 "org.example",
                 "m.room.name",
@@ -158,6 +157,35 @@ async fn creators_of_a_trusted_room_stand_above_the_levels() {
             levels["users"],
             json!({ "@alice:localhost": 100, "@bob:localhost": 100 })
         );
+    }
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom>: what presets set. That guests may
+/// not come in is what a room without `m.room.guest_access` says, so a public one has none.
+#[tokio::test(start_paused = true)]
+async fn presets_say_who_may_come_in() {
+    let alice = user("@alice:localhost");
+    let rooms = fresh(1).await;
+    for (preset, rule, guests) in [
+        (Preset::Private, "invite", Some("can_join")),
+        (Preset::TrustedPrivate, "invite", Some("can_join")),
+        (Preset::Public, "public", None),
+    ] {
+        let request = CreateRoom {
+            preset: Some(preset),
+            ..CreateRoom::default()
+        };
+        let room = create(&rooms, alice, request).await;
+        let get = async |kind| content(&rooms, &room, kind, "").await;
+        let rules = get("m.room.join_rules").await.unwrap();
+        assert_eq!(rules["join_rule"], rule);
+        let access = get("m.room.guest_access").await;
+        assert_eq!(
+            access,
+            guests.map(|access| json!({ "guest_access": access }))
+        );
+        let visibility = get("m.room.history_visibility").await.unwrap();
+        assert_eq!(visibility["history_visibility"], "shared");
     }
 }
 

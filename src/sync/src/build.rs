@@ -168,10 +168,10 @@ impl Sync {
                 if self.is_invited_by_ignored(build, &sync.room_id).await? {
                     None
                 } else {
-                    Some(Section::Invite(sync.invited().await?))
+                    sync.invited().await?.map(Section::Invite)
                 }
             }
-            Membership::Knock if stood.is_news => Some(Section::Knock(sync.knocked().await?)),
+            Membership::Knock if stood.is_news => sync.knocked().await?.map(Section::Knock),
             Membership::Leave | Membership::Ban => {
                 let wanted = build.request.filter.room.include_leave || build.since.is_some();
                 // A client that knew the room learns of the leave, also of a room forgotten since.

@@ -223,6 +223,10 @@ impl From<RoomError> for ApiError {
                 | Rejection::ForbiddenByJoinRule(_)
                 | Rejection::WrongMembership(Membership::Leave),
             ) => Self::forbidden("You are not in this room, or there is no such room"),
+            // Nobody may send such an event, whatever their power: it is the request that is wrong.
+            RoomError::Rejected(Rejection::CreatorInPowerLevels | Rejection::PowerLevels(_)) => {
+                Self::bad_json(text)
+            }
             RoomError::UnknownEvent => {
                 Self::not_found("There is no such event, or you can't see it")
             }

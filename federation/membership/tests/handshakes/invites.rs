@@ -75,3 +75,71 @@ async fn an_invite_that_arrives_nowhere_is_refused() {
     );
     assert_eq!(pair.alice.get(path).send().await.status, 404);
 }
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>: how an invite ended is in the
+/// room's timeline under `leave`, whether its room was told, is gone, or told us.
+#[tokio::test(start_paused = true)]
+async fn how_an_invite_ended_is_shown() {
+    for version in VERSIONS {
+        let pair = Pair::new().await;
+        for end in ["told", "dead", "rescinded"] {
+            let room = pair.room("private_chat", version).await;
+            let since = pair.bob.sync(None).await;
+            pair.alice.invite(&room, &pair.bob.id).await;
+            match end {
+                "told" => pair.bob.leave(&room).await,
+                "dead" => {
+                    pair.federation.wire.cut(ONE, TWO);
+                    pair.bob.leave(&room).await;
+                    pair.federation.wire.heal();
+                }
+                _ => {
+                    pair.alice.kick(&room, &pair.bob.id).await;
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+            }
+            let answer = pair.bob.sync(since["next_batch"].as_str()).await;
+            assert!(answer["rooms"]["invite"].get(&room).is_none());
+            let left = &answer["rooms"]["leave"][&room]["timeline"]["events"];
+            let events = left.as_array().unwrap();
+            assert_eq!(events.len(), 1, "{version} {end}");
+            let leave = &events[0];
+            let by = if end == "rescinded" {
+                &pair.alice
+            } else {
+                &pair.bob
+            };
+            assert_eq!(leave["content"]["membership"], "leave");
+            assert_eq!(leave["sender"], *by.id, "{version} {end}");
+            assert_eq!(leave["state_key"], *pair.bob.id);
+            assert!(leave["event_id"].is_string() && leave["origin_server_ts"].is_u64());
+            if end == "told" {
+                let there = pair.alice.messages(&room, 1).await.remove(0);
+                assert_eq!(there["event_id"], leave["event_id"], "{version}");
+            }
+        }
+    }
+}
+
+/// Whoever isn't in a room can't tell who may take an invite back: only who gave it can.
+#[tokio::test(start_paused = true)]
+async fn an_invite_is_taken_back_by_who_gave_it() {
+    let pair = Pair::new().await;
+    let carol = pair.federation[ONE].register("carol").await;
+    let room = pair.room("private_chat", "11").await;
+    pair.alice.invite(&room, &carol.id).await;
+    carol.join(&room).await;
+    let levels = serde_json::json!({ "users": { &*pair.alice.id: 100, &*carol.id: 100 } });
+    let set = pair
+        .alice
+        .set_state(&room, "m.room.power_levels", "", levels);
+    set.await;
+    carol.invite(&room, &pair.bob.id).await;
+    pair.alice.kick(&room, &pair.bob.id).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(synced(&pair.bob, "invite", &room).await.is_some());
+    carol.invite(&room, &pair.bob.id).await;
+    carol.kick(&room, &pair.bob.id).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(synced(&pair.bob, "invite", &room).await.is_none());
+}

@@ -113,3 +113,72 @@ async fn one_knocks_on_a_room_of_another_server() {
         assert!(synced(&pair.bob, "knock", &room).await.is_none());
     }
 }
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias>: `via` says whom to
+/// ask; the server that a room's id names is asked where nobody was named.
+#[tokio::test(start_paused = true)]
+async fn who_is_named_is_asked() {
+    let pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    let (status, body) = join(&pair.bob, &room, &["nobody.test"]).await;
+    assert_eq!((status, &body["errcode"]), (404, &json!("M_NOT_FOUND")));
+    let (status, body) = join(&pair.bob, &room, &[]).await;
+    assert_eq!(status, 200, "{body}");
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>: as long as other
+/// servers have more of the history a page has an `end`; to the room's first event and no further.
+#[tokio::test(start_paused = true)]
+async fn history_is_fetched_page_by_page_to_its_start() {
+    let pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    for at in 0..230 {
+        pair.alice.send(&room, &format!("{at}")).await;
+    }
+    assert_eq!(join(&pair.bob, &room, &[ONE]).await.0, 200);
+    let path = format!(
+        "/_matrix/client/v3/rooms/{}/messages",
+        comity_testkit::encode(&room)
+    );
+    let (mut from, mut texts, mut pages, mut first) = (None::<String>, Vec::new(), 0, Value::Null);
+    loop {
+        let mut request = pair.bob.get(path.clone()).query("dir", "b");
+        request = request.query("limit", "150");
+        if let Some(from) = &from {
+            request = request.query("from", from);
+        }
+        let page = request.send().await.ok();
+        for event in page["chunk"].as_array().unwrap() {
+            texts.extend(event["content"]["body"].as_str().map(str::to_owned));
+            first = event["type"].clone();
+        }
+        pages += 1;
+        match page["end"].as_str() {
+            Some(end) => from = Some(end.to_owned()),
+            None => break,
+        }
+    }
+    let all: Vec<String> = (0..230).rev().map(|at| at.to_string()).collect();
+    assert_eq!(texts, all);
+    assert_eq!(first, "m.room.create");
+    assert!(pages < 6, "{pages}");
+    // What can't be had ends the pages too.
+    let other = pair.room("public_chat", "11").await;
+    assert_eq!(join(&pair.bob, &other, &[ONE]).await.0, 200);
+    pair.federation.wire.cut(ONE, TWO);
+    let path = path.replace(
+        &comity_testkit::encode(&room),
+        &comity_testkit::encode(&other),
+    );
+    let page = pair
+        .bob
+        .get(path.clone())
+        .query("dir", "b")
+        .send()
+        .await
+        .ok();
+    let end = page["end"].as_str().unwrap();
+    let request = pair.bob.get(path).query("dir", "b").query("from", end);
+    let page = request.send().await.ok();
+    assert_eq!((&page["chunk"], page.get("end")), (&json!([]), None));
+}

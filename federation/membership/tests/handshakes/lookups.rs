@@ -45,3 +45,32 @@ async fn the_directory_of_another_server_is_read() {
     let page = request.query("server", ONE).json(body).send().await.ok();
     assert_eq!(page["chunk"], json!([]));
 }
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuseridkeyname>: users of other
+/// servers are asked for there.
+#[tokio::test(start_paused = true)]
+async fn profiles_of_other_servers_are_read() {
+    let pair = Pair::new().await;
+    let of = |path: &str| {
+        format!(
+            "/_matrix/client/v3/profile/{}{path}",
+            encode(&pair.alice.id)
+        )
+    };
+    let name = json!({ "displayname": "Alice of One" });
+    let set = pair.alice.put(of("/displayname")).json(name.clone());
+    set.send().await.ok();
+    assert_eq!(pair.bob.get(of("/displayname")).send().await.ok(), name);
+    assert_eq!(pair.bob.get(of("")).send().await.ok(), name);
+    let none = pair.bob.get(of("/avatar_url")).send().await;
+    none.error(404, "M_NOT_FOUND");
+    let nobody = format!(
+        "/_matrix/client/v3/profile/{}",
+        encode(&format!("@nobody:{ONE}"))
+    );
+    let nobody = pair.bob.get(nobody).send().await;
+    nobody.error(404, "M_NOT_FOUND");
+    pair.federation.wire.cut(ONE, TWO);
+    let cut = pair.bob.get(of("")).send().await;
+    cut.error(404, "M_NOT_FOUND");
+}

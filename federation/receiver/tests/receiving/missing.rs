@@ -210,3 +210,32 @@ async fn what_waits_survives_a_restart() {
     world.sees(&news.id).await;
     assert_eq!(world.texts().await.len(), 4);
 }
+
+/// D8: who gives little at a time isn't followed for ever: after 16 answers the state before what was found
+/// is asked for.
+#[tokio::test(start_paused = true)]
+async fn d8_a_trickle_of_ancestors_ends() {
+    let mut world = World::new("11").await;
+    let state = world.room.state.values();
+    let state: Vec<String> = state.map(|event| event.id.clone()).collect();
+    let chain = world.unsent(200);
+    let answers = chain_answers(chain, 3);
+    world.peer.answer(Method::POST, MISSING, answers);
+    world.peer.answer(
+        Method::GET,
+        STATE_IDS,
+        move |_| json!({ "pdu_ids": state, "auth_chain_ids": [] }),
+    );
+    let news = world.say("news");
+    world.send(&[&news]).await;
+    world.sees(&news.id).await;
+    let fetches = asked(&world);
+    let of = |path: &str| {
+        fetches
+            .iter()
+            .filter(|asked| asked.starts_with(path))
+            .count()
+    };
+    assert_eq!((of(MISSING), of(STATE_IDS)), (16, 1));
+    assert_eq!(world.texts().await.len(), 16 * 3 + 1);
+}

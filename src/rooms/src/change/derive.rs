@@ -12,6 +12,7 @@ use comity_storage::RoomKey;
 use super::{Change, Known, auth::fact_of, fork::Difference};
 use crate::{
     error::RoomError,
+    log,
     num::{EventNum, StateKeyNum},
     tables::{self, InRoom, Member, Mode, UserRoom},
 };
@@ -90,6 +91,14 @@ impl Change {
             // The others go on without us. Where nobody is left the room stays as it is, and ours.
             if summary.ours == 0 && summary.joined > 0 && self.live()?.summary.ours > 0 {
                 self.live_mut()?.head.mode = Mode::Left;
+            }
+            if let Some(by) = &summary.replacement
+                && self.live()?.summary.replacement.as_ref() != Some(by)
+            {
+                let replaced = log::Replaced { by: by.clone() };
+                let room_id = self.live()?.room_id.to_string();
+                let record = log::record(log::kind::REPLACED, &room_id, &replaced)?;
+                self.batch.log(record);
             }
             self.batch
                 .put::<tables::Summaries>(&InRoom { room }, &summary);

@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Change {
-    /// Whether a user of ours may send this redaction: the target is in the room, and theirs or
-    /// theirs to moderate. Of a target that hasn't come yet nobody can say; it is judged then.
+    /// Whether a user of ours may send this redaction: the target is theirs, or theirs to moderate. Who
+    /// may redact everything may do so before the target has come here; of others nobody can say yet.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidredacteventidtxnid>
     pub(super) async fn check_redaction(
@@ -29,15 +29,21 @@ impl Change {
             room: live.room,
             name: target.to_string(),
         };
-        let Some(num) = reader.get::<tables::EventNums>(&key).await? else {
-            return Err(RoomError::UnknownEvent);
+        let header = match reader.get::<tables::EventNums>(&key).await? {
+            Some(num) => {
+                let at = RoomNum {
+                    room: live.room,
+                    num: num.value.0,
+                };
+                reader.get::<tables::Headers>(&at).await?
+            }
+            None => None,
         };
-        let at = RoomNum {
-            room: live.room,
-            num: num.value.0,
-        };
-        let Some(header) = reader.get::<tables::Headers>(&at).await? else {
-            return Err(RoomError::UnknownEvent);
+        let Some(header) = header else {
+            return match redacts_all {
+                true => Ok(()),
+                false => Err(RoomError::UnknownEvent),
+            };
         };
         if header.value.event_type == "m.room.create" {
             return Err(RoomError::Forbidden("m.room.create can't be redacted"));

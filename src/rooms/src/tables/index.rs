@@ -40,9 +40,9 @@ pub struct OutOfBand {
     pub membership: String,
     /// Who set it.
     pub sender: String,
-    /// The id of the event that set it; none of a leave that nobody else knows of.
+    /// The id of the event that set it.
     pub event_id: Option<String>,
-    /// That event, as stripped state.
+    /// That event: of an invite or knock as stripped state, of what ended it as clients see events.
     pub event: Option<String>,
     /// What the user may know of the room, as stripped state.
     pub state: Vec<String>,

@@ -170,10 +170,11 @@ impl Elsewhere for Bridge {
         room_id: &RoomId,
         _: &[OwnedServerName],
         content: Map<String, Value>,
-    ) -> Result<(), RoomError> {
+    ) -> Result<Signed, RoomError> {
         let leave = self.made(user, room_id, Membership::Leave, content).await?;
         let event = read(leave.event());
-        self.them.send_leave(self.me(), room_id, event, &Ring).await
+        let sent = self.them.send_leave(self.me(), room_id, event, &Ring);
+        sent.await.map(|()| leave)
     }
 
     async fn invite(&self, invite: Signed, state: Vec<Event>) -> Result<Signed, RoomError> {
@@ -182,6 +183,10 @@ impl Elsewhere for Bridge {
         self.them
             .receive_invite(self.me(), event.room_id(), read(event), &state, &Ring)
             .await
+    }
+
+    async fn profile(&self, _: &UserId, _: Option<&str>) -> Result<Map<String, Value>, RoomError> {
+        Err(NOT_HERE)
     }
 
     async fn backfill(&self, room_id: &RoomId, hole: &Hole) -> Result<(), RoomError> {

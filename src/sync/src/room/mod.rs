@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     Sync, SyncError,
-    answer::{Counts, Events, Invited, Joined, Knocked, Left},
+    answer::{Counts, Events, Invited, Joined, Knocked, Left, Timeline},
     build::{Build, between},
     fields::Fields,
     filter::EventFormat,
@@ -144,8 +144,8 @@ impl RoomSync<'_> {
 
     /// A room left: what happened up to then.
     pub async fn left(&self) -> Result<Left, SyncError> {
-        if self.out_of_band().await?.is_some() {
-            return Ok(Left::default());
+        if let Some(kept) = self.out_of_band().await? {
+            return Ok(self.left_out_of_band(kept));
         }
         let view = self.view().await?;
         let standing = view.standing(&self.build.request.user).await?;
@@ -186,6 +186,26 @@ impl RoomSync<'_> {
         })
     }
 
+    /// How an invite or a knock ended in a room that we aren't in: all that is known of it.
+    fn left_out_of_band(&self, kept: OutOfBand) -> Left {
+        let filter = &self.build.request.filter.room.timeline;
+        let wanted = filter.limit() > 0
+            && filter.wants_room(self.room_id.as_str())
+            && filter.wants_type("m.room.member")
+            && filter.wants_sender(&kept.sender);
+        // Invited again since: that is newer than this answer.
+        let ended = ["leave", "ban"].contains(&kept.membership.as_str());
+        let event = kept.event.filter(|_| wanted && ended);
+        let event = event.and_then(|event| RawValue::from_string(event).ok());
+        Left {
+            timeline: Timeline {
+                events: event.into_iter().collect(),
+                ..Timeline::default()
+            },
+            ..Left::default()
+        }
+    }
+
     /// Up to where the client has had what a user may see of a room left: unless they entered it since,
     /// what came before the last answer is not told again, such as a knock taken back.
     async fn had_until(
@@ -206,16 +226,14 @@ impl RoomSync<'_> {
         Ok((!entered).then_some(since))
     }
 
-    pub async fn invited(&self) -> Result<Invited, SyncError> {
-        Ok(Invited {
-            invite_state: self.stripped().await?,
-        })
+    pub async fn invited(&self) -> Result<Option<Invited>, SyncError> {
+        let state = self.stripped().await?;
+        Ok(state.map(|invite_state| Invited { invite_state }))
     }
 
-    pub async fn knocked(&self) -> Result<Knocked, SyncError> {
-        Ok(Knocked {
-            knock_state: self.stripped().await?,
-        })
+    pub async fn knocked(&self) -> Result<Option<Knocked>, SyncError> {
+        let state = self.stripped().await?;
+        Ok(state.map(|knock_state| Knocked { knock_state }))
     }
 
     /// Whether the user was in the room when the last answer ended.

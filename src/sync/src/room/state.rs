@@ -227,10 +227,13 @@ impl RoomSync<'_> {
     /// What someone may see of a room who is not in it.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
-    pub(super) async fn stripped(&self) -> Result<Events, SyncError> {
+    pub(super) async fn stripped(&self) -> Result<Option<Events>, SyncError> {
         if let Some(kept) = self.out_of_band().await? {
-            let events = kept.stripped();
-            return Ok(Events { events });
+            // What ended it is newer than this answer, and told by the next.
+            let stands = kept.membership == self.stood.now.as_str();
+            return Ok(stands.then(|| Events {
+                events: kept.stripped(),
+            }));
         }
         let view = self.view().await?;
         let user = self.build.request.user.as_str();
@@ -255,10 +258,10 @@ impl RoomSync<'_> {
             .iter()
             .chain(&member)
             .map(|found| stripped_state(&found.event));
-        Ok(Events {
+        Ok(Some(Events {
             events: events
                 .filter_map(|json| RawValue::from_string(json).ok())
                 .collect(),
-        })
+        }))
     }
 }
