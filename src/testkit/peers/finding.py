@@ -75,3 +75,9 @@ def profiles(check, version, host, guest):
     check("sees it change in the room", soon(lambda: guest.members(room)[host.id] == shown))
     guest.ask("PUT", path("profile", guest.id, "displayname"), {"displayname": "Guest"})
     check("is seen to change", soon(lambda: host.members(room)[guest.id].get("display_name") == "Guest"))
+    asked = guest.ask("GET", path("profile", host.id))
+    check("is told by asking", (asked.get("displayname"), asked.get("avatar_url")) == ("After", picture), asked)
+    name = guest.ask("GET", path("profile", host.id, "displayname"))
+    check("one field too", name == {"displayname": "After"}, name)
+    nobody = f"@nobody:{host.home.name}"
+    check("of nobody nothing", refused(lambda: guest.ask("GET", path("profile", nobody)), 404))
