@@ -35,7 +35,7 @@ const ANCESTOR_BYTES: usize = 16 << 20;
 /// Ancestors asked for at a time; most servers answer with 20 at most.
 const AT_A_TIME: usize = 100;
 /// Answers awaited on the way back: a server that gives little at a time may not keep us for long (D8).
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 12;
 /// Events without known parents whose state is asked for, for one event.
 const ENDS: usize = 10;
 /// Extremities of ours, and events of theirs, named in a request.

@@ -152,9 +152,9 @@ impl Rooms {
         standing.ok_or(RoomError::UnknownRoom)
     }
 
-    /// The servers by which a room can be reached: those that were named, those that an invite came
-    /// by, those that were in it with us; where nobody named any, also the one that the room's id names,
-    /// which once was in the room.
+    /// The servers by which a room can be reached: those that were named and those that an invite came
+    /// by; where nobody named any, also the one that the room's id names, which once was in the room, and
+    /// those that were in it with us.
     async fn ways_to(
         &self,
         user: &UserId,
@@ -169,6 +169,7 @@ impl Rooms {
         let own = room_id.server_name().map(ToOwned::to_owned);
         let own = own.filter(|_| named.is_empty());
         let before = match self.view(room_id).await {
+            Ok(_) if !named.is_empty() => Vec::new(),
             Ok(view) => view.other_servers().await?,
             Err(RoomError::UnknownRoom) => Vec::new(),
             Err(error) => return Err(error),

@@ -115,7 +115,8 @@ async fn one_knocks_on_a_room_of_another_server() {
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias>: `via` says whom to
-/// ask; the server that a room's id names is asked where nobody was named.
+/// ask; the server that a room's id names, and those that were in the room with us, are asked where nobody
+/// was named.
 #[tokio::test(start_paused = true)]
 async fn who_is_named_is_asked() {
     let pair = Pair::new().await;
@@ -124,6 +125,9 @@ async fn who_is_named_is_asked() {
     assert_eq!((status, &body["errcode"]), (404, &json!("M_NOT_FOUND")));
     let (status, body) = join(&pair.bob, &room, &[]).await;
     assert_eq!(status, 200, "{body}");
+    pair.bob.leave(&room).await;
+    assert_eq!(join(&pair.bob, &room, &["nobody.test"]).await.0, 404);
+    assert_eq!(join(&pair.bob, &room, &[]).await.0, 200);
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages>: as long as other

@@ -211,7 +211,7 @@ async fn what_waits_survives_a_restart() {
     assert_eq!(world.texts().await.len(), 4);
 }
 
-/// D8: who gives little at a time isn't followed for ever: after 16 answers the state before what was found
+/// D8: who gives little at a time isn't followed for ever: after 12 answers the state before what was found
 /// is asked for.
 #[tokio::test(start_paused = true)]
 async fn d8_a_trickle_of_ancestors_ends() {
@@ -236,6 +236,6 @@ async fn d8_a_trickle_of_ancestors_ends() {
             .filter(|asked| asked.starts_with(path))
             .count()
     };
-    assert_eq!((of(MISSING), of(STATE_IDS)), (16, 1));
-    assert_eq!(world.texts().await.len(), 16 * 3 + 1);
+    assert_eq!((of(MISSING), of(STATE_IDS)), (12, 1));
+    assert_eq!(world.texts().await.len(), 12 * 3 + 1);
 }
