@@ -1,6 +1,6 @@
 # `make run` starts a server, `make test` runs everything CI runs; both bring what they need.
 
-.PHONY: run test lint bench kill
+.PHONY: run test lint bench kill sim
 
 run:
 	@scripts/run.sh
@@ -26,3 +26,9 @@ kill:
 	@scripts/setup-system.sh test
 	@. scripts/env.sh && cargo build --locked --workspace
 	@COMITY_KILLS=$${COMITY_KILLS:-200} scripts/test-kill.sh
+
+# Ten thousand worlds of several servers under storms; CI runs forty. COMITY_SIM_SEED=n tells the story of one.
+sim:
+	@scripts/setup-system.sh test
+	@. scripts/env.sh && COMITY_SIM_SEEDS=$${COMITY_SIM_SEEDS:-10000} \
+		cargo test --profile quick --locked --package comity-sim federation -- --include-ignored --nocapture

@@ -12,8 +12,14 @@ pub struct Clock(Source);
 
 #[derive(Debug)]
 enum Source {
-    System { start: std::time::Instant },
-    Simulated { start: tokio::time::Instant },
+    System {
+        start: std::time::Instant,
+    },
+    Simulated {
+        start: tokio::time::Instant,
+        /// Of the wall clock.
+        ahead: Duration,
+    },
 }
 
 impl Clock {
@@ -27,9 +33,10 @@ impl Clock {
         })
     }
 
-    pub(crate) fn simulated() -> Self {
+    pub(crate) fn simulated(ahead: Duration) -> Self {
         Self(Source::Simulated {
             start: tokio::time::Instant::now(),
+            ahead,
         })
     }
 
@@ -46,8 +53,8 @@ impl Clock {
             Source::System { .. } => std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, millis),
-            Source::Simulated { start } => {
-                SIMULATED_EPOCH_MS.saturating_add(millis(start.elapsed()))
+            Source::Simulated { start, ahead } => {
+                SIMULATED_EPOCH_MS.saturating_add(millis(start.elapsed() + *ahead))
             }
         }
     }
@@ -56,7 +63,7 @@ impl Clock {
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System { start } => start.elapsed(),
-            Source::Simulated { start } => start.elapsed(),
+            Source::Simulated { start, .. } => start.elapsed(),
         }
     }
 }
@@ -71,10 +78,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_simulated_clock_is_tokios() {
-        let clock = Clock::simulated();
+        let clock = Clock::simulated(Duration::ZERO);
+        let ahead = Clock::simulated(Duration::from_secs(60));
         tokio::time::advance(Duration::from_secs(3_600)).await;
         assert_eq!(clock.now_ms(), SIMULATED_EPOCH_MS + 3_600_000);
+        assert_eq!(ahead.now_ms(), SIMULATED_EPOCH_MS + 3_660_000);
         assert_eq!(clock.monotonic(), Duration::from_secs(3_600));
+        assert_eq!(ahead.monotonic(), Duration::from_secs(3_600));
     }
 
     #[test]

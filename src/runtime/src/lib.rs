@@ -19,13 +19,16 @@
 )]
 
 mod clock;
+mod life;
 mod pool;
 mod random;
 
-use std::{future::Future, io, sync::Arc};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tracing::Instrument;
+
+use life::Life;
 
 pub use clock::Clock;
 pub use pool::{Pool, PoolError};
@@ -39,7 +42,8 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     clock: Clock,
     random: Random,
-    simulated: bool,
+    /// Of a simulated process.
+    life: Option<Life>,
 }
 
 impl Runtime {
@@ -48,7 +52,7 @@ impl Runtime {
         Self(Arc::new(Inner {
             clock: Clock::system(),
             random: Random::system(),
-            simulated: false,
+            life: None,
         }))
     }
 
@@ -58,16 +62,39 @@ impl Runtime {
     /// or `Builder::start_paused`): wall clock and monotonic clock then advance with tokio's alone. Without a
     /// paused clock it works too, in real time.
     pub fn simulated(seed: u64) -> Self {
+        Self::simulated_ahead(seed, Duration::ZERO)
+    }
+
+    /// A world derived from `seed` in which the wall clock is `ahead` of where [`simulated`](Self::simulated) starts it: for a
+    /// process that begins later than others, or whose clock is wrong.
+    pub fn simulated_ahead(seed: u64, ahead: Duration) -> Self {
         Self(Arc::new(Inner {
-            clock: Clock::simulated(),
+            clock: Clock::simulated(ahead),
             random: Random::seeded(seed),
-            simulated: true,
+            life: Some(Life::default()),
         }))
+    }
+
+    /// Ends a simulated process as `kill -9` does: its tasks go no step further, and none begins any more. It does nothing to the
+    /// operating system's process.
+    pub fn kill(&self) {
+        if let Some(life) = &self.0.life {
+            life.end();
+        }
+    }
+
+    /// What a future of this process comes to; `None` when the process is [killed](Self::kill) before. For what is done in it by
+    /// somebody else's task, as a request that another process makes.
+    pub async fn within<F: Future>(&self, future: F) -> Option<F::Output> {
+        match &self.0.life {
+            Some(life) => life.within(future).await,
+            None => Some(future.await),
+        }
     }
 
     /// Whether this world comes from a seed.
     pub fn is_simulated(&self) -> bool {
-        self.0.simulated
+        self.0.life.is_some()
     }
 
     /// The wall clock and the monotonic clock.
@@ -83,7 +110,7 @@ impl Runtime {
     /// A new pool for blocking or CPU-heavy closures: at most `workers` run at once and at most `waiting` wait.
     /// In a simulation closures run inline, on the one thread.
     pub fn pool(&self, name: &'static str, workers: usize, waiting: usize) -> Pool {
-        Pool::new(name, workers, waiting, self.0.simulated)
+        Pool::new(name, workers, waiting, self.is_simulated())
     }
 
     /// Starts a task. Its log lines carry `name`, and none of the fields of whoever started it: a room's actor
@@ -93,7 +120,18 @@ impl Runtime {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tokio::spawn(future.instrument(tracing::error_span!(parent: None, "task", task = name)))
+        let future = future.instrument(tracing::error_span!(parent: None, "task", task = name));
+        if !self.is_simulated() {
+            return tokio::spawn(future);
+        }
+        let process = self.clone();
+        tokio::spawn(async move {
+            match process.within(future).await {
+                Some(outcome) => outcome,
+                // Who waits for it died as well.
+                None => std::future::pending().await,
+            }
+        })
     }
 
     /// Starts an operating system thread, for a loop that blocks for good (a log's sync thread).
@@ -104,7 +142,7 @@ impl Runtime {
     where
         F: FnOnce() + Send + 'static,
     {
-        if self.0.simulated {
+        if self.is_simulated() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "a simulation has no threads",
@@ -144,6 +182,33 @@ mod tests {
         };
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_killed_process_does_nothing_more_and_others_go_on() {
+        let (one, other) = (Runtime::simulated(1), Runtime::simulated(1));
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        for (name, process) in [("one", &one), ("other", &other)] {
+            let told = told.clone();
+            drop(process.spawn("count", async move {
+                for second in 1..=3 {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    told.send((name, second)).unwrap();
+                }
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        one.kill();
+        drop(one.spawn("late", async move { told.send(("late", 0)).unwrap() }));
+        assert_eq!(one.within(async { 1 }).await, None);
+        assert_eq!(other.within(async { 1 }).await, Some(1));
+        let mut all = Vec::new();
+        // The channel closes: what was held by the dead is let go.
+        while let Some(one) = heard.recv().await {
+            all.push(one);
+        }
+        let expected = [("one", 1), ("other", 1), ("other", 2), ("other", 3)];
+        assert_eq!(all, expected);
     }
 
     #[tokio::test(start_paused = true)]

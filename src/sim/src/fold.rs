@@ -16,6 +16,8 @@ pub(crate) struct Folded {
     data: Option<Value>,
     /// Something that was told may have been lost by the server: what it doesn't know of it can't take back.
     pub doubtful: bool,
+    /// Forks are resolved in these rooms: a piece of state may be gone without another in its place, which no sync can say.
+    forks: bool,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +28,14 @@ pub(crate) struct Room {
 }
 
 impl Folded {
+    /// Of rooms in which forks are resolved.
+    pub fn of_forks() -> Self {
+        Self {
+            forks: true,
+            ..Self::default()
+        }
+    }
+
     /// Takes an answer in.
     ///
     /// # Errors
@@ -48,8 +58,10 @@ impl Folded {
             for event in events(&joined["state"]) {
                 room.state(event);
             }
+            // A client that asks for the state after the timeline doesn't put it together from events: forks resolve without.
+            let after = joined.get("state_after");
             for event in events(&joined["timeline"]) {
-                if event.get("state_key").is_some() {
+                if event.get("state_key").is_some() && after.is_none() {
                     room.state(event);
                 }
                 let event = text(event, "event_id");
@@ -57,6 +69,9 @@ impl Folded {
                     return Err(format!("{event} came twice by sync in {id}"));
                 }
                 room.timeline.push(event);
+            }
+            for event in after.map_or(&[][..], events) {
+                room.state(event);
             }
         }
         for section in ["leave", "invite", "knock"] {
@@ -80,7 +95,7 @@ impl Folded {
         fresh.rooms.iter().find_map(|(id, new)| {
             let room = &self.rooms[id];
             let mut state = room.state.clone();
-            if self.doubtful {
+            if self.doubtful || self.forks {
                 state.retain(|key, _| new.state.contains_key(key));
             }
             if state != new.state {

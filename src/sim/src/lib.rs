@@ -17,6 +17,8 @@
 //!                └ users, faults                  ┘       └   ┘       └   ┘
 //! ```
 //!
+//! [`federation`] does the same to several servers and the network between them.
+//!
 //! A run's `Story` has each answer with its time; two runs of a seed have the same. `COMITY_SIM_SEED=n` replays one.
 
 #![cfg(test)]
@@ -28,6 +30,7 @@
     reason = "a check that fails is a test that fails"
 )]
 
+mod federation;
 mod fold;
 mod life;
 mod seeds;

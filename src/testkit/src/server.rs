@@ -1,6 +1,11 @@
 //! The whole server in this process, over the memory engine: the capabilities composed as the binary composes them, without sockets.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Deref,
+    sync::Arc,
+    time::Duration,
+};
 
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Support};
@@ -140,7 +145,7 @@ impl Server {
             wire,
             lanes: u8::try_from(lanes()).expect("a number of lanes"),
             sync: true,
-            runtime: Runtime::simulated(run),
+            runtime: Runtime::simulated(seed(&settings.server_name, run)),
             on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
         };
         let server = Self::open(place, settings).await;
@@ -167,6 +172,7 @@ impl Server {
             on_fatal: place.on_fatal,
             appliers: Vec::new(),
         };
+        let process = runtime.clone();
         let store = Store::new(Engine::Memory(disk.clone()), options, runtime);
         let tenant = store.tenant(TenantId(1)).await?;
         let accounts = comity_accounts::Config {
@@ -240,7 +246,7 @@ impl Server {
             comity_client_api::router(api.clone()),
             comity_federation_server::router(federation),
         ]);
-        wire.attach(&settings.server_name, router.clone(), true);
+        wire.attach(&settings.server_name, router.clone(), process, true);
         Ok(Self {
             client: Client::new(router.clone()),
             api,
@@ -252,6 +258,13 @@ impl Server {
             run: 1,
         })
     }
+}
+
+/// No two runs, of one server or of two, draw the same numbers.
+fn seed(server: &ServerName, run: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (server.as_str(), run).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The key of a server of this name: each has its own, the same after a restart.

@@ -12,6 +12,7 @@ use comity_protocol::{
     id::{OwnedServerName, OwnedUserId, ServerName},
     sign::SigningKey,
 };
+use comity_runtime::Runtime;
 use http::{Method, StatusCode, header::CONTENT_TYPE};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -106,9 +107,10 @@ impl HostilePeer {
             name,
         };
         let router = Router::new().fallback(think).with_state(peer.mind.clone());
-        wire.attach(&peer.name, router, false);
+        let process = Runtime::simulated(0);
         let day = 24 * 60 * 60 * 1000;
-        peer.publish_until(comity_runtime::Runtime::simulated(0).clock().now_ms() + day);
+        peer.publish_until(process.clock().now_ms() + day);
+        wire.attach(&peer.name, router, process, false);
         peer
     }
 

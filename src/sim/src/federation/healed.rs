@@ -1,0 +1,212 @@
+//! After the storm: the network is sound, all servers run, and what was apart comes together.
+//!
+//! A server that was cut off learns what it missed from whoever speaks to it, so each server's user says something: once, and once
+//! more if that wasn't enough. The creator has the last word, which follows whatever anybody's graph ends in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use comity_protocol::auth::Membership;
+use comity_rooms::{RoomError, RoomView, num::EventNum, tables::Mode};
+use tokio::time::sleep;
+
+use super::{
+    process::{self, Life},
+    storm::PATIENCE,
+    user,
+    world::Shared,
+};
+
+const ROUNDS: usize = 2;
+/// How often servers are compared, and how long they may take: longer than a server is left alone after a storm of minutes.
+const EACH: Duration = Duration::from_secs(10);
+const LOOKS: usize = 90;
+
+pub(crate) async fn all(world: &Shared) -> Result<(), String> {
+    {
+        let world = world.borrow();
+        world.wire.heal();
+        world.network.lock().set_stormy(false);
+        world.teller.tell("the storm is over");
+    }
+    process::start_all(world).await?;
+    let users = world.borrow().users.len();
+    for user in 0..users {
+        settle(world, user).await?;
+        enter(world, user).await?;
+    }
+    let servers = world.borrow().servers.len();
+    for round in 1..=ROUNDS {
+        for server in 0..servers {
+            speak(world, server).await?;
+        }
+        match agree(world).await? {
+            None => break,
+            Some(why) => world
+                .borrow()
+                .teller
+                .tell(format!("after round {round}: {why}")),
+        }
+    }
+    user::say(world, 0, PATIENCE).await?;
+    if let Some(why) = agree(world).await? {
+        return Err(format!("the servers don't agree: {why}"));
+    }
+    let ends = snapshot(world, 0).await?.map(|room| room.ends.len());
+    match ends {
+        Some(1) => Ok(()),
+        ends => Err(format!("the last word left {ends:?} ends")),
+    }
+}
+
+/// Asks again until there is an answer.
+async fn settle(world: &Shared, user: usize) -> Result<(), String> {
+    for _ in 0..5 {
+        if world.borrow().users[user].pending.is_none() {
+            return Ok(());
+        }
+        user::send(world, user, PATIENCE).await?;
+    }
+    Err(format!("user {user} gets no answer in good weather"))
+}
+
+/// Who asked to join and never heard of it asks again: else they would be in the room without knowing.
+async fn enter(world: &Shared, user: usize) -> Result<(), String> {
+    if world.borrow().users[user].joining {
+        user::join(world, user, 0, PATIENCE).await?;
+    }
+    Ok(())
+}
+
+/// Says something by one of a server's users that are in the room as their server sees it.
+async fn speak(world: &Shared, server: usize) -> Result<(), String> {
+    let Some(life) = world.borrow().servers[server].life() else {
+        return Err(format!("server {server} doesn't run"));
+    };
+    let Some(view) = inside(world, &life).await? else {
+        return Ok(());
+    };
+    let users = world.borrow().users.len();
+    for user in 0..users {
+        let id = {
+            let person = &world.borrow().users[user];
+            (person.server == server).then(|| person.id.clone())
+        };
+        let Some(id) = id else { continue };
+        let membership = view.membership(id.as_str().try_into().unwrap()).await;
+        if membership.map_err(|why| why.to_string())? == Membership::Join {
+            return user::say(world, user, PATIENCE).await;
+        }
+    }
+    Ok(())
+}
+
+/// The room as a server has it that is in it.
+async fn inside(world: &Shared, life: &Life) -> Result<Option<RoomView>, String> {
+    let view = process::view(world, life).await?;
+    Ok(view.filter(|view| view.head().mode == Mode::Joined))
+}
+
+/// A room as one server has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// Its forward extremities.
+    pub ends: BTreeSet<String>,
+    /// Which event stands under each type and state key.
+    pub state: BTreeMap<(String, String), String>,
+    /// Servers with joined users.
+    pub servers: BTreeSet<String>,
+}
+
+pub(crate) async fn snapshot(world: &Shared, server: usize) -> Result<Option<Snapshot>, String> {
+    let life = world.borrow().servers[server].life();
+    let life = life.ok_or_else(|| format!("server {server} doesn't run"))?;
+    let Some(view) = inside(world, &life).await? else {
+        return Ok(None);
+    };
+    let read = async {
+        let nums: Vec<EventNum> = view
+            .head()
+            .extremities
+            .iter()
+            .map(|num| EventNum(*num))
+            .collect();
+        let ends = view.load(&nums).await?;
+        let state = view.all_state(None).await?;
+        Ok((ends, state))
+    };
+    let (ends, state) = read.await.map_err(|why: RoomError| why.to_string())?;
+    let mut snapshot = Snapshot {
+        ends: ends
+            .iter()
+            .map(|end| end.event.event_id().to_string())
+            .collect(),
+        state: BTreeMap::new(),
+        servers: BTreeSet::new(),
+    };
+    for found in &state {
+        let event = &found.event;
+        let key = event.state_key().unwrap_or_default().to_owned();
+        let joined = event
+            .content_string("membership")
+            .is_some_and(|it| it == "join");
+        if event.event_type() == "m.room.member"
+            && joined
+            && let Some((_, server)) = key.split_once(':')
+        {
+            snapshot.servers.insert(server.to_owned());
+        }
+        let key = (event.event_type().to_owned(), key);
+        snapshot.state.insert(key, event.event_id().to_string());
+    }
+    Ok(Some(snapshot))
+}
+
+/// Waits until all servers agree; else answers what they differ in.
+async fn agree(world: &Shared) -> Result<Option<String>, String> {
+    let mut differs = None;
+    for _ in 0..LOOKS {
+        sleep(EACH).await;
+        differs = difference(world).await?;
+        if differs.is_none() {
+            break;
+        }
+    }
+    Ok(differs)
+}
+
+/// In what the servers that are in the room differ from the creator's, and whether they are the same in each server's eyes.
+async fn difference(world: &Shared) -> Result<Option<String>, String> {
+    let names: Vec<String> = {
+        let world = world.borrow();
+        world.servers.iter().map(|one| one.name.clone()).collect()
+    };
+    let Some(first) = snapshot(world, 0).await? else {
+        return Err("the creator isn't in the room".to_owned());
+    };
+    for (server, name) in names.iter().enumerate().skip(1) {
+        let differs = match (snapshot(world, server).await?, first.servers.contains(name)) {
+            (None, false) => None,
+            (None, true) => Some("isn't in the room by its own word".to_owned()),
+            (Some(_), false) => Some("is in the room by its own word alone".to_owned()),
+            (Some(room), true) if room.ends != first.ends => {
+                Some(format!("ends in {:?}, not {:?}", room.ends, first.ends))
+            }
+            (Some(room), true) => {
+                let mut differ = first.state.keys().chain(room.state.keys());
+                differ
+                    .find(|key| first.state.get(*key) != room.state.get(*key))
+                    .map(|key| {
+                        let (one, other) = (room.state.get(key), first.state.get(key));
+                        format!("has {one:?}, not {other:?}, under {key:?}")
+                    })
+            }
+        };
+        if let Some(differs) = differs {
+            return Ok(Some(format!("server {server} {differs}")));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,371 @@
+//! What must hold once all is quiet, beside that the servers agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_protocol::id::event_id;
+use comity_rooms::{
+    Found, RoomError, RoomView,
+    num::EventNum,
+    state::Root,
+    tables::{Mode, Verdict},
+};
+use http::Method;
+use serde_json::Value;
+
+use super::{
+    process,
+    storm::PATIENCE,
+    user,
+    world::{Acknowledged, Shared, World},
+};
+use crate::fold::Folded;
+
+pub(crate) async fn all(world: &Shared) -> Result<(), String> {
+    let rooms = rooms(world).await?;
+    verdicts(&world.borrow(), &rooms)?;
+    redactions(&rooms)?;
+    said_once(&rooms)?;
+    let entries = std::mem::take(&mut world.borrow_mut().ledger);
+    acknowledged(&entries, &rooms).await?;
+    let users = world.borrow().users.len();
+    for user in 0..users {
+        folds(world, user).await?;
+        let (server, id, shown) = {
+            let person = &world.borrow().users[user];
+            (person.server, person.id.clone(), person.shown.clone())
+        };
+        if let Some(room) = rooms.get(&server) {
+            let seen = visible(room, &id, &shown).await;
+            seen.map_err(|why| format!("user {user} was shown {why}"))?;
+        } else if !shown.is_empty() {
+            return Err(format!("user {user} was shown a room that isn't there"));
+        }
+    }
+    Ok(())
+}
+
+/// The room as a server has it.
+struct Room {
+    view: RoomView,
+    /// Whether the server is in it.
+    inside: bool,
+    /// The closure of its extremities as far as the server has it.
+    graph: BTreeMap<String, Found>,
+}
+
+/// The servers' rooms, of those that ever had it.
+type Rooms = BTreeMap<usize, Room>;
+
+async fn rooms(world: &Shared) -> Result<Rooms, String> {
+    let servers = world.borrow().servers.len();
+    let mut rooms = Rooms::new();
+    for server in 0..servers {
+        let life = world.borrow().servers[server].life();
+        let life = life.ok_or_else(|| format!("server {server} doesn't run"))?;
+        let Some(view) = process::view(world, &life).await? else {
+            continue;
+        };
+        let graph = closure(&view).await.map_err(|why| why.to_string())?;
+        let inside = view.head().mode == Mode::Joined;
+        let (count, seq) = (graph.len(), view.seq());
+        let teller = world.borrow().teller.clone();
+        teller.tell(format!(
+            "server {server} holds {count} events, {seq} as they came"
+        ));
+        let room = Room {
+            view,
+            inside,
+            graph,
+        };
+        rooms.insert(server, room);
+    }
+    Ok(rooms)
+}
+
+/// Back from the extremities, as far as this server has it.
+async fn closure(view: &RoomView) -> Result<BTreeMap<String, Found>, RoomError> {
+    let mut graph = BTreeMap::new();
+    let ends = view.head().extremities.iter();
+    let mut next: Vec<EventNum> = ends.map(|num| EventNum(*num)).collect();
+    while !next.is_empty() {
+        let mut prev = BTreeSet::new();
+        for found in view.load(&next).await? {
+            prev.extend(found.event.prev_events().to_vec());
+            graph.insert(found.event.event_id().to_string(), found);
+        }
+        next.clear();
+        for event_id in prev {
+            if !graph.contains_key(event_id.as_str()) {
+                next.extend(view.num(&event_id).await?);
+            }
+        }
+    }
+    Ok(graph)
+}
+
+/// Where the graphs of two servers differ, for the story of a world that doesn't come together.
+pub(crate) async fn apart(world: &Shared) -> Result<(), String> {
+    let rooms = rooms(world).await?;
+    let mut events: BTreeMap<&String, BTreeMap<usize, Verdict>> = BTreeMap::new();
+    for (server, room) in &rooms {
+        for (event, found) in &room.graph {
+            let verdicts = events.entry(event).or_default();
+            verdicts.insert(*server, found.status.verdict);
+        }
+    }
+    let teller = world.borrow().teller.clone();
+    for (event, verdicts) in events {
+        let first = verdicts.values().next();
+        if verdicts.len() < rooms.len() || verdicts.values().any(|verdict| Some(verdict) != first) {
+            let found = rooms.values().find_map(|room| room.graph.get(event));
+            let json = found.map_or("", |found| found.event.json());
+            teller.tell(format!("{event} is {verdicts:?}: {json}"));
+        }
+    }
+    Ok(())
+}
+
+/// What one server rejects all do: that turns on the graph alone.
+fn verdicts(world: &World, rooms: &Rooms) -> Result<(), String> {
+    let mut rejected: BTreeMap<&String, (bool, usize)> = BTreeMap::new();
+    let (mut soft, mut apart) = (BTreeSet::new(), BTreeSet::new());
+    for (server, room) in rooms.iter().filter(|(_, room)| room.inside) {
+        for (event, found) in &room.graph {
+            let verdict = found.status.verdict;
+            if verdict == Verdict::SoftFailed {
+                soft.insert(event);
+            }
+            // What was never judged in its place says nothing.
+            if matches!(verdict, Verdict::Named | Verdict::Outlier) {
+                apart.insert(event);
+                continue;
+            }
+            let is_rejected = verdict == Verdict::Rejected;
+            let (before, other) = *rejected.entry(event).or_insert((is_rejected, *server));
+            if before != is_rejected {
+                return Err(format!(
+                    "servers {other} and {server} differ over {event}: {verdict:?}"
+                ));
+            }
+        }
+    }
+    let (all, soft, apart) = (rejected.len(), soft.len(), apart.len());
+    let said =
+        format!("{all} events, {soft} of them soft-failed somewhere, {apart} outliers somewhere");
+    world.teller.tell(said);
+    Ok(())
+}
+
+/// What is redacted here is so there, unless somebody soft-failed the redaction.
+fn redactions(rooms: &Rooms) -> Result<(), String> {
+    let Some((first, others)) = rooms.get(&0).zip(Some(rooms.iter().skip(1))) else {
+        return Ok(());
+    };
+    let accepted = |room: &Room, event: &String| {
+        let found = room.graph.get(event);
+        found.is_some_and(|found| found.status.verdict == Verdict::Accepted)
+    };
+    for (server, room) in others.filter(|(_, room)| room.inside) {
+        let mut doubtful = BTreeSet::new();
+        for (event, found) in first.graph.iter().chain(&room.graph) {
+            if let Some(target) = found.event.redacts()
+                && !(accepted(first, event) && accepted(room, event))
+            {
+                doubtful.insert(target.to_string());
+            }
+        }
+        for (event, found) in &room.graph {
+            let (Some(other), false) = (first.graph.get(event), doubtful.contains(event)) else {
+                continue;
+            };
+            let (here, there) = (found.status.redacted_by, other.status.redacted_by);
+            if here.is_some() != there.is_some() {
+                return Err(format!("{event} is redacted at server 0 or {server} alone"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was asked again after no answer is there once.
+fn said_once(rooms: &Rooms) -> Result<(), String> {
+    let mut texts = BTreeMap::new();
+    for (event, found) in rooms.values().flat_map(|room| &room.graph) {
+        if let Some(text) = found.event.content_string("body") {
+            let first = texts.entry(text.into_owned()).or_insert(event);
+            if *first != event {
+                return Err(format!("{first} and {event} say the same"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing acknowledged is lost: its server has it, and while that server stayed in the room so has the creator's.
+async fn acknowledged(entries: &[Acknowledged], rooms: &Rooms) -> Result<(), String> {
+    for Acknowledged {
+        server,
+        event,
+        parted,
+    } in entries
+    {
+        let found = match rooms.get(server) {
+            Some(room) => find(&room.view, event).await?,
+            None => None,
+        };
+        let verdict = found.map(|found| found.status.verdict);
+        if verdict != Some(Verdict::Accepted) {
+            return Err(format!(
+                "server {server} acknowledged {event}, which is {verdict:?} there"
+            ));
+        }
+        if *parted || !rooms.get(server).is_some_and(|room| room.inside) {
+            continue;
+        }
+        for other in [server, &0] {
+            if !rooms
+                .get(other)
+                .is_some_and(|room| room.graph.contains_key(event))
+            {
+                return Err(format!(
+                    "server {server} acknowledged {event}, which server {other} lacks"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn find(view: &RoomView, event: &str) -> Result<Option<Found>, String> {
+    let read = async {
+        let Some(num) = view.num(&event_id(event).unwrap()).await? else {
+            return Ok(None);
+        };
+        Ok(view.load(&[num]).await?.pop())
+    };
+    read.await.map_err(|why: RoomError| why.to_string())
+}
+
+/// The fold of a user's syncs is what a fresh one says.
+async fn folds(world: &Shared, user: usize) -> Result<(), String> {
+    user::sync(world, user, PATIENCE).await?;
+    let path = "/_matrix/client/v3/sync?use_state_after=true&timeout=0".to_owned();
+    let answer = user::ask(world, user, Method::GET, path, Value::Null, PATIENCE).await;
+    let Some((200, answer)) = answer else {
+        return Err(format!("user {user} can't sync: {answer:?}"));
+    };
+    let mut fresh = Folded::default();
+    fresh.take(&answer)?;
+    match world.borrow().users[user].fold.differs(&fresh) {
+        Some(what) => Err(format!(
+            "user {user}'s syncs fold to something else: {what}"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Everything that a user was shown is accepted, and they may see it by the state before it or, if it is about that, after it.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>, as its text says it.
+async fn visible(room: &Room, id: &str, shown: &BTreeSet<String>) -> Result<(), String> {
+    let mut sights = Sights {
+        room,
+        id,
+        known: BTreeMap::new(),
+    };
+    let until = sights.joined_until();
+    for event in shown {
+        let Some(found) = find(&room.view, event).await? else {
+            return Err(format!("{event}, which isn't there"));
+        };
+        let verdict = found.status.verdict;
+        if verdict != Verdict::Accepted {
+            return Err(format!("{event}, which is {verdict:?}"));
+        }
+        // What becomes of themselves everybody is told.
+        if found.event.is_state("m.room.member", id) {
+            continue;
+        }
+        let before = sights.before(&found).await?;
+        let mut after = before.clone();
+        if found.event.is_state("m.room.history_visibility", "") {
+            after.setting = says(&found, "history_visibility").unwrap_or_default();
+        }
+        let joined_later = until.is_some_and(|until| found.place() < Some(until));
+        if !before.allows(joined_later) && !after.allows(joined_later) {
+            return Err(format!(
+                "{event}: {before:?} {after:?}, joined until {until:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What decides whether a user sees an event.
+#[derive(Debug, Clone, Default)]
+struct Sight {
+    setting: String,
+    membership: String,
+}
+
+impl Sight {
+    fn allows(&self, joined_later: bool) -> bool {
+        match (self.setting.as_str(), self.membership.as_str()) {
+            ("world_readable", _) | (_, "join") | ("invited", "invite") => true,
+            ("invited" | "joined", _) => false,
+            _ => joined_later,
+        }
+    }
+}
+
+/// What decides it for one user, by the state before events.
+struct Sights<'a> {
+    room: &'a Room,
+    id: &'a str,
+    known: BTreeMap<Root, Sight>,
+}
+
+impl Sights<'_> {
+    async fn before(&mut self, found: &Found) -> Result<Sight, String> {
+        let root = found.root_before().map_err(|why| why.to_string())?;
+        let root = root.ok_or_else(|| format!("{} without a state", found.event.event_id()))?;
+        if let Some(sight) = self.known.get(&root) {
+            return Ok(sight.clone());
+        }
+        let view = &self.room.view;
+        let read = async {
+            let setting = view.state_in(root, "m.room.history_visibility", "").await?;
+            let member = view.state_in(root, "m.room.member", self.id).await?;
+            let text =
+                |of: Option<Found>, key| of.and_then(|of| says(&of, key)).unwrap_or_default();
+            Ok(Sight {
+                setting: text(setting, "history_visibility"),
+                membership: text(member, "membership"),
+            })
+        };
+        let sight = read.await.map_err(|why: RoomError| why.to_string())?;
+        self.known.insert(root, sight.clone());
+        Ok(sight)
+    }
+
+    /// The places in the room's order up to which the user was joined at some time: until their next membership, if there is one.
+    fn joined_until(&self) -> Option<(i64, i64)> {
+        let graph = self.room.graph.values();
+        let own = graph.filter(|found| found.event.is_state("m.room.member", self.id));
+        let mut own: Vec<_> = own.filter(|found| found.place().is_some()).collect();
+        own.sort_by_key(|found| found.place());
+        let last = own.iter().rposition(|found| {
+            let membership = says(found, "membership");
+            membership.is_some_and(|membership| membership == "join")
+        })?;
+        own.get(last + 1)
+            .map_or(Some((i64::MAX, 0)), |next| next.place())
+    }
+}
+
+fn says(found: &Found, key: &str) -> Option<String> {
+    found
+        .event
+        .content_string(key)
+        .map(std::borrow::Cow::into_owned)
+}
