@@ -3,6 +3,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
 
+use std::collections::BTreeSet;
+
 use comity_protocol::{
     auth::Membership,
     client_event::ClientFormat,
@@ -12,7 +14,8 @@ use comity_protocol::{
 use comity_rooms::{
     Found, RoomView, Viewer,
     num::EventNum,
-    state::{Half, Root},
+    state::{AnyRoot, Half},
+    tables::Mode,
 };
 use http::StatusCode;
 use serde_json::value::RawValue;
@@ -24,7 +27,7 @@ pub(crate) struct Access {
     /// The room as it is.
     pub view: RoomView,
     /// The state that the user may read: the current one, or that at their leave, which is part of it.
-    pub root: Root,
+    pub root: AnyRoot,
     /// Their membership now.
     pub membership: Membership,
     /// The sequence number of their leave, where they see the room as it was then.
@@ -65,6 +68,19 @@ impl Access {
         ))
     }
 
+    /// The same once all members are known, of a room that was joined without them.
+    ///
+    /// # Errors
+    /// As [`Self::of`]; 503 if that takes too long.
+    pub async fn of_whole(api: &Api, user: &UserId, room_id: &RoomId) -> Result<Self, ApiError> {
+        let access = Self::of(api, user, room_id).await?;
+        if access.view.head().mode != Mode::Partial {
+            return Ok(access);
+        }
+        api.rooms.whole_view(room_id).await?;
+        Self::of(api, user, room_id).await
+    }
+
     /// An event that the user may see.
     ///
     /// # Errors
@@ -86,7 +102,7 @@ impl Access {
     }
 
     /// The member events that a state has of the events' senders.
-    pub async fn senders(&self, root: Root, found: &[Found]) -> Result<Vec<EventNum>, ApiError> {
+    pub async fn senders(&self, root: AnyRoot, found: &[Found]) -> Result<Vec<EventNum>, ApiError> {
         let mut senders: Vec<&str> = found
             .iter()
             .map(|found| found.event.sender().as_str())
@@ -99,7 +115,16 @@ impl Access {
             .collect();
         let keys = self.view.state_keys(&names).await?;
         let nums = self.view.lookup(root, &keys).await?;
-        Ok(nums.into_iter().flatten().collect())
+        let unknown = names.iter().zip(&nums);
+        let unknown: BTreeSet<&str> = unknown
+            .filter(|(_, num)| num.is_none() && root.is_partial())
+            .map(|((_, user), _)| *user)
+            .collect();
+        let mut nums: Vec<EventNum> = nums.into_iter().flatten().collect();
+        if !unknown.is_empty() {
+            nums.extend(self.view.members_named(found, &unknown).await?);
+        }
+        Ok(nums)
     }
 
     /// The events as the user's client gets them.

@@ -78,7 +78,7 @@ pub(super) async fn get(
     Path(room_id): Path<OwnedRoomId>,
     Query(which): Query<Which>,
 ) -> Result<Json<RoomInfo>, ApiError> {
-    let access = Access::of(&api, &user.id, &room_id).await?;
+    let access = Access::of_whole(&api, &user.id, &room_id).await?;
     let filter = EventFilter::default();
     let page = Page {
         user: &user.id,

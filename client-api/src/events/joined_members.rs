@@ -32,7 +32,7 @@ pub(super) async fn get(
     user: User,
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Answer>, ApiError> {
-    let access = Access::of(&api, &user.id, &room_id).await?;
+    let access = Access::of_whole(&api, &user.id, &room_id).await?;
     if access.membership != Membership::Join {
         return Err(ApiError::forbidden("You are not in this room"));
     }

@@ -33,7 +33,7 @@ pub(super) async fn get(
     Path(room_id): Path<OwnedRoomId>,
     Query(which): Query<Which>,
 ) -> Result<Json<Answer>, ApiError> {
-    let mut access = Access::of(&api, &user.id, &room_id).await?;
+    let mut access = Access::of_whole(&api, &user.id, &room_id).await?;
     if let Some(at) = &which.at {
         go_back(&api, &mut access, &user.id, at).await?;
     }

@@ -14,7 +14,7 @@ pub(super) async fn get(
     UserOrGuest(user): UserOrGuest,
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Vec<Box<RawValue>>>, ApiError> {
-    let access = Access::of(&api, &user.id, &room_id).await?;
+    let access = Access::of_whole(&api, &user.id, &room_id).await?;
     let state = access.state(None).await?;
     Ok(Json(access.render(&state, &user).await?))
 }

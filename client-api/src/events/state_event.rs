@@ -51,11 +51,15 @@ pub(super) async fn get(
     Path(of): Path<Of>,
     Query(shape): Query<Shape>,
 ) -> Result<Json<Box<RawValue>>, ApiError> {
-    let access = Access::of(&api, &user.id, &of.room_id).await?;
-    let found = access
-        .view
-        .state_in(access.root, &of.event_type, &of.state_key)
-        .await?;
+    let mut access = Access::of(&api, &user.id, &of.room_id).await?;
+    let (event_type, state_key) = (&of.event_type, &of.state_key);
+    let in_state = access.view.state_in(access.root, event_type, state_key);
+    let mut found = in_state.await?;
+    if found.is_none() && access.root.is_partial() {
+        access = Access::of_whole(&api, &user.id, &of.room_id).await?;
+        let in_state = access.view.state_in(access.root, event_type, state_key);
+        found = in_state.await?;
+    }
     let found = found.ok_or_else(|| ApiError::not_found("The room has no such state"))?;
     Ok(Json(match shape.format {
         Format::Content => {

@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
 
-use std::time::Duration;
+use std::{iter::once, time::Duration};
 
 use comity_protocol::{
     event::{Limits, Signed},
@@ -10,11 +10,16 @@ use comity_protocol::{
 };
 use comity_rooms::{Entry, RoomError};
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use crate::{OtherServers, handshake::sent, template::Intent, trouble::Trouble};
 
 /// How long all attempts together may take; the state of a large room takes its time.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// How long a join waits for the members as well: the rooms that people mostly join are never seen without.
+const GRACE: Duration = Duration::from_millis(500);
+/// Servers taken to be in a room whose members haven't come, at the most.
+const SERVERS: usize = 20_000;
 
 impl OtherServers {
     pub(crate) async fn join_via(
@@ -42,7 +47,7 @@ impl OtherServers {
         let join = self.complete(intent, version, &made.event, &server)?;
         let version = join.event().version();
         let (event_id, pdu) = sent(&join)?;
-        let answer = peers.send_join(&server, room_id, &event_id, &pdu, false);
+        let answer = peers.send_join(&server, room_id, &event_id, &pdu, true);
         let answer = answer.await?;
         let join = self
             .with_authorisers_signature(join, &server, answer.event)
@@ -66,15 +71,29 @@ impl OtherServers {
                 "the state has no m.room.create of this room",
             ));
         }
+        let omitted = answer.members_omitted.then(|| {
+            let named = answer.servers_in_room.unwrap_or_default().into_iter();
+            let us = intent.user.server_name();
+            let named = named.filter(|named| *named != server && named != us);
+            once(server.clone()).chain(named).take(SERVERS).collect()
+        });
+        let is_partial = omitted.is_some();
         let entry = Entry {
             version,
             join,
             state,
             auth_chain,
+            omitted,
         };
         let rooms = self.rooms().map_err(Trouble::Ours)?;
         match Box::pin(rooms.enter(room_id, entry)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                if is_partial {
+                    self.begin_completion(room_id.clone());
+                    drop(timeout(GRACE, rooms.whole_view(room_id)).await);
+                }
+                Ok(())
+            }
             Err(RoomError::Invalid(what)) => Err(Trouble::Answer(what)),
             Err(RoomError::Rejected(_)) => Err(Trouble::Answer(
                 "the join is not allowed by the state that came with it",

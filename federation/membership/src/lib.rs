@@ -17,6 +17,7 @@
     )
 )]
 
+mod completion;
 mod handshake;
 mod invite;
 mod join;
@@ -39,6 +40,7 @@ use comity_rooms::{
 };
 use comity_runtime::Runtime;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 /// Other servers, for the rooms. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +52,8 @@ struct Inner {
     fetcher: Fetcher,
     key: Arc<SigningKey>,
     runtime: Runtime,
+    /// Whoever completes a room holds one.
+    completing: Semaphore,
 }
 
 impl OtherServers {
@@ -64,6 +68,7 @@ impl OtherServers {
             },
             key,
             runtime: rooms.tenant().runtime().clone(),
+            completing: Semaphore::new(completion::AT_A_TIME),
         }))
     }
 

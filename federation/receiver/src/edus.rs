@@ -16,8 +16,8 @@ use comity_protocol::{
     auth::Membership,
     id::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId},
 };
-use comity_rooms::{RoomError, tables::Member};
-use comity_storage::{RoomKey, Row};
+use comity_rooms::RoomError;
+use comity_storage::RoomKey;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -190,9 +190,18 @@ impl Inner {
         if user.server_name() != origin {
             return Ok(false);
         }
-        let member = self.rooms.member(user, room_id).await?;
-        let is_joined = |row: &Row<Member>| row.value.membership() == Membership::Join;
-        Ok(member.as_ref().is_some_and(is_joined) && self.rooms.lets_in(origin, room_id).await?)
+        let is_joined = match self.rooms.member(user, room_id).await? {
+            Some(row) => row.value.membership() == Membership::Join,
+            // Whose members haven't come yet: the server is taken at its word.
+            None => match self.rooms.view(room_id).await {
+                Err(RoomError::UnknownRoom) => false,
+                view => {
+                    let view = view?;
+                    view.root().is_partial() && view.has_server(origin).await?
+                }
+            },
+        };
+        Ok(is_joined && self.rooms.lets_in(origin, room_id).await?)
     }
 
     /// Whether a user is in any room of ours.

@@ -18,6 +18,7 @@
 )]
 
 mod checks;
+mod completion;
 mod edus;
 mod missing;
 mod staging;
@@ -29,7 +30,7 @@ mod worker;
 use std::sync::Arc;
 
 use comity_accounts::Accounts;
-use comity_rooms::{RoomView, Rooms, tables::Mode};
+use comity_rooms::{RoomView, Rooms};
 use comity_runtime::Runtime;
 use comity_storage::ReadError;
 
@@ -95,5 +96,5 @@ impl Inner {
 
 /// Whether this server is in a room, so that its events are news here.
 fn takes_part(view: &RoomView) -> bool {
-    matches!(view.head().mode, Mode::Joined | Mode::Partial)
+    view.head().mode.takes_part()
 }

@@ -41,7 +41,7 @@ const ENDS: usize = 10;
 /// Extremities of ours, and events of theirs, named in a request.
 const NAMED: usize = 20;
 /// Events of a state that another server may claim.
-const STATE: usize = 200_000;
+pub(crate) const STATE: usize = 200_000;
 /// Events of state and auth chains fetched one by one, for one event.
 const SINGLY: usize = 256;
 /// So many missing events of a state are fetched one by one; of more, the whole state is.
@@ -68,13 +68,13 @@ pub(crate) struct Search<'a> {
     view: RoomView,
     /// Whom to ask, in this order.
     servers: Vec<OwnedServerName>,
-    until: Instant,
+    pub(crate) until: Instant,
     /// Single events that may still be fetched.
     singly: usize,
 }
 
 /// Events by their ids.
-type Events = BTreeMap<OwnedEventId, Signed>;
+pub(crate) type Events = BTreeMap<OwnedEventId, Signed>;
 
 impl<'a> Search<'a> {
     /// A search for what an event rests on. It asks the server it came from first, then the one that
@@ -91,7 +91,7 @@ impl<'a> Search<'a> {
         Ok(Self::among(fetcher, view, servers))
     }
 
-    fn among(
+    pub(crate) fn among(
         fetcher: &'a Fetcher,
         view: RoomView,
         candidates: impl IntoIterator<Item = OwnedServerName>,
@@ -261,7 +261,7 @@ impl<'a> Search<'a> {
     }
 
     /// The whole state before an event, if so much of it is missing that it is worth the while.
-    async fn state_if_many(
+    pub(crate) async fn state_if_many(
         &self,
         server: &ServerName,
         event_id: &EventId,
@@ -309,7 +309,7 @@ impl<'a> Search<'a> {
 
     /// Brings these events as outliers, with what they rest on: from what is at hand, else fetched
     /// one by one. How many came in.
-    async fn outliers(
+    pub(crate) async fn outliers(
         &mut self,
         mut wanted: BTreeSet<OwnedEventId>,
         mut at_hand: Events,
@@ -413,7 +413,10 @@ impl<'a> Search<'a> {
     }
 
     /// An answer, if it comes in time.
-    async fn answer<T>(&self, request: impl Future<Output = Result<T, PeerError>>) -> Option<T> {
+    pub(crate) async fn answer<T>(
+        &self,
+        request: impl Future<Output = Result<T, PeerError>>,
+    ) -> Option<T> {
         match timeout_at(self.until, request).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {

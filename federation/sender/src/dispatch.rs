@@ -7,13 +7,15 @@
 use std::{sync::Arc, time::Duration};
 
 use comity_protocol::id::{RoomId, UserId};
-use comity_rooms::{ReceiptKind, RoomError, RoomView, log, num::EventNum};
+use comity_rooms::{Found, ReceiptKind, RoomError, RoomView, Span, log, num::EventNum};
 use comity_storage::{Follower, Logged, Record};
 
 use crate::{Held, Inner, queue::Due};
 
 /// Before the log is read again after it couldn't be.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Events that a server hears of a room in which it was found to be only later.
+const CAUGHT_UP: usize = 50;
 
 /// Follows the log as long as there is a sender.
 pub(crate) async fn follow(held: Held, mut log: Follower) {
@@ -52,6 +54,7 @@ impl Inner {
             log::kind::PLACED => self.placed(logged, record).await,
             log::kind::RELAYED => self.relayed(logged, record).await,
             log::kind::RECEIPT => self.receipt(logged, record).await,
+            log::kind::COMPLETED => self.completed(logged, record).await,
             _ => return Ok(()),
         };
         match dispatched {
@@ -75,6 +78,11 @@ impl Inner {
             return Ok(());
         }
         let view = self.rooms.view(room_id).await?;
+        // A join that follows what isn't here is the one by which we came in: who let us in makes it known.
+        let (seq, place) = (placed.seq, (placed.seq, 0));
+        if placed.member.is_some() && view.last_hole(seq - 1, place).await? == Some(seq) {
+            return Ok(());
+        }
         let here = view.servers().await?;
         // Only who comes or goes could make it another's.
         if placed.member.is_none() && here.iter().all(|server| self.is_local(server)) {
@@ -123,6 +131,45 @@ impl Inner {
             };
             self.put(server, |queue| queue.event(due));
             self.touched.lock().insert(logged.lane);
+        }
+        Ok(())
+    }
+
+    /// A room is known wholly now: whoever was in it all the time and wasn't known to be hears what we
+    /// have said there, the latest of it; the rest they ask for.
+    async fn completed(
+        self: &Arc<Self>,
+        logged: &Logged,
+        record: &Record,
+    ) -> Result<(), RoomError> {
+        let completed: log::Completed = log::read(record)?;
+        let Some(room_id) = room(&record.subject) else {
+            return Ok(());
+        };
+        let view = self.rooms.view(room_id).await?;
+        let span = Span {
+            after: Some((completed.join, -1)),
+            ..Span::latest(CAUGHT_UP)
+        };
+        let (mut said, _) = view.timeline(span).await?;
+        said.retain(|found| self.is_local(found.event.sender().server_name()));
+        said.sort_by_key(Found::place);
+        for found in &said {
+            let mut servers = view.servers_around(found).await?;
+            servers.retain(|server| {
+                let told = completed.servers.iter().any(|told| told == server.as_str());
+                !told && !self.is_local(server)
+            });
+            for server in &servers {
+                let due = Due {
+                    room_id: room_id.to_owned(),
+                    num: found.num.0,
+                    lane: logged.lane,
+                    pos: logged.pos,
+                };
+                self.put(server, |queue| queue.event(due));
+                self.touched.lock().insert(logged.lane);
+            }
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ use crate::{
     live::{Judged, Live},
     num::EventNum,
     rooms::Rooms,
-    state::Root,
+    state::AnyRoot,
     tables::{self, Done, Info, Mode, RoomTxn},
     tend::day,
 };
@@ -132,7 +132,7 @@ pub(crate) struct Draft {
     state: AuthState<EventNum>,
     prev: Vec<EventNum>,
     auth: Vec<EventNum>,
-    root: Root,
+    root: AnyRoot,
 }
 
 /// A change that has its position, while it becomes durable. The room is free again.
@@ -227,7 +227,7 @@ impl Rooms {
         check_auth(version.rules(), &judged, &Default::default())?;
         let signed = self.sign(unsigned)?;
         change
-            .place(signed, Vec::new(), Vec::new(), Root::EMPTY, None)
+            .place(signed, Vec::new(), Vec::new(), AnyRoot::EMPTY, None)
             .await?;
         Ok(change)
     }

@@ -10,6 +10,7 @@
 //! The checks are those of <https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu>
 //! in their order.
 
+mod complete;
 mod enter;
 mod fill;
 mod judge;
@@ -21,14 +22,11 @@ use comity_protocol::{
     id::{OwnedEventId, RoomId},
 };
 
+pub use complete::{Claim, Completed, Incomplete};
 pub use enter::Entry;
 pub use fill::{Filled, Hole, Run};
 
-use crate::{
-    error::RoomError,
-    rooms::Rooms,
-    tables::{Mode, Verdict},
-};
+use crate::{error::RoomError, rooms::Rooms, tables::Verdict};
 
 /// An event from outside.
 #[derive(Debug, Clone)]
@@ -114,7 +112,7 @@ impl Rooms {
             let event_id = arrival.event.event().event_id().to_owned();
             // The room is given back in between: whoever waits to send isn't kept waiting.
             let mut change = self.change(room_id).await?;
-            if change.live()?.head.mode != Mode::Joined {
+            if !change.live()?.head.mode.takes_part() {
                 return Err(RoomError::UnknownRoom);
             }
             outcomes.push((event_id, Box::pin(change.judge(arrival)).await?));

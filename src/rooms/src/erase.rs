@@ -19,7 +19,7 @@ use comity_storage::{Home, Range, Reader, RoomKey};
 use crate::{
     error::RoomError,
     rooms::Rooms,
-    state::Root,
+    state::AnyRoot,
     tables::{Erased, Erasures, RoomText},
     view::{Found, RoomView, Standing, membership_in},
 };
@@ -123,7 +123,7 @@ impl RoomView {
         }
     }
 
-    async fn is_joined(&self, user: &UserId, root: Root) -> Result<bool, RoomError> {
+    async fn is_joined(&self, user: &UserId, root: AnyRoot) -> Result<bool, RoomError> {
         let member = self.state_in(root, "m.room.member", user.as_str()).await?;
         Ok(member.is_some_and(|member| membership_in(&member) == Membership::Join))
     }

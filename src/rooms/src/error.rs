@@ -76,6 +76,10 @@ pub enum RoomError {
     /// The name is taken (`M_ROOM_IN_USE`).
     #[error("{0}")]
     Taken(&'static str),
+    /// What it takes isn't known yet: the room's state is still being completed. It can be asked for
+    /// again (`M_UNKNOWN`, 503).
+    #[error("the room's state is still being completed")]
+    Incomplete,
     /// A stored row can't be read.
     #[error("a stored row is damaged: {0}")]
     Damaged(String),

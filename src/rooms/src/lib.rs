@@ -47,7 +47,9 @@ pub use change::{Change, Intent, Placed, Transaction};
 pub use counts::{PushRules, Tastes, Unread};
 pub use create::{CreateRoom, Invitee, Preset, StateEvent, Visibility};
 pub use directory::{DirectoryFilter, DirectoryPage};
-pub use door::{Arrival, Entry, Filled, Hole, Outcome, Refusal, Run, Wanted, Way};
+pub use door::{
+    Arrival, Claim, Completed, Entry, Filled, Hole, Incomplete, Outcome, Refusal, Run, Wanted, Way,
+};
 pub use elsewhere::{Elsewhere, Remote};
 pub use error::RoomError;
 pub use hierarchy::{Hierarchy, HierarchyPage, HierarchyRoom, SpaceChild};

@@ -3,7 +3,7 @@
 //! Everything here can be read again from the rows; a change that fails drops it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -22,10 +22,10 @@ use crate::{
     counts::Listeners,
     error::RoomError,
     num::{EventNum, StateKeyNum},
-    state::{NodeHash, NodeSource, Root},
+    state::{AnyRoot, NodeHash, NodeSource},
     tables::{
-        Head, Heads, InRoom, Info, Infos, Mode, RoomHash, Summaries, Summary, Tally, Timeline,
-        Total, Totals,
+        Head, Heads, InRoom, Info, Infos, Mode, Partial, Partials, Provisionals, RoomHash,
+        Summaries, Summary, Tally, Timeline, Total, Totals,
     },
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Live {
     pub room_id: OwnedRoomId,
     pub info: Info,
     pub head: Head,
-    pub root: Root,
+    pub root: AnyRoot,
     /// The head's rows that are not thinned yet, oldest first: position, and whether it is the
     /// first of its root.
     pub rows: VecDeque<(Pos, bool)>,
@@ -53,7 +53,11 @@ pub(crate) struct Live {
     pub tips: Vec<Tip>,
     /// The states after events that others may follow; those of the extremities for sure, once
     /// they were asked for.
-    pub after: BTreeMap<EventNum, Root>,
+    pub after: BTreeMap<EventNum, AnyRoot>,
+    /// While the state is partial: how the room was entered, and the events judged since by what was
+    /// known. The partial state before any other event means nothing any more.
+    pub partial: Option<Partial>,
+    pub provisional: BTreeSet<EventNum>,
     pub writer: LaneWriter,
     /// The lane's losses before this was read; once they differ, this may never have been.
     pub losses: u64,
@@ -108,7 +112,20 @@ impl Live {
             .first()
             .map_or_else(Totals::default, |(_, row)| totals_after(&row.value.totals));
         let summary = summary.map_or_else(|| Summary::new(&info), |row| row.value);
-        Ok(Some(Self::new(
+        let mut partial = None;
+        let mut provisional = BTreeSet::new();
+        if head.mode == Mode::Partial {
+            let events = Range::of(Home::Room(room), |key| {
+                key.room(room);
+            });
+            let (row, events) = futures_util::try_join!(
+                reader.get::<Partials>(&info_key),
+                reader.scan::<Provisionals>(events),
+            )?;
+            partial = row.map(|row| row.value);
+            provisional = events.iter().map(|(key, _)| EventNum(key.num)).collect();
+        }
+        let live = Self::new(
             room,
             parse_room_id(&info.room_id)?,
             info,
@@ -119,7 +136,12 @@ impl Live {
             summary,
             writer,
             losses,
-        )))
+        );
+        Ok(Some(Self {
+            partial,
+            provisional,
+            ..live
+        }))
     }
 
     /// A room that has no rows yet.
@@ -129,7 +151,7 @@ impl Live {
             seq: 0,
             depth: 0,
             extremities: Vec::new(),
-            root: Root::EMPTY.encode(),
+            root: AnyRoot::EMPTY.encode(),
             next_num: 0,
             next_member: 0,
             next_other: 0,
@@ -142,7 +164,7 @@ impl Live {
             room_id,
             info,
             head,
-            Root::EMPTY,
+            AnyRoot::EMPTY,
             VecDeque::new(),
             Totals::default(),
             summary,
@@ -157,7 +179,7 @@ impl Live {
         room_id: OwnedRoomId,
         info: Info,
         head: Head,
-        root: Root,
+        root: AnyRoot,
         rows: VecDeque<(Pos, bool)>,
         totals: Totals,
         summary: Summary,
@@ -183,6 +205,8 @@ impl Live {
             facts,
             tips,
             after,
+            partial: None,
+            provisional: BTreeSet::new(),
             writer,
             losses,
             pending,
@@ -193,6 +217,11 @@ impl Live {
     /// them: a client that hangs up ends the wait.
     pub fn is_lost(&self) -> bool {
         self.losses != self.writer.losses()
+    }
+
+    /// Whether the room was entered without its members, which are still to come.
+    pub fn is_partial(&self) -> bool {
+        self.head.mode == Mode::Partial
     }
 
     pub fn rules(&self) -> &'static RoomVersionRules {
@@ -228,8 +257,8 @@ pub(crate) fn totals_after(totals: &Totals) -> Totals {
 }
 
 /// A root as rows hold it.
-pub(crate) fn read_root(bytes: &[u8]) -> Result<Root, RoomError> {
-    Root::decode(bytes).map_err(|error| RoomError::Damaged(error.to_string()))
+pub(crate) fn read_root(bytes: &[u8]) -> Result<AnyRoot, RoomError> {
+    AnyRoot::decode(bytes).map_err(|error| RoomError::Damaged(error.to_string()))
 }
 
 pub(crate) fn parse_room_id(text: &str) -> Result<OwnedRoomId, RoomError> {

@@ -15,6 +15,8 @@ pub mod kind {
     pub const RESOLVED: u16 = 0x0104;
     /// An event that was placed is ours to make known ([`super::Relayed`]).
     pub const RELAYED: u16 = 0x0105;
+    /// The state of a room that was entered partially is whole now ([`super::Completed`]).
+    pub const COMPLETED: u16 = 0x0106;
     /// A room has been replaced by another ([`super::Replaced`]).
     pub const REPLACED: u16 = 0x0107;
 }
@@ -58,6 +60,15 @@ pub struct Resolved {
     pub seq: i64,
     /// Whose membership, and what it is now.
     pub members: Vec<(String, String)>,
+}
+
+/// A room's state is whole now: whoever left it out shows it. The record's subject is the room's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completed {
+    /// The sequence number of the join by which it was entered.
+    pub join: i64,
+    /// The servers that were taken to be in the room until now.
+    pub servers: Vec<String>,
 }
 
 /// A receipt moved. The record's subject is the room's id.

@@ -94,6 +94,11 @@ impl Rooms {
             change.commit().await?;
             return Ok(standing);
         }
+        // Whether they are banned, the others know.
+        if change.live()?.is_partial() && before != Membership::Invite {
+            drop(change);
+            return self.join_elsewhere(user, room_id, request).await;
+        }
         if request.guest && !change.live()?.summary.guest_can_join {
             return Err(RoomError::GuestAccess);
         }
@@ -124,7 +129,7 @@ impl Rooms {
     /// Takes a room for a change if we are in it.
     async fn inside(&self, room_id: &RoomId) -> Result<Option<Change>, RoomError> {
         match self.change(room_id).await {
-            Ok(change) if change.live()?.head.mode == Mode::Joined => Ok(Some(change)),
+            Ok(change) if change.live()?.head.mode.takes_part() => Ok(Some(change)),
             Ok(_) | Err(RoomError::UnknownRoom) => Ok(None),
             Err(error) => Err(error),
         }
@@ -281,7 +286,7 @@ impl Rooms {
         target: &UserId,
         content: &Map<String, Value>,
     ) -> Result<Placed, RoomError> {
-        let mut change = self.change(room_id).await?;
+        let mut change = self.change_knowing(room_id, target).await?;
         if self.is_local(target) {
             return change.set_member(user, target, content).await;
         }
@@ -401,7 +406,7 @@ impl Rooms {
         content: &Map<String, Value>,
         refusal: impl Fn(Membership) -> Option<&'static str>,
     ) -> Result<Placed, RoomError> {
-        let mut change = self.change(room_id).await?;
+        let mut change = self.change_knowing(room_id, target).await?;
         change.must_be_joined(user).await?;
         if let Some(why) = refusal(change.membership(target).await?) {
             return Err(RoomError::Forbidden(why));

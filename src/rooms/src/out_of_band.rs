@@ -318,7 +318,7 @@ impl Rooms {
             Some(live) => (live.head.mode, live.head.seq),
             None => (Mode::Stub, 0),
         };
-        if mode == Mode::Joined {
+        if mode.takes_part() {
             return Ok(false);
         }
         let member = Member {

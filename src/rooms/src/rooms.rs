@@ -13,6 +13,7 @@ use comity_protocol::{
 use comity_runtime::Runtime;
 use comity_storage::{Home, Reader, RoomKey, Tenant};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{
     change::Change,
@@ -69,6 +70,8 @@ pub(crate) struct Inner {
     pub met: Mutex<BTreeSet<RoomKey>>,
     pub acls: Acls,
     pub present: Present,
+    /// A room's state has become whole.
+    pub completed: Notify,
 }
 
 /// A room's place: empty until someone changes the room. Whoever holds the lock is its writer; the
@@ -94,6 +97,7 @@ impl Rooms {
             met: Mutex::default(),
             acls: Acls::default(),
             present: Present::default(),
+            completed: Notify::new(),
         }))
     }
 

@@ -277,6 +277,24 @@ impl Rooms {
                 _ => break,
             }
         }
+        let mut next: u32 = 0;
+        loop {
+            let range = Range::of(Home::Room(room), |key| {
+                key.room(room);
+            })
+            .from(|key| {
+                key.u32(next);
+            });
+            let rows = reader
+                .scan::<tables::Provisionals>(range.limit(PAGE))
+                .await?;
+            let given = rows.iter().map(|(_, row)| &row.value.given);
+            roots.extend(given.filter(|root| !root.is_empty()).cloned());
+            match rows.last() {
+                Some((key, _)) if rows.len() == PAGE => next = key.num + 1,
+                _ => break,
+            }
+        }
         for root in &roots {
             marker.add(read_root(root)?);
         }

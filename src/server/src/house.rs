@@ -98,8 +98,12 @@ impl House {
             checks: Checks::new(keyring.clone(), runtime),
         };
         let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
-        rooms.use_elsewhere(Arc::new(elsewhere));
+        rooms.use_elsewhere(Arc::new(elsewhere.clone()));
         let receiver = Receiver::new(rooms.clone(), accounts.clone(), fetcher);
+        elsewhere
+            .resume()
+            .await
+            .map_err(|error| error.to_string())?;
         receiver.resume().await.map_err(|error| error.to_string())?;
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {

@@ -61,6 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "protocol",
             "rooms",
             "runtime",
+            "storage",
         ],
     ),
     (

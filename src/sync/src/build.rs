@@ -145,9 +145,13 @@ impl Sync {
         room: RoomKey,
         place: &Place,
     ) -> Result<Option<Part>, SyncError> {
-        let Some(stood) = self.stood(build, room, place).await? else {
+        let Some(mut stood) = self.stood(build, room, place).await? else {
             return Ok(None);
         };
+        if stood.then == Membership::Join && self.was_left_out(build, room, place).await? {
+            stood.then = Membership::Leave;
+            stood.is_news = true;
+        }
         let Ok(room_id) = RoomId::parse(&place.room_id) else {
             return Ok(None);
         };
@@ -160,7 +164,9 @@ impl Sync {
         };
         let section = match stood.now {
             Membership::Join => {
-                let joined = sync.joined().await?;
+                let Some(joined) = sync.joined().await? else {
+                    return Ok(None);
+                };
                 let is_first = build.since.is_none() || !sync.was_in();
                 (is_first || !joined.is_empty()).then_some(Section::Join(joined))
             }
@@ -186,6 +192,32 @@ impl Sync {
         };
         let is_new = build.since.is_some() && stood.now == Membership::Join && !sync.was_in();
         Ok(section.map(|section| (section, is_new)))
+    }
+
+    /// Whether the last answer left the room out, since its members weren't known and the client wants
+    /// all of them.
+    async fn was_left_out(
+        &self,
+        build: &Build<'_>,
+        room: RoomKey,
+        place: &Place,
+    ) -> Result<bool, SyncError> {
+        let Some(since) = build.since.filter(|_| build.wants_all_members()) else {
+            return Ok(false);
+        };
+        let lane = self.0.rooms.tenant().lanes().of(Home::Room(room).slot());
+        if since.get(lane) >= self.0.index.start(lane) {
+            return Ok(since.get(lane) < self.0.index.completed(room));
+        }
+        let Ok(room_id) = RoomId::parse(&place.room_id) else {
+            return Ok(false);
+        };
+        let then = build.reader.at(since.clone());
+        match self.0.rooms.view_at(&then, &room_id).await {
+            Ok(then) => Ok(then.root().is_partial()),
+            Err(comity_rooms::RoomError::UnknownRoom) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
@@ -287,6 +319,11 @@ impl Sync {
 }
 
 impl Build<'_> {
+    /// Whether a room whose members aren't known has to wait: the client doesn't load them lazily.
+    pub fn wants_all_members(&self) -> bool {
+        !self.request.filter.room.state.lazy_load_members
+    }
+
     /// Senders whose messages the user does not want to see.
     pub async fn ignored(&self, sync: &Sync) -> Result<&BTreeSet<String>, SyncError> {
         let read = || sync.0.accounts.ignored_users(self.request.user.as_str());

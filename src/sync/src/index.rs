@@ -43,6 +43,8 @@ struct State {
 #[derive(Default)]
 struct Room {
     changed: Pos,
+    /// Where its state became whole, if it was joined without its members in this run.
+    completed: Pos,
     /// Those of the known users who are joined.
     joined: BTreeSet<Arc<str>>,
 }
@@ -267,6 +269,12 @@ impl Index {
             || since < self.start.get(lane)
     }
 
+    /// Where a room's state became whole, if that was in this run.
+    pub fn completed(&self, room: RoomKey) -> Pos {
+        let state = self.state.lock();
+        state.rooms.get(&room).map_or(0, |room| room.completed)
+    }
+
     /// From where on the changes of a lane are here.
     pub fn start(&self, lane: comity_storage::Lane) -> Pos {
         self.start.get(lane)
@@ -323,6 +331,11 @@ impl State {
                 for (user, membership) in resolved.members {
                     self.set_member(room, &record.subject, &user, membership, logged.pos);
                 }
+            }
+            log::kind::COMPLETED => {
+                let room = RoomKey::of(&record.subject);
+                self.rooms.entry(room).or_default().completed = logged.pos;
+                self.room_changed(room, logged.pos);
             }
             log::kind::RECEIPT => {
                 let Ok(moved) = log::read::<log::ReceiptMoved>(record) else {

@@ -215,8 +215,9 @@ impl Server {
             checks: Checks::new(keyring.clone(), rooms.tenant().runtime()),
         };
         let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
-        rooms.use_elsewhere(Arc::new(elsewhere));
+        rooms.use_elsewhere(Arc::new(elsewhere.clone()));
         let receiver = Receiver::new(rooms.clone(), accounts.clone(), fetcher);
+        elsewhere.resume().await?;
         receiver.resume().await?;
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {

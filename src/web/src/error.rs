@@ -247,6 +247,7 @@ impl From<RoomError> for ApiError {
             RoomError::UnableToAuthoriseJoin => Self::bad("M_UNABLE_TO_AUTHORISE_JOIN", text),
             RoomError::UnableToGrantJoin => Self::bad("M_UNABLE_TO_GRANT_JOIN", text),
             RoomError::NotLeft => Self::bad("M_UNKNOWN", text),
+            RoomError::Incomplete => Self::unavailable(text),
             RoomError::UnknownAlias => Self::not_found(text),
             RoomError::BadAlias => Self::bad("M_BAD_ALIAS", text),
             RoomError::DuplicateAnnotation => Self::bad("M_DUPLICATE_ANNOTATION", text),

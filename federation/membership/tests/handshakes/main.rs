@@ -13,3 +13,4 @@ mod invites;
 mod joins;
 mod lookups;
 mod pair;
+mod partial;

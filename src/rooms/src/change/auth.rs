@@ -12,15 +12,33 @@ use crate::{
     event,
     live::{Fact, Judged},
     num::{EventNum, StateKeyNum},
-    state::{Lookup, Root},
+    state::{AnyRoot, Half, Lookup, Snapshot},
 };
+
+/// What a state says under a key.
+#[derive(Clone)]
+pub(super) enum Said {
+    Fact(Fact),
+    Nothing,
+    /// It is partial, and the entry, if there is one, has not come yet.
+    Unknown,
+}
+
+impl Said {
+    fn fact(self) -> Option<Fact> {
+        match self {
+            Self::Fact(fact) => Some(fact),
+            Self::Nothing | Self::Unknown => None,
+        }
+    }
+}
 
 impl Change {
     /// The state that an intent is judged by, and the auth events it will name.
     pub(super) async fn auth_state(
         &mut self,
         intent: &Intent,
-        root: Root,
+        root: AnyRoot,
     ) -> Result<(AuthState<EventNum>, Vec<Fact>), RoomError> {
         let rules = self.live()?.rules();
         let member = (intent.event_type == "m.room.member")
@@ -42,7 +60,12 @@ impl Change {
         if rules.room_id_is_create_hash {
             wanted.push(("m.room.create", ""));
         }
-        let mut facts = self.facts(&wanted, root).await?;
+        let said = self.facts(&wanted, root).await?;
+        // Others may know what isn't known here, and refuse what rests on a guess.
+        if said.iter().any(|said| matches!(said, Said::Unknown)) {
+            return Err(RoomError::Incomplete);
+        }
+        let mut facts: Vec<Option<Fact>> = said.into_iter().map(Said::fact).collect();
         let mut state = AuthState::default();
         facts
             .iter()
@@ -63,34 +86,50 @@ impl Change {
             .facts(&[(event_type, state_key)], root)
             .await?
             .pop()
-            .flatten())
+            .and_then(Said::fact))
     }
 
     /// What a state says under these keys.
     pub(super) async fn facts(
         &mut self,
         wanted: &[(&str, &str)],
-        root: Root,
-    ) -> Result<Vec<Option<Fact>>, RoomError> {
+        root: AnyRoot,
+    ) -> Result<Vec<Said>, RoomError> {
         let mut keys = Vec::with_capacity(wanted.len());
         for (event_type, state_key) in wanted {
             keys.push(self.key(event_type, state_key).await?);
         }
-        let found = self.lookup(root, &keys).await?;
-        let mut facts = Vec::with_capacity(wanted.len());
-        for (key, found) in keys.into_iter().zip(found) {
-            facts.push(match (key, found) {
-                (Some(key), Some(num)) => self.read_fact(key, num).await?,
-                _ => None,
+        let known: Vec<StateKeyNum> = keys.iter().copied().flatten().collect();
+        let mut found = self.trie()?.multi_get(root, &known).await?.into_iter();
+        let mut said = Vec::with_capacity(wanted.len());
+        for (key, (event_type, _)) in keys.into_iter().zip(wanted) {
+            let half = if *event_type == "m.room.member" {
+                Half::Members
+            } else {
+                Half::Rest
+            };
+            // A key that was never used here may still have an entry that has not come.
+            let lookup = match key {
+                Some(_) => found.next().unwrap_or(Lookup::Absent),
+                None if root.is_open(half) => Lookup::Unknown,
+                None => Lookup::Absent,
+            };
+            said.push(match (key, lookup) {
+                (Some(key), Lookup::Present(num)) => {
+                    let fact = self.read_fact(key, num).await?;
+                    fact.map_or(Said::Nothing, Said::Fact)
+                }
+                (_, Lookup::Unknown) => Said::Unknown,
+                _ => Said::Nothing,
             });
         }
-        Ok(facts)
+        Ok(said)
     }
 
     /// The events that a state has under these keys.
-    pub(super) async fn lookup(
+    pub(crate) async fn lookup(
         &self,
-        root: Root,
+        root: AnyRoot,
         keys: &[Option<StateKeyNum>],
     ) -> Result<Vec<Option<EventNum>>, RoomError> {
         let known: Vec<StateKeyNum> = keys.iter().copied().flatten().collect();

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A membership that is another now.
-pub(super) struct Moved {
+pub(crate) struct Moved {
     user: String,
     before: Membership,
     membership: Membership,
@@ -44,7 +44,7 @@ impl Moved {
 impl Change {
     /// Brings membership rows and the room's summary up to the state, which differs so. Says whose
     /// membership changed.
-    pub(super) async fn derive(
+    pub(crate) async fn derive(
         &mut self,
         difference: &Difference,
         seq: i64,
@@ -89,8 +89,10 @@ impl Change {
         }
         if summary != self.live()?.summary {
             // The others go on without us. Where nobody is left the room stays as it is, and ours.
-            if summary.ours == 0 && summary.joined > 0 && self.live()?.summary.ours > 0 {
+            let others = summary.joined > 0 || self.live()?.head.mode == Mode::Partial;
+            if summary.ours == 0 && others && self.live()?.summary.ours > 0 {
                 self.live_mut()?.head.mode = Mode::Left;
+                self.end_partial()?;
             }
             if let Some(by) = &summary.replacement
                 && self.live()?.summary.replacement.as_ref() != Some(by)
@@ -150,7 +152,7 @@ impl Change {
     }
 
     /// Whether a user, by their id, is of this server.
-    pub(super) fn is_ours(&self, user: &str) -> bool {
+    pub(crate) fn is_ours(&self, user: &str) -> bool {
         <&UserId>::try_from(user).is_ok_and(|user| self.rooms.is_local(user))
     }
 

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use comity_protocol::auth::{AuthState, auth_types_for_event};
 
-use super::{Change, Known};
+use super::{
+    Change, Known,
+    auth::{Said, fact_of},
+};
 use crate::{
     error::RoomError,
     live::RoomNodes,
     num::{EventNum, StateKeyNum},
-    state::{Root, StateTrie},
+    state::{AnyRoot, StateTrie},
     tables::{self, RoomHash, Verdict},
 };
 
@@ -17,11 +20,11 @@ use crate::{
 const PAGE: usize = 1_000;
 
 /// What a state has otherwise than another: the new entry, and the old one.
-pub(super) type Difference = BTreeMap<StateKeyNum, (Option<EventNum>, Option<EventNum>)>;
+pub(crate) type Difference = BTreeMap<StateKeyNum, (Option<EventNum>, Option<EventNum>)>;
 
 impl Change {
     /// The room's states.
-    pub(super) fn trie(&self) -> Result<StateTrie<RoomNodes>, RoomError> {
+    pub(crate) fn trie(&self) -> Result<StateTrie<RoomNodes>, RoomError> {
         let live = self.live()?;
         Ok(self
             .rooms
@@ -31,9 +34,9 @@ impl Change {
     /// A state with some entries otherwise, its nodes in this change's batch.
     pub(crate) async fn write_state(
         &mut self,
-        root: Root,
+        root: AnyRoot,
         edits: &[(StateKeyNum, Option<EventNum>)],
-    ) -> Result<Root, RoomError> {
+    ) -> Result<AnyRoot, RoomError> {
         let written = self.trie()?.apply(root, edits).await?;
         let live = self.live()?;
         let (room, pending) = (live.room, live.pending.clone());
@@ -46,7 +49,11 @@ impl Change {
     }
 
     /// Where `new` differs from `old`.
-    pub(super) async fn difference(&self, old: Root, new: Root) -> Result<Difference, RoomError> {
+    pub(crate) async fn difference(
+        &self,
+        old: AnyRoot,
+        new: AnyRoot,
+    ) -> Result<Difference, RoomError> {
         let trie = self.trie()?;
         let mut pages = trie.diff(old, new);
         let mut difference = Difference::new();
@@ -63,7 +70,7 @@ impl Change {
     }
 
     /// The states after these events, which all have their place in the graph.
-    pub(crate) async fn after(&mut self, events: &[EventNum]) -> Result<Vec<Root>, RoomError> {
+    pub(crate) async fn after(&mut self, events: &[EventNum]) -> Result<Vec<AnyRoot>, RoomError> {
         let unknown: Vec<EventNum> = {
             let live = self.live()?;
             let known = |num: &&EventNum| !live.after.contains_key(num);
@@ -81,7 +88,7 @@ impl Change {
     }
 
     /// The state after an event: itself in it, unless it was rejected.
-    pub(super) async fn state_after(&mut self, event: &Known) -> Result<Root, RoomError> {
+    pub(super) async fn state_after(&mut self, event: &Known) -> Result<AnyRoot, RoomError> {
         let before = event.root_before.ok_or_else(no_place)?;
         match event.event.state_key() {
             Some(state_key) if event.verdict != Verdict::Rejected => {
@@ -92,11 +99,13 @@ impl Change {
         }
     }
 
-    /// The facts of a state by which the rules judge an event.
+    /// The facts of a state by which the rules judge an event. What a partial state doesn't know is as
+    /// the event's own auth events have it: those were judged for themselves, and the event is judged again
+    /// once the state is whole.
     pub(crate) async fn auth_state_of(
         &mut self,
         event: &Known,
-        root: Root,
+        root: AnyRoot,
     ) -> Result<AuthState<EventNum>, RoomError> {
         let rules = event.event.rules();
         let keys = auth_types_for_event(rules, &event.judged());
@@ -107,10 +116,29 @@ impl Change {
         if rules.room_id_is_create_hash {
             wanted.push(("m.room.create", ""));
         }
-        let facts = self.facts(&wanted, root).await?;
+        let said = self.facts(&wanted, root).await?;
         let mut state = AuthState::default();
-        for fact in facts.into_iter().flatten() {
-            state.put(fact.fact);
+        let mut unknown = Vec::new();
+        for (said, key) in said.into_iter().zip(&wanted) {
+            match said {
+                Said::Fact(fact) => state.put(fact.fact),
+                Said::Nothing => {}
+                Said::Unknown => unknown.push(*key),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(state);
+        }
+        for named in self.known(&event.auth).await? {
+            let says = |(event_type, state_key): &(&str, &str)| {
+                named.event.is_state(event_type, state_key)
+            };
+            if named.verdict != Verdict::Rejected
+                && unknown.iter().any(says)
+                && let Some(fact) = fact_of(named.num, &named.event)?
+            {
+                state.put(fact.fact);
+            }
         }
         Ok(state)
     }

@@ -9,7 +9,7 @@ use crate::{
     error::RoomError,
     live::Tip,
     num::EventNum,
-    state::Root,
+    state::AnyRoot,
     tables::{self, RoomNum, Verdict},
 };
 
@@ -22,7 +22,7 @@ const BEHIND: usize = 1_000;
 impl Change {
     /// What our next event follows, and the state before it: all extremities and the room's state,
     /// unless there are more than an event may have parents.
-    pub(super) async fn tips(&mut self) -> Result<(Vec<Tip>, Root), RoomError> {
+    pub(super) async fn tips(&mut self) -> Result<(Vec<Tip>, AnyRoot), RoomError> {
         let live = self.live()?;
         let chosen = chosen(&live.head.extremities);
         let all = chosen.len() == live.head.extremities.len();
@@ -138,14 +138,16 @@ impl Change {
             .filter(|num| !self.in_hand.contains_key(num))
             .map(|num| RoomNum { room, num: num.0 })
             .collect();
+        let in_hand = events.iter().filter_map(|num| self.in_hand.get(num));
+        let in_hand = in_hand.filter(|known| is_unaccepted(known.verdict));
+        let in_hand: Vec<EventNum> = in_hand.flat_map(|known| known.prev.clone()).collect();
         let statuses = reader.get_many::<tables::Statuses>(&at).await?;
         let unaccepted: Vec<RoomNum> = at
             .into_iter()
             .zip(statuses)
             .filter(|(_, status)| {
-                status.as_ref().is_some_and(|row| {
-                    matches!(row.value.verdict, Verdict::Rejected | Verdict::SoftFailed)
-                })
+                let status = status.as_ref();
+                status.is_some_and(|row| is_unaccepted(row.value.verdict))
             })
             .map(|(at, _)| at)
             .collect();
@@ -155,8 +157,13 @@ impl Change {
             .flatten()
             .flat_map(|row| row.value.prev)
             .map(EventNum)
+            .chain(in_hand)
             .collect())
     }
+}
+
+fn is_unaccepted(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Rejected | Verdict::SoftFailed)
 }
 
 /// The parents of our next event: where there are too many extremities, those that wait longest and

@@ -9,7 +9,7 @@ use crate::{
 
 impl Change {
     /// The number of a state key that the room has used.
-    pub(super) async fn key(
+    pub(crate) async fn key(
         &mut self,
         event_type: &str,
         state_key: &str,

@@ -9,7 +9,7 @@ use crate::{
     event::read_id,
     live::{Judged, read_root},
     num::EventNum,
-    state::Root,
+    state::AnyRoot,
     tables::{self, RoomNum, RoomText, Status, Verdict},
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct Known {
     pub auth: Vec<EventNum>,
     pub verdict: Verdict,
     /// The state before it; none of an outlier.
-    pub root_before: Option<Root>,
+    pub root_before: Option<AnyRoot>,
 }
 
 impl Known {
@@ -63,7 +63,7 @@ pub(crate) struct Heard {
 
 impl Heard {
     /// The state before it, if it has its place in the graph.
-    pub fn root_before(&self) -> Result<Option<Root>, RoomError> {
+    pub fn root_before(&self) -> Result<Option<AnyRoot>, RoomError> {
         root_of(&self.status.value)
     }
 
@@ -72,7 +72,7 @@ impl Heard {
     }
 }
 
-fn root_of(status: &Status) -> Result<Option<Root>, RoomError> {
+fn root_of(status: &Status) -> Result<Option<AnyRoot>, RoomError> {
     if status.root_before.is_empty() {
         return Ok(None);
     }
@@ -80,6 +80,15 @@ fn root_of(status: &Status) -> Result<Option<Root>, RoomError> {
 }
 
 impl Change {
+    /// An event's status as it counts now: a partial state that nobody will complete says nothing.
+    fn counting(&self, num: EventNum, mut status: Status) -> Result<Status, RoomError> {
+        let is_partial = root_of(&status)?.is_some_and(AnyRoot::is_partial);
+        if is_partial && !self.live()?.provisional.contains(&num) {
+            status.root_before = Vec::new();
+        }
+        Ok(status)
+    }
+
     /// What the room has heard of these events, in their order.
     pub(crate) async fn heard(&self, ids: &[String]) -> Result<Vec<Option<Heard>>, RoomError> {
         let live = self.live()?;
@@ -119,7 +128,13 @@ impl Change {
                     num,
                     status: known.status(row),
                 }),
-                (Some(status), None) => Some(Heard { num, status }),
+                (Some(Row { pos, value }), None) => {
+                    let value = self.counting(num, value)?;
+                    Some(Heard {
+                        num,
+                        status: Row { pos, value },
+                    })
+                }
                 // Named in this change.
                 (None, None) if self.names.values().any(|named| *named == num) => None,
                 (None, None) => return Err(damaged("has a number and no status")),
@@ -152,15 +167,15 @@ impl Change {
             let Some(((Some(header), Some(body)), Some(status))) = stored.next() else {
                 return Err(damaged("lacks a header, a body or a status"));
             };
-            let header = header.value;
+            let (header, status) = (header.value, self.counting(*num, status.value)?);
             let numbers = |nums: &[u32]| nums.iter().copied().map(EventNum).collect();
             known.push(Known {
                 num: *num,
                 event: Event::from_stored(version, read_id(&header.event_id)?, body.value.json)?,
                 prev: numbers(&header.prev),
                 auth: numbers(&header.auth),
-                verdict: status.value.verdict,
-                root_before: root_of(&status.value)?,
+                verdict: status.verdict,
+                root_before: root_of(&status)?,
             });
         }
         Ok(known)

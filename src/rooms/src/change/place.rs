@@ -9,7 +9,7 @@ use crate::{
     live::{head_at, totals_after},
     log,
     num::EventNum,
-    state::Root,
+    state::AnyRoot,
     tables::{
         self, Body, Entry, Generation, Header, IdRoom, Num, RoomAt, RoomNum, RoomPlace, RoomText,
         Sent, Status, Verdict,
@@ -25,6 +25,8 @@ pub(crate) struct Case {
     pub redacted_by: Option<EventNum>,
     /// Events of the room follow it already.
     pub followed: bool,
+    /// The state that stands in place of its missing parents.
+    pub given: Option<AnyRoot>,
 }
 
 impl Change {
@@ -34,7 +36,7 @@ impl Change {
         signed: Signed,
         prev: Vec<EventNum>,
         auth: Vec<EventNum>,
-        root_before: Root,
+        root_before: AnyRoot,
         txn: Option<&Transaction>,
     ) -> Result<Placed, RoomError> {
         self.moved = true;
@@ -53,6 +55,7 @@ impl Change {
             from: None,
             redacted_by: None,
             followed: false,
+            given: None,
         };
         self.accept(case, txn).await
     }
@@ -149,7 +152,7 @@ impl Change {
 
     /// What a state event needs so that others may be built upon it, unless it was rejected: a number
     /// for its key, a place on an auth chain, and of a soft-failed one the state after it.
-    pub(super) async fn index(&mut self, known: &Known) -> Result<(), RoomError> {
+    pub(crate) async fn index(&mut self, known: &Known) -> Result<(), RoomError> {
         let Some(state_key) = known.event.state_key() else {
             return Ok(());
         };
@@ -200,6 +203,12 @@ impl Change {
                 .put::<tables::EventNums>(&name, &Num(num)),
         };
         self.batch.put::<tables::Statuses>(&at, &status);
+        if known.root_before.is_some_and(AnyRoot::is_partial) {
+            let given = case.given.map_or_else(Vec::new, |root| root.encode());
+            self.batch
+                .put::<tables::Provisionals>(&at, &tables::Provisional { given });
+            self.live_mut()?.provisional.insert(known.num);
+        }
         if from.is_some_and(|row| row.value.verdict != Verdict::Named) {
             return Ok(());
         }

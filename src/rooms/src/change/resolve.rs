@@ -21,7 +21,7 @@ use crate::{
     error::RoomError,
     live::{Judged, RoomNodes},
     num::{EventNum, StateKeyNum},
-    state::{Lookup, Root, StateTrie, TrieError},
+    state::{AnyRoot, Lookup, StateTrie, TrieError},
     tables::{self, RoomNum, Verdict},
 };
 
@@ -82,7 +82,7 @@ impl AuthGraph<EventNum> for Answers {
 /// The entries that all forks share.
 struct Common {
     trie: StateTrie<RoomNodes>,
-    base: Root,
+    base: AnyRoot,
     /// Entries that some fork has otherwise than the base: `None` where the forks disagree.
     touched: BTreeMap<StateKeyNum, Option<EventNum>>,
 }
@@ -109,16 +109,18 @@ impl StateSet for Common {
 }
 
 impl Change {
-    /// The state where forks with these states meet. Its nodes are in this change's batch.
-    pub(crate) async fn resolve(&mut self, roots: &[Root]) -> Result<Root, RoomError> {
+    /// The state where forks with these states meet. Its nodes are in this change's batch. It is partial
+    /// if one of them is: what that one doesn't know is taken to be as the others have it.
+    pub(crate) async fn resolve(&mut self, roots: &[AnyRoot]) -> Result<AnyRoot, RoomError> {
         let mut distinct = roots.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
         let (base, others) = match distinct.as_slice() {
-            [] => return Ok(Root::EMPTY),
+            [] => return Ok(AnyRoot::EMPTY),
             [one] => return Ok(*one),
             [base, others @ ..] => (*base, others),
         };
+        let is_partial = distinct.iter().any(|root| root.is_partial());
         let mut loaded = Loaded::default();
         let mut names = BTreeMap::new();
         let mut forks: Vec<StateDifference<EventNum>> = vec![BTreeMap::new()];
@@ -131,6 +133,9 @@ impl Change {
                 let Some(name) = names.get(&key) else {
                     continue;
                 };
+                if new.is_none() && root.is_partial() && !base.is_partial() && key.is_member() {
+                    continue;
+                }
                 loaded.base.insert(name.clone(), old);
                 fork.insert(name.clone(), new);
             }
@@ -142,12 +147,13 @@ impl Change {
         for ((event_type, state_key), entry) in resolved {
             edits.push((self.intern(&event_type, &state_key).await?, entry));
         }
+        let base = if is_partial { base.as_partial() } else { base };
         self.write_state(base, &edits).await
     }
 
     async fn resolve_forks(
         &mut self,
-        base: Root,
+        base: AnyRoot,
         forks: &[StateDifference<EventNum>],
         mut loaded: Loaded,
         numbers: &BTreeMap<StateKey, StateKeyNum>,
@@ -174,7 +180,7 @@ impl Change {
     async fn answers(
         &self,
         rules: &RoomVersionRules,
-        base: Root,
+        base: AnyRoot,
         conflict: &Conflict<EventNum>,
         numbers: &BTreeMap<StateKey, StateKeyNum>,
     ) -> Result<Answers, RoomError> {
@@ -211,7 +217,7 @@ impl Change {
     async fn load(
         &mut self,
         loaded: &mut Loaded,
-        base: Root,
+        base: AnyRoot,
         wanted: BTreeSet<EventNum>,
         unknown: BTreeSet<StateKey>,
     ) -> Result<(), RoomError> {

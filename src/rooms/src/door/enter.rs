@@ -1,6 +1,7 @@
 //! Entering a room that another server has let us into: the answer to our `send_join`.
 //!
-//! The state is somebody's claim, and may be large. Its events come in as every outlier does, each by
+//! The state is somebody's claim, and may be large; or it comes without its members, and is partial until
+//! they have come ([`super::complete`]). Its events come in as every outlier does, each by
 //! the events that authorise it, in batches that nobody sees: until the last one the room is what it
 //! was before, unknown or left. What isn't allowed, is another room's, or rests on a cycle is passed
 //! over (threat C5); without the room's own create event there is nothing to enter. The last batch
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use comity_protocol::{
     auth::{AuthEntry, AuthState, check_auth, check_auth_events},
     event::{Event, Signed},
-    id::{OwnedEventId, RoomId, create_event_of_room},
+    id::{OwnedEventId, OwnedServerName, RoomId, create_event_of_room},
     room_version::RoomVersion,
 };
 use comity_storage::{Expect, Home, RoomKey};
@@ -25,7 +26,7 @@ use crate::{
     live::{Fact, Live},
     num::EventNum,
     rooms::Rooms,
-    state::Root,
+    state::AnyRoot,
     tables::{self, InRoom, Info, Mode, Verdict},
 };
 
@@ -43,6 +44,9 @@ pub struct Entry {
     pub state: Vec<Signed>,
     /// The events that these rest on.
     pub auth_chain: Vec<Signed>,
+    /// Where members were left out of the state: the servers said to be in the room, the one that
+    /// answered first. The room is partial then, until it is completed ([`Rooms::complete_state`]).
+    pub omitted: Option<Vec<OwnedServerName>>,
 }
 
 /// The events of an entry that were stored, by their ids.
@@ -65,6 +69,7 @@ impl Rooms {
             join,
             state,
             auth_chain,
+            omitted,
         } = entry;
         let is_ours = |event: &Event| event.version() == version && event.room_id() == room_id;
         if !is_ours(join.event()) || !self.is_local(join.event().sender()) {
@@ -102,7 +107,7 @@ impl Rooms {
                 break;
             }
             let mut change = self.entering(room_id, version).await?;
-            if change.live()?.head.mode == Mode::Joined {
+            if change.live()?.head.mode.takes_part() {
                 break;
             }
             if let Some(known) = change.state_event("m.room.create", "").await?
@@ -117,7 +122,7 @@ impl Rooms {
         }
         drop(ordered);
         let mut change = self.entering(room_id, version).await?;
-        if change.live()?.head.mode == Mode::Joined {
+        if change.live()?.head.mode.takes_part() {
             // Another user of ours was faster: the join is news.
             let (room_id, event_id) = (room_id.to_owned(), join.event().event_id().to_owned());
             Box::pin(change.take_in(join)).await?;
@@ -126,7 +131,7 @@ impl Rooms {
             let (seq, _) = place.ok_or(RoomError::UnknownEvent)?;
             return Ok(Placed { event_id, seq });
         }
-        let placed = Box::pin(change.settle(join, &listed, taken)).await?;
+        let placed = Box::pin(change.settle(join, &listed, taken, omitted)).await?;
         change.commit().await?;
         Ok(placed)
     }
@@ -298,6 +303,7 @@ impl Change {
         join: Signed,
         listed: &BTreeSet<OwnedEventId>,
         taken: Taken,
+        omitted: Option<Vec<OwnedServerName>>,
     ) -> Result<Placed, RoomError> {
         self.begin();
         let join = join.into_event();
@@ -321,13 +327,25 @@ impl Change {
             ));
         }
         let entries: Vec<_> = entries.into_iter().collect();
-        let root = self.write_state(Root::EMPTY, &entries).await?;
+        let mut root = self.write_state(AnyRoot::EMPTY, &entries).await?;
+        if omitted.is_some() {
+            root = root.as_partial();
+        }
         for known in taken.events.values() {
             self.remember(known);
         }
         let (known, from) = self.joining(join, root, &taken).await?;
+        match omitted {
+            Some(servers) => self.begin_partial(&known.event, known.num, &servers)?,
+            None => {
+                let live = self.live_mut()?;
+                live.head.mode = Mode::Joined;
+                let room = live.room;
+                self.batch().delete::<tables::Partials>(&InRoom { room });
+            }
+        }
         let live = self.live_mut()?;
-        live.head.mode = Mode::Joined;
+        live.after.clear();
         live.head.extremities.clear();
         live.listeners = None;
         let prev: Vec<String> = known
@@ -348,7 +366,7 @@ impl Change {
     async fn joining(
         &mut self,
         join: Event,
-        root: Root,
+        root: AnyRoot,
         taken: &Taken,
     ) -> Result<(Known, Option<Heard>), RoomError> {
         let own = [join.event_id().to_string()];

@@ -12,14 +12,14 @@ use crate::{
     error::RoomError,
     log,
     num::EventNum,
-    state::Root,
+    state::AnyRoot,
     tables::{self, RoomNum, Verdict},
 };
 
 /// What the room has heard of an event and of those it names.
-struct Links {
-    own: Option<Heard>,
-    prev: Vec<Option<Heard>>,
+pub(super) struct Links {
+    pub own: Option<Heard>,
+    pub prev: Vec<Option<Heard>>,
     auth: Vec<Option<Heard>>,
     /// The state in place of missing parents.
     given: Vec<Option<Heard>>,
@@ -44,7 +44,7 @@ impl Change {
             return Ok(Outcome::Wanted(wanted));
         }
         self.begin();
-        let mut known = self.known_from(event, &way, &links).await?;
+        let (mut known, given) = self.known_from(event, &way, &links).await?;
         known.verdict = self.verdict(&known, &links).await?;
         if let Some(own) = &links.own
             && !own.verdict().may_become(known.verdict)
@@ -56,7 +56,10 @@ impl Change {
         if way == Way::Handshake && verdict != Verdict::Accepted {
             return Ok(Outcome::Refused(Refusal::Forbidden));
         }
-        let case = self.case(known, links.own).await?;
+        let case = Case {
+            given,
+            ..self.case(known, links.own).await?
+        };
         if verdict == Verdict::Accepted {
             self.follow(&case.known, &links.prev)?;
             let relayed = log::Relayed {
@@ -96,7 +99,7 @@ impl Change {
             return Ok(None);
         }
         self.begin();
-        let mut known = self.known_from(event, way, &links).await?;
+        let (mut known, given) = self.known_from(event, way, &links).await?;
         known.verdict = match self.rejection(&known, &links).await? {
             Some(rejection) => {
                 tracing::debug!(event_id = %known.event.event_id(), %rejection, "event rejected");
@@ -104,7 +107,8 @@ impl Change {
             }
             None => Verdict::Accepted,
         };
-        self.case(known, links.own).await.map(Some)
+        let case = self.case(known, links.own).await?;
+        Ok(Some(Case { given, ..case }))
     }
 
     /// Why the event is none for this room, if so.
@@ -127,7 +131,7 @@ impl Change {
         )
     }
 
-    async fn links(&self, event: &Event, way: &Way) -> Result<Links, RoomError> {
+    pub(super) async fn links(&self, event: &Event, way: &Way) -> Result<Links, RoomError> {
         let given: &[OwnedEventId] = match way {
             Way::Beyond(state) | Way::History(state) => state,
             Way::New | Way::Outlier | Way::Handshake => &[],
@@ -153,13 +157,13 @@ impl Change {
         })
     }
 
-    /// The event in the room's numbers, with the state before it.
+    /// The event in the room's numbers, with the state before it; and what stands for missing parents.
     async fn known_from(
         &mut self,
         event: Event,
         way: &Way,
         links: &Links,
-    ) -> Result<Known, RoomError> {
+    ) -> Result<(Known, Option<AnyRoot>), RoomError> {
         let num = match &links.own {
             Some(own) => own.num,
             None => self.number(event.event_id().as_str())?,
@@ -177,27 +181,34 @@ impl Change {
                 None => prev.push(self.name(id.as_str()).await?),
             }
         }
+        let mut given = None;
         let root_before = if *way == Way::Outlier {
             None
         } else {
             let mut roots = self.after(&parents).await?;
             if parents.len() < prev.len() {
-                roots.push(self.given_state(&links.given).await?);
+                let state = self.given_state(&links.given).await?;
+                given = Some(state);
+                roots.push(state);
             }
             Some(self.resolve(&roots).await?)
         };
-        Ok(Known {
+        let known = Known {
             num,
             event,
             prev,
             auth: links.auth.iter().flatten().map(|heard| heard.num).collect(),
             verdict: Verdict::Outlier,
             root_before,
-        })
+        };
+        Ok((known, given))
     }
 
     /// The state that these events make; those that were rejected are left out of it.
-    async fn given_state(&mut self, given: &[Option<Heard>]) -> Result<Root, RoomError> {
+    pub(super) async fn given_state(
+        &mut self,
+        given: &[Option<Heard>],
+    ) -> Result<AnyRoot, RoomError> {
         let nums: Vec<EventNum> = given
             .iter()
             .flatten()
@@ -211,10 +222,14 @@ impl Change {
                 entries.push((key, Some(known.num)));
             }
         }
-        self.write_state(Root::EMPTY, &entries).await
+        self.write_state(AnyRoot::EMPTY, &entries).await
     }
 
-    async fn verdict(&mut self, known: &Known, links: &Links) -> Result<Verdict, RoomError> {
+    pub(super) async fn verdict(
+        &mut self,
+        known: &Known,
+        links: &Links,
+    ) -> Result<Verdict, RoomError> {
         if let Some(rejection) = self.rejection(known, links).await? {
             tracing::debug!(event_id = %known.event.event_id(), %rejection, "event rejected");
             return Ok(Verdict::Rejected);
@@ -239,7 +254,7 @@ impl Change {
 
     /// The rule by which the event is forbidden for good: by its auth events, or by the state
     /// before it.
-    async fn rejection(
+    pub(super) async fn rejection(
         &mut self,
         known: &Known,
         links: &Links,
@@ -301,6 +316,7 @@ impl Change {
             from,
             redacted_by,
             followed,
+            given: None,
         })
     }
 

@@ -8,15 +8,13 @@ use comity_protocol::{
 };
 
 use super::Arrival;
+use crate::change::Known;
 
 /// Sorts events so that each comes after those it follows and rests on, as far as these are among
 /// them, and else as they came. What is on a cycle, or rests on one, is given apart (threat D12).
 pub(super) fn parents_first(arrivals: Vec<Arrival>) -> (Vec<Arrival>, Vec<Arrival>) {
     let event = |arrival: &Arrival| arrival.event.event().clone();
-    sort(arrivals, event, |event| {
-        let parents = event.prev_events().iter().chain(event.auth_events());
-        parents.cloned().collect()
-    })
+    sort(arrivals, event, rests_on)
 }
 
 /// Sorts events so that each comes after those it is authorised by, likewise.
@@ -25,6 +23,18 @@ pub(super) fn authority_first(events: Vec<Signed>) -> (Vec<Signed>, Vec<Signed>)
     sort(events, event, |event| {
         event.auth_events().iter().cloned().collect()
     })
+}
+
+/// Sorts events of the room so that each comes after its parents and those it is authorised by.
+pub(super) fn graph_first(events: Vec<Known>) -> Vec<Known> {
+    let (ordered, cyclic) = sort(events, |known| known.event.clone(), rests_on);
+    debug_assert!(cyclic.is_empty(), "a stored event rests on itself");
+    ordered
+}
+
+fn rests_on(event: &Event) -> BTreeSet<OwnedEventId> {
+    let parents = event.prev_events().iter().chain(event.auth_events());
+    parents.cloned().collect()
 }
 
 fn sort<T>(

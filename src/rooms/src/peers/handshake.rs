@@ -21,7 +21,7 @@ use crate::{
     error::RoomError,
     live::read_root,
     rooms::Rooms,
-    state::{Half, Root},
+    state::{AnyRoot, Half},
     view::Found,
 };
 
@@ -33,7 +33,7 @@ const HEROES: usize = 5;
 pub struct Admission {
     view: PeerView,
     found: Found,
-    before: Root,
+    before: AnyRoot,
 }
 
 impl Rooms {

@@ -36,7 +36,7 @@ use crate::{
     live::{Pending, parse_room_id},
     num::EventNum,
     rooms::Rooms,
-    tables::{Headers, IdRooms, InRoom, Infos, Mode, RoomNum, Verdict},
+    tables::{Headers, IdRooms, InRoom, Infos, RoomNum, Verdict},
     view::{Found, RoomView},
 };
 
@@ -94,7 +94,7 @@ impl Rooms {
             Err(RoomError::UnknownRoom) => return Err(OUTSIDE),
             view => view?,
         };
-        if view.head().mode != Mode::Joined || !view.lets_in(server).await? {
+        if !view.head().mode.takes_part() || !view.lets_in(server).await? {
             return Err(OUTSIDE);
         }
         if !view.has_server(server).await? {
@@ -235,6 +235,9 @@ impl PeerView {
     pub async fn state_before(&self, event_id: &EventId) -> Result<PeerState, RoomError> {
         let found = self.found(event_id).await?;
         let root = found.root_before()?.ok_or(RoomError::UnknownEvent)?;
+        if root.is_partial() {
+            return Err(RoomError::Forbidden("the state is not known here yet"));
+        }
         let state = self.view.state_nums(root, None).await?;
         let auth_chain = self.chain_of(&state).await?;
         Ok(PeerState { state, auth_chain })

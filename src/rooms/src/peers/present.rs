@@ -2,7 +2,8 @@
 //!
 //! The answer follows from the members' half of a state. For the current one it is kept in memory,
 //! and told anew from where two states differ: a join costs one member, whatever the room's size, and
-//! the state at an older event costs what has changed since.
+//! the state at an older event costs what has changed since. Of a room whose members haven't come, the
+//! servers are those that the one who let us in named, and those seen since.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +24,7 @@ use crate::{
     live::read_root,
     num::EventNum,
     rooms::Rooms,
-    state::Root,
+    state::{AnyRoot, Root},
     tables::{Bodies, RoomNum},
     view::{Found, RoomView},
 };
@@ -59,7 +60,7 @@ impl Tally {
 /// The servers in a room by some state.
 #[derive(Debug, Clone)]
 pub(crate) struct Census {
-    /// The members' half of that state.
+    /// The members' half of that state, as far as it is known.
     root: Root,
     servers: Arc<BTreeMap<OwnedServerName, Tally>>,
 }
@@ -103,7 +104,9 @@ impl RoomView {
     /// # Errors
     /// The store can't be read.
     pub async fn servers(&self) -> Result<Vec<OwnedServerName>, RoomError> {
-        Ok(self.census().await?.joined().cloned().collect())
+        let census = self.census().await?;
+        let servers: BTreeSet<&OwnedServerName> = census.joined().chain(self.hinted()).collect();
+        Ok(servers.into_iter().cloned().collect())
     }
 
     /// [`Self::servers`] without ours.
@@ -118,7 +121,8 @@ impl RoomView {
     /// # Errors
     /// The store can't be read.
     pub async fn has_server(&self, server: &ServerName) -> Result<bool, RoomError> {
-        Ok(self.census().await?.of(server).joined > 0)
+        let hinted = self.hinted().iter().any(|hinted| hinted == server);
+        Ok(hinted || self.census().await?.of(server).joined > 0)
     }
 
     /// The servers that were in the room before or after an event: those who are to hear of it. Where it joins forks, those that
@@ -145,6 +149,7 @@ impl RoomView {
                 servers.extend(census.joined().cloned());
             }
         }
+        servers.extend(self.hinted().iter().cloned());
         Ok(servers)
     }
 
@@ -162,7 +167,7 @@ impl RoomView {
     /// The servers in the room at this position.
     pub(super) async fn census(&self) -> Result<Census, RoomError> {
         let kept = self.rooms().census_of(self.key());
-        if kept.root == self.root().members() {
+        if kept.root == self.root().known_members() {
             return Ok(kept);
         }
         let census = self.census_at(kept, self.root()).await?;
@@ -171,8 +176,8 @@ impl RoomView {
     }
 
     /// The servers in the room by some state, told from those by another.
-    pub(super) async fn census_at(&self, from: Census, root: Root) -> Result<Census, RoomError> {
-        let root = root.members();
+    pub(super) async fn census_at(&self, from: Census, root: AnyRoot) -> Result<Census, RoomError> {
+        let root = root.known_members();
         if from.root == root {
             return Ok(from);
         }

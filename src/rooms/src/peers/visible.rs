@@ -88,6 +88,9 @@ impl PeerView {
             }
             census = view.census_at(census, root).await?;
             let mut tally = census.of(&self.server);
+            if root.is_partial() && view.hinted().contains(&self.server) {
+                tally.joined = tally.joined.max(1);
+            }
             if let Some(membership) = self.membership_set_by(&one.event) {
                 tally.count(membership, true);
             }

@@ -43,7 +43,7 @@ pub use self::{
     cache::NodeCache,
     mark::Marker,
     node::{NodeError, NodeHash},
-    root::{Half, PartialRoot, Root, RootError, Snapshot},
+    root::{AnyRoot, Half, PartialRoot, Root, RootError, Snapshot},
     trie::{StateTrie, Written},
     walk::{Change, Diff, Entries},
 };

@@ -3,7 +3,8 @@
 //! [`Root`] is a whole state. [`PartialRoot`] is what a join with `omit_members` leaves us with: a
 //! state in which some entries have not come yet. The two are different types and neither turns
 //! into the other, so code that decides by the absence of an entry can't be handed a state whose
-//! absences mean nothing.
+//! absences mean nothing. [`AnyRoot`] is a state that may be either, as rooms have them; what is asked
+//! of it answers [`Lookup::Unknown`](super::Lookup::Unknown) where nothing is known.
 
 use super::{NodeHash, StateKeyNum};
 
@@ -78,6 +79,15 @@ pub struct PartialRoot {
     open_members: bool,
 }
 
+/// The state of a room at some point: whole, or partial until a join is completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AnyRoot {
+    /// All of it is known.
+    Whole(Root),
+    /// Some of it may be unknown.
+    Partial(PartialRoot),
+}
+
 /// Why bytes are no root of the wanted kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RootError {
@@ -137,21 +147,113 @@ impl Snapshot for PartialRoot {
     }
 }
 
+impl Inside for AnyRoot {
+    fn halves(&self) -> Halves {
+        match self {
+            Self::Whole(root) => root.halves(),
+            Self::Partial(root) => root.halves(),
+        }
+    }
+    fn with(self, halves: Halves) -> Self {
+        match self {
+            Self::Whole(root) => Self::Whole(root.with(halves)),
+            Self::Partial(root) => Self::Partial(root.with(halves)),
+        }
+    }
+}
+
+impl Snapshot for AnyRoot {
+    fn is_open(&self, half: Half) -> bool {
+        match self {
+            Self::Whole(root) => root.is_open(half),
+            Self::Partial(root) => root.is_open(half),
+        }
+    }
+}
+
+impl From<Root> for AnyRoot {
+    fn from(root: Root) -> Self {
+        Self::Whole(root)
+    }
+}
+
+impl From<PartialRoot> for AnyRoot {
+    fn from(root: PartialRoot) -> Self {
+        Self::Partial(root)
+    }
+}
+
+impl AnyRoot {
+    /// The state before the create event.
+    pub const EMPTY: Self = Self::Whole(Root::EMPTY);
+
+    /// The state, if all of it is known.
+    #[must_use]
+    pub const fn whole(self) -> Option<Root> {
+        match self {
+            Self::Whole(root) => Some(root),
+            Self::Partial(_) => None,
+        }
+    }
+
+    /// Whether there may be more in it than is known.
+    #[must_use]
+    pub const fn is_partial(self) -> bool {
+        matches!(self, Self::Partial(_))
+    }
+
+    /// The same entries, as far as they are known, of which it isn't said that they are all members.
+    #[must_use]
+    pub fn as_partial(self) -> Self {
+        match self {
+            Self::Whole(root) => Self::Partial(PartialRoot::without_all_members(root)),
+            partial @ Self::Partial(_) => partial,
+        }
+    }
+
+    /// The memberships that are known, and nothing else.
+    #[must_use]
+    pub fn known_members(self) -> Root {
+        Root(Halves {
+            rest: None,
+            members: self.halves().members,
+        })
+    }
+
+    /// All but the memberships; it is known of a partial state as well, unless that is a fragment.
+    #[must_use]
+    pub fn known_rest(self) -> Root {
+        Root(Halves {
+            rest: self.halves().rest,
+            members: None,
+        })
+    }
+
+    /// The bytes that stand in room heads and status rows: at most 33.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Whole(root) => root.encode(),
+            Self::Partial(root) => root.encode(),
+        }
+    }
+
+    /// # Errors
+    /// When the bytes are damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RootError> {
+        match Root::decode(bytes) {
+            Err(RootError::Kind) => PartialRoot::decode(bytes).map(Self::Partial),
+            root => root.map(Self::Whole),
+        }
+    }
+}
+
 impl Root {
     /// The state before the create event.
     pub const EMPTY: Self = Self(Halves {
         rest: None,
         members: None,
     });
-
-    /// This state with its memberships alone.
-    #[must_use]
-    pub const fn members(self) -> Self {
-        Self(Halves {
-            rest: None,
-            members: self.0.members,
-        })
-    }
 
     /// The bytes that stand in room heads and status rows: at most 33.
     #[must_use]
@@ -260,9 +362,11 @@ mod tests {
             let root = Root(Halves { rest: rest.map(NodeHash), members: members.map(NodeHash) });
             prop_assert_eq!(Root::decode(&root.encode()), Ok(root));
             prop_assert_eq!(PartialRoot::decode(&root.encode()), Err(RootError::Kind));
+            prop_assert_eq!(AnyRoot::decode(&root.encode()), Ok(AnyRoot::Whole(root)));
             for partial in [PartialRoot::without_all_members(root), PartialRoot::fragment(root)] {
                 prop_assert_eq!(PartialRoot::decode(&partial.encode()), Ok(partial));
                 prop_assert_eq!(Root::decode(&partial.encode()), Err(RootError::Kind));
+                prop_assert_eq!(AnyRoot::decode(&partial.encode()), Ok(AnyRoot::Partial(partial)));
             }
         }
 

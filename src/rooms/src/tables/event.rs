@@ -52,7 +52,7 @@ pub enum Verdict {
 pub struct Status {
     /// The verdict.
     pub verdict: Verdict,
-    /// The state before it ([`crate::state::Root`], encoded).
+    /// The state before it ([`crate::state::AnyRoot`], encoded).
     pub root_before: Vec<u8>,
     /// Its place in the room's order.
     pub place: Option<(i64, i64)>,

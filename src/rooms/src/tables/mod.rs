@@ -9,6 +9,7 @@ mod chain;
 mod event;
 mod index;
 mod keys;
+mod partial;
 mod read;
 mod room;
 mod summary;
@@ -18,6 +19,7 @@ pub use chain::*;
 pub use event::*;
 pub use index::*;
 pub use keys::*;
+pub use partial::*;
 pub use read::*;
 pub use room::*;
 pub use summary::*;
@@ -79,5 +81,7 @@ pub fn all() -> Vec<comity_storage::Registered> {
         Is::of::<Gaps>(),
         Is::of::<EarlyRedactions>(),
         Is::of::<Chains>(),
+        Is::of::<Partials>(),
+        Is::of::<Provisionals>(),
     ]
 }

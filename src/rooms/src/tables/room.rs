@@ -28,6 +28,14 @@ pub enum Mode {
     Left,
 }
 
+impl Mode {
+    /// Whether users of this server are in the room, so that its events are news here.
+    #[must_use]
+    pub const fn takes_part(self) -> bool {
+        matches!(self, Self::Partial | Self::Joined)
+    }
+}
+
 /// A room at a position: the newest row not beyond a reader's bound is the room for that reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -39,7 +47,7 @@ pub struct Head {
     pub depth: u64,
     /// The forward extremities, by number.
     pub extremities: Vec<u32>,
-    /// The room's current state ([`crate::state::Root`], encoded).
+    /// The room's current state ([`crate::state::AnyRoot`], encoded).
     pub root: Vec<u8>,
     /// The next event number.
     pub next_num: u32,

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use comity_protocol::{
     auth::Membership,
     event::Event,
-    id::{RoomId, UserId},
+    id::{OwnedServerName, RoomId, UserId},
     room_version::RoomVersion,
 };
 use comity_storage::{Home, Range, Reader, RoomKey, Row};
@@ -31,7 +31,7 @@ use crate::{
     live::{Pending, RoomNodes, read_root},
     num::EventNum,
     rooms::Rooms,
-    state::{Root, StateTrie},
+    state::{AnyRoot, StateTrie},
     tables::{self, Head, InRoom, Member, Mode, Status, UserRoom},
 };
 
@@ -44,10 +44,12 @@ pub struct RoomView {
     room_id: comity_protocol::id::OwnedRoomId,
     version: RoomVersion,
     head: Head,
-    root: Root,
+    root: AnyRoot,
     trie: StateTrie<RoomNodes>,
     /// Where users of erased accounts were erased.
     pub(crate) erased: Arc<BTreeMap<String, i64>>,
+    /// While the state is partial, or was when we left: the servers said to be in the room.
+    hinted: Arc<[OwnedServerName]>,
     memo: Memo,
 }
 
@@ -73,7 +75,7 @@ impl Found {
     ///
     /// # Errors
     /// The row is damaged.
-    pub fn root_before(&self) -> Result<Option<Root>, RoomError> {
+    pub fn root_before(&self) -> Result<Option<AnyRoot>, RoomError> {
         if self.status.root_before.is_empty() {
             return Ok(None);
         }
@@ -122,6 +124,17 @@ impl Rooms {
             return Err(RoomError::UnknownRoom);
         }
         let root = read_root(&head.root)?;
+        let mut hinted: Vec<OwnedServerName> = Vec::new();
+        if head.mode != Mode::Joined {
+            // Gone when it has been completed since: then they count no more. Of a room that we left before,
+            // they are those who hear of it.
+            let row = reader.get::<tables::Partials>(&info_key).await?;
+            let servers = row.map(|row| row.value.servers).unwrap_or_default();
+            let servers = servers.iter();
+            hinted.extend(
+                servers.filter_map(|server| OwnedServerName::try_from(server.as_str()).ok()),
+            );
+        }
         let trie = self.trie(room, reader.clone(), Pending::default());
         let (room_id, version) = (room_id.to_owned(), info.value.version);
         Ok(RoomView {
@@ -134,6 +147,7 @@ impl Rooms {
             root,
             trie,
             erased: Arc::new(erased),
+            hinted: hinted.into(),
             memo: Memo::default(),
         })
     }
@@ -215,8 +229,13 @@ impl RoomView {
     }
 
     /// The current state at this position.
-    pub fn root(&self) -> Root {
+    pub fn root(&self) -> AnyRoot {
         self.root
+    }
+
+    /// The servers said to be in the room, while its members aren't known.
+    pub(crate) fn hinted(&self) -> &[OwnedServerName] {
+        &self.hinted
     }
 
     /// What the view reads through.

@@ -16,7 +16,7 @@ use super::{Found, RoomView, Span};
 use crate::{
     error::RoomError,
     num::{EventNum, StateKeyNum},
-    state::Root,
+    state::AnyRoot,
     tables::{self, Relation, RoomNum, Scope, Thread},
 };
 
@@ -322,7 +322,7 @@ impl RoomView {
         let mut keys = self.state_keys(&names).await?.into_iter();
         let me: [Option<StateKeyNum>; 1] = [keys.next().flatten()];
         let roots = found.iter().map(Found::root_before);
-        let roots = roots.collect::<Result<Vec<Option<Root>>, _>>()?;
+        let roots = roots.collect::<Result<Vec<Option<AnyRoot>>, _>>()?;
         let mut replaced = Vec::with_capacity(found.len());
         for (one, root) in found.iter().zip(&roots) {
             let key = one.event.state_key().and_then(|_| keys.next().flatten());
@@ -332,7 +332,7 @@ impl RoomView {
             try_join_all(replaced),
             self.lookup_each(roots.iter().copied().flatten().collect(), &me)
         )?;
-        let mine = |root: &Option<Root>| mine.get(root.as_ref()?)?.first().copied().flatten();
+        let mine = |root: &Option<AnyRoot>| mine.get(root.as_ref()?)?.first().copied().flatten();
         let member = roots.iter().map(mine).collect();
         Ok((replaced, member))
     }
@@ -340,7 +340,7 @@ impl RoomView {
     /// The event that a state has under a key, if it is one.
     async fn at_key(
         &self,
-        root: Option<Root>,
+        root: Option<AnyRoot>,
         key: Option<StateKeyNum>,
     ) -> Result<Option<EventNum>, RoomError> {
         let (Some(root), Some(_)) = (root, key) else {

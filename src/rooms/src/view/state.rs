@@ -12,8 +12,8 @@ use crate::{
     error::RoomError,
     live::{Judged, read_root},
     num::{EventNum, StateKeyNum},
-    state::{Half, Lookup, Root},
-    tables::{self, RoomStateKey},
+    state::{AnyRoot, Half, Lookup},
+    tables::{self, RoomNum, RoomStateKey},
 };
 
 /// Entries of a state read in one go.
@@ -73,7 +73,7 @@ impl RoomView {
     /// The store can't be read.
     pub async fn lookup(
         &self,
-        root: Root,
+        root: AnyRoot,
         keys: &[Option<StateKeyNum>],
     ) -> Result<Vec<Option<EventNum>>, RoomError> {
         let known: Vec<StateKeyNum> = keys.iter().copied().flatten().collect();
@@ -95,9 +95,9 @@ impl RoomView {
     /// The store can't be read.
     pub(super) async fn lookup_each(
         &self,
-        roots: BTreeSet<Root>,
+        roots: BTreeSet<AnyRoot>,
         keys: &[Option<StateKeyNum>],
-    ) -> Result<BTreeMap<Root, Vec<Option<EventNum>>>, RoomError> {
+    ) -> Result<BTreeMap<AnyRoot, Vec<Option<EventNum>>>, RoomError> {
         let mut lookups = Vec::with_capacity(roots.len());
         for root in &roots {
             lookups.push(self.lookup(*root, keys));
@@ -124,7 +124,7 @@ impl RoomView {
     /// The store can't be read.
     pub async fn state_in(
         &self,
-        root: Root,
+        root: AnyRoot,
         event_type: &str,
         state_key: &str,
     ) -> Result<Option<Found>, RoomError> {
@@ -156,7 +156,7 @@ impl RoomView {
     /// The store can't be read.
     pub async fn state_nums(
         &self,
-        root: Root,
+        root: AnyRoot,
         half: Option<Half>,
     ) -> Result<Vec<EventNum>, RoomError> {
         let mut entries = self.trie.entries(root, half, StateKeyNum::other(0));
@@ -183,7 +183,7 @@ impl RoomView {
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn state_diff(&self, old: Root, new: Root) -> Result<Vec<EventNum>, RoomError> {
+    pub async fn state_diff(&self, old: AnyRoot, new: AnyRoot) -> Result<Vec<EventNum>, RoomError> {
         let mut diff = self.trie.diff(old, new);
         let mut nums = Vec::new();
         loop {
@@ -199,7 +199,7 @@ impl RoomView {
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn root_after(&self, found: &Found) -> Result<Root, RoomError> {
+    pub async fn root_after(&self, found: &Found) -> Result<AnyRoot, RoomError> {
         let before = read_root(&found.status.root_before)?;
         let Some(state_key) = found.event.state_key() else {
             return Ok(before);
@@ -242,7 +242,7 @@ impl RoomView {
     /// The members by whom a room without a name is called: the first others who are there.
     pub(crate) async fn heroes(
         &self,
-        root: Root,
+        root: AnyRoot,
         user: &str,
         most: usize,
     ) -> Result<Vec<EventNum>, RoomError> {
@@ -257,6 +257,40 @@ impl RoomView {
             here && found.event.state_key() != Some(user)
         });
         Ok(heroes.map(|found| found.num).take(most).collect())
+    }
+
+    /// The memberships of these users by which events of theirs are authorised: what is known of a member
+    /// whom a partial state doesn't know.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn members_named(
+        &self,
+        by: &[Found],
+        users: &BTreeSet<&str>,
+    ) -> Result<Vec<EventNum>, RoomError> {
+        let by = by
+            .iter()
+            .filter(|found| users.contains(found.event.sender().as_str()));
+        let room = self.room;
+        let at: Vec<RoomNum> = by
+            .map(|found| RoomNum {
+                room,
+                num: found.num.0,
+            })
+            .collect();
+        let headers = self.reader.get_many::<tables::Headers>(&at).await?;
+        let named = headers.into_iter().flatten().flat_map(|row| row.value.auth);
+        let named: BTreeSet<EventNum> = named.map(EventNum).collect();
+        let named: Vec<EventNum> = named.into_iter().collect();
+        let mut members: BTreeMap<String, EventNum> = BTreeMap::new();
+        for found in self.load(&named).await? {
+            let user = found.event.state_key().filter(|user| users.contains(user));
+            if let (Some(user), "m.room.member") = (user, found.event.event_type()) {
+                members.insert(user.to_owned(), found.num);
+            }
+        }
+        Ok(members.into_values().collect())
     }
 
     /// A user's membership by the state at this position.

@@ -11,7 +11,7 @@ use comity_protocol::{
 };
 
 use super::{Found, RoomView, state::membership_in};
-use crate::{error::RoomError, num::EventNum, state::Root};
+use crate::{error::RoomError, num::EventNum, state::AnyRoot};
 
 /// Steps back through a user's memberships at the most.
 const STEPS: usize = 32;
@@ -115,9 +115,9 @@ impl RoomView {
         &self,
         found: &[Found],
         user: &UserId,
-    ) -> Result<BTreeMap<Root, Setting>, RoomError> {
+    ) -> Result<BTreeMap<AnyRoot, Setting>, RoomError> {
         let roots = found.iter().filter_map(|one| one.root_before().transpose());
-        let roots = roots.collect::<Result<BTreeSet<Root>, _>>()?;
+        let roots = roots.collect::<Result<BTreeSet<AnyRoot>, _>>()?;
         let keys = self.state_keys(&setting_keys(user)).await?;
         let states = self.lookup_each(roots, &keys).await?;
         let nums: BTreeSet<EventNum> = states.values().flatten().flatten().copied().collect();

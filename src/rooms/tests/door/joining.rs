@@ -12,7 +12,9 @@ use comity_protocol::{
 };
 use comity_rooms::{
     Arrival, Config, DirectoryFilter, DirectoryPage, Elsewhere, Entry, Filled, Hole, Intent, Join,
-    Outcome, Placed, Profile, Remote as RemoteRoom, Resolved, RoomError, Rooms, Run, Span, Way,
+    Outcome, PeerView, Placed, Profile, Remote as RemoteRoom, Resolved, RoomError, Rooms, Run,
+    Span, Way,
+    num::EventNum,
     tables::{Mode, Verdict},
 };
 use comity_runtime::Runtime;
@@ -27,14 +29,14 @@ const SOME: [RoomVersion; 4] = [
     RoomVersion::V10,
     RoomVersion::V12,
 ];
-const BOB: &str = "@bob:elsewhere";
+pub const BOB: &str = "@bob:elsewhere";
 const CAROL: &str = "@carol:elsewhere";
 
-fn name(text: &str) -> &ServerName {
+pub fn name(text: &str) -> &ServerName {
     text.try_into().unwrap()
 }
 
-fn user(text: &str) -> &UserId {
+pub fn user(text: &str) -> &UserId {
     text.try_into().unwrap()
 }
 
@@ -43,7 +45,7 @@ fn key(seed: u8) -> SigningKey {
 }
 
 /// The keys of the servers of these tests.
-struct Ring;
+pub struct Ring;
 
 impl KeyRing for Ring {
     fn key(&self, server: &ServerName, _: &str) -> Option<PublishedKey> {
@@ -63,11 +65,11 @@ fn raw(event: &Event) -> Box<RawValue> {
     RawValue::from_string(event.json().to_owned()).unwrap()
 }
 
-fn read(event: &Event) -> WellFormed {
+pub fn read(event: &Event) -> WellFormed {
     WellFormed::parse(event.version(), event.json().as_bytes(), Limits::Past).unwrap()
 }
 
-fn signed(event: &Event) -> Signed {
+pub fn signed(event: &Event) -> Signed {
     read(event).verify(&Ring).unwrap()
 }
 
@@ -249,6 +251,11 @@ impl Elsewhere for Bridge {
     }
 }
 
+/// Events as they go over the wire.
+pub async fn pdus(view: &PeerView, nums: &[EventNum]) -> Vec<Signed> {
+    view.pdus(nums).await.unwrap().iter().map(signed).collect()
+}
+
 /// What a server of the room answers to a join.
 async fn answer(
     host: &Rooms,
@@ -259,20 +266,18 @@ async fn answer(
     let version = host.room_version(room_id).await?;
     let admission = host.send_join(origin, room_id, join, &Ring).await?;
     let state = admission.state().await?;
-    let pdus = async |nums: &[_]| {
-        let pdus = admission.view().pdus(nums).await.unwrap();
-        pdus.iter().map(signed).collect::<Vec<_>>()
-    };
+    let view = admission.view();
     Ok(Entry {
         version,
         join: signed(admission.event()),
-        state: pdus(&state.state).await,
-        auth_chain: pdus(&state.auth_chain).await,
+        state: pdus(view, &state.state).await,
+        auth_chain: pdus(view, &state.auth_chain).await,
+        omitted: None,
     })
 }
 
 /// Two servers, one with a room; each asks the other.
-async fn two(version: RoomVersion) -> (World, Rooms, OwnedRoomId) {
+pub async fn two(version: RoomVersion) -> (World, Rooms, OwnedRoomId) {
     let world = World::new(version).await;
     let there = second().await;
     there.use_elsewhere(Bridge::between(&there, &world.rooms));
@@ -292,7 +297,7 @@ async fn enter(rooms: &Rooms, room_id: &RoomId, who: &str) -> Result<Placed, Roo
     rooms.join(user(who), room_id, request).await
 }
 
-async fn say(rooms: &Rooms, room_id: &RoomId, who: &str, body: &str) -> Event {
+pub async fn say(rooms: &Rooms, room_id: &RoomId, who: &str, body: &str) -> Event {
     let content = json!({ "msgtype": "m.text", "body": body });
     let mut change = rooms.change(room_id).await.unwrap();
     let intent = Intent::message(user(who), "m.room.message", &content);
@@ -302,7 +307,7 @@ async fn say(rooms: &Rooms, room_id: &RoomId, who: &str, body: &str) -> Event {
     view.event(&placed.event_id).await.unwrap().unwrap().event
 }
 
-async fn hears(rooms: &Rooms, room_id: &RoomId, event: &Event) -> Outcome {
+pub async fn hears(rooms: &Rooms, room_id: &RoomId, event: &Event) -> Outcome {
     let arrival = Arrival {
         event: signed(event),
         way: Way::New,
@@ -312,7 +317,7 @@ async fn hears(rooms: &Rooms, room_id: &RoomId, event: &Event) -> Outcome {
 }
 
 /// The room's order, oldest first.
-async fn order(rooms: &Rooms, room_id: &RoomId) -> Vec<OwnedEventId> {
+pub async fn order(rooms: &Rooms, room_id: &RoomId) -> Vec<OwnedEventId> {
     let view = rooms.view(room_id).await.unwrap();
     let (mut found, _) = view.timeline(Span::latest(1_000)).await.unwrap();
     found.reverse();
@@ -320,7 +325,7 @@ async fn order(rooms: &Rooms, room_id: &RoomId) -> Vec<OwnedEventId> {
     ids.collect()
 }
 
-async fn state(rooms: &Rooms, room_id: &RoomId) -> Vec<OwnedEventId> {
+pub async fn state(rooms: &Rooms, room_id: &RoomId) -> Vec<OwnedEventId> {
     let view = rooms.view(room_id).await.unwrap();
     let all = view.all_state(None).await.unwrap().into_iter();
     let mut ids: Vec<_> = all.map(|found| found.event.event_id().to_owned()).collect();
@@ -333,11 +338,11 @@ async fn membership(rooms: &Rooms, room_id: &RoomId, who: &str) -> Option<String
     row.map(|row| row.value.membership)
 }
 
-async fn mode(rooms: &Rooms, room_id: &RoomId) -> Mode {
+pub async fn mode(rooms: &Rooms, room_id: &RoomId) -> Mode {
     rooms.view(room_id).await.unwrap().head().mode
 }
 
-const ACCEPTED: Outcome = Outcome::Settled(Verdict::Accepted);
+pub const ACCEPTED: Outcome = Outcome::Settled(Verdict::Accepted);
 
 /// A join through another server makes the room whole on ours, in every room version: the same
 /// state, and what either says is part of it on both.

@@ -11,6 +11,7 @@
 mod converge;
 mod hostile;
 mod joining;
+mod partial;
 mod peers;
 mod remote;
 mod ways;

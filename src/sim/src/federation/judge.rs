@@ -6,7 +6,7 @@ use comity_protocol::id::event_id;
 use comity_rooms::{
     Found, RoomError, RoomView,
     num::EventNum,
-    state::Root,
+    state::AnyRoot,
     tables::{Mode, Verdict},
 };
 use http::Method;
@@ -322,7 +322,7 @@ impl Sight {
 struct Sights<'a> {
     room: &'a Room,
     id: &'a str,
-    known: BTreeMap<Root, Sight>,
+    known: BTreeMap<AnyRoot, Sight>,
 }
 
 impl Sights<'_> {

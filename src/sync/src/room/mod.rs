@@ -13,8 +13,8 @@ use comity_protocol::{
 };
 use comity_rooms::{
     Found, RoomView, Standing, Viewer,
-    state::Root,
-    tables::{OutOfBand, Tally},
+    state::AnyRoot,
+    tables::{Mode, OutOfBand, Tally},
 };
 use comity_storage::{Heads, Home, RoomKey};
 use futures_util::try_join;
@@ -47,12 +47,18 @@ pub(crate) struct RoomSync<'a> {
 }
 
 impl RoomSync<'_> {
-    pub async fn joined(&self) -> Result<Joined, SyncError> {
+    /// A room that the user is in; `None` while its members aren't known and the client wants them.
+    ///
+    /// See [MSC3902](https://github.com/matrix-org/matrix-spec-proposals/pull/3902).
+    pub async fn joined(&self) -> Result<Option<Joined>, SyncError> {
         let (view, known, _) = try_join!(
             self.view(),
             self.known_root(),
             self.build.ignored(self.sync)
         )?;
+        if view.head().mode == Mode::Partial && self.build.wants_all_members() {
+            return Ok(None);
+        }
         let changed = known.is_none_or(|known| known != view.root());
         let (stretch, summary, newcomers, (unread, unread_threads), ephemeral, account_data) = try_join!(
             self.stretch(&view, None, self.build.since.filter(|_| self.was_in())),
@@ -65,7 +71,10 @@ impl RoomSync<'_> {
             },
             async {
                 match known {
-                    Some(known) if changed => self.newcomers(&view, known).await,
+                    // Those who were there all the time are no newcomers.
+                    Some(known) if changed && known.is_partial() == view.root().is_partial() => {
+                        self.newcomers(&view, known).await
+                    }
                     _ => Ok(Vec::new()),
                 }
             },
@@ -77,7 +86,7 @@ impl RoomSync<'_> {
             self.timeline(&view, &stretch),
             self.state(&view, &stretch, known, view.root(), summary.as_ref()),
         )?;
-        Ok(Joined {
+        Ok(Some(Joined {
             summary,
             timeline,
             state,
@@ -86,7 +95,7 @@ impl RoomSync<'_> {
             unread_notifications: Some(unread),
             unread_thread_notifications: unread_threads,
             newcomers,
-        })
+        }))
     }
 
     /// Counts of the room; of its main timeline and its threads apart, where that is wanted.
@@ -121,7 +130,7 @@ impl RoomSync<'_> {
     }
 
     /// Those who have come since the client knew the room: it learns of their presence.
-    async fn newcomers(&self, view: &RoomView, known: Root) -> Result<Vec<String>, SyncError> {
+    async fn newcomers(&self, view: &RoomView, known: AnyRoot) -> Result<Vec<String>, SyncError> {
         let changed = view
             .load(&view.state_diff(known, view.root()).await?)
             .await?;

@@ -6,7 +6,7 @@ use comity_protocol::{auth::Membership, client_event::stripped_state};
 use comity_rooms::{
     Found, RoomError, RoomView,
     num::EventNum,
-    state::{Half, Root},
+    state::{AnyRoot, Half},
     tables::{InRoom, Summaries},
 };
 use comity_storage::Home;
@@ -26,7 +26,7 @@ const HEROES_LOOKED_AT: usize = 64;
 
 impl RoomSync<'_> {
     /// The state that the client knows: that at the last answer, if the user was joined then.
-    pub(super) async fn known_root(&self) -> Result<Option<Root>, SyncError> {
+    pub(super) async fn known_root(&self) -> Result<Option<AnyRoot>, SyncError> {
         if !self.was_in() || self.build.request.full_state {
             return Ok(None);
         }
@@ -46,8 +46,8 @@ impl RoomSync<'_> {
         &self,
         view: &RoomView,
         stretch: &Stretch,
-        known: Option<Root>,
-        last: Root,
+        known: Option<AnyRoot>,
+        last: AnyRoot,
         summary: Option<&Summary>,
     ) -> Result<State, SyncError> {
         let request = self.build.request;
@@ -61,6 +61,11 @@ impl RoomSync<'_> {
         let (nums, members) = try_join!(
             async {
                 Ok::<_, SyncError>(match known {
+                    // Members who are known now were there before: they are told when they matter.
+                    Some(known) if lazy && known.is_partial() != end.is_partial() => {
+                        let (known, end) = (known.known_rest(), end.known_rest());
+                        view.state_diff(known.into(), end.into()).await?
+                    }
                     Some(known) => view.state_diff(known, end).await?,
                     None => view.state_nums(end, lazy.then_some(Half::Rest)).await?,
                 })
@@ -102,8 +107,8 @@ impl RoomSync<'_> {
         &self,
         view: &RoomView,
         stretch: &Stretch,
-        known: Option<Root>,
-        end: Root,
+        known: Option<AnyRoot>,
+        end: AnyRoot,
         summary: Option<&Summary>,
     ) -> Result<Vec<EventNum>, SyncError> {
         let request = self.build.request;
@@ -129,12 +134,17 @@ impl RoomSync<'_> {
             .map(|user| ("m.room.member", user))
             .collect();
         let keys = view.state_keys(&names).await?;
-        let members: Vec<EventNum> = view
-            .lookup(end, &keys)
-            .await?
-            .into_iter()
-            .flatten()
+        let in_state = view.lookup(end, &keys).await?;
+        let unknown: BTreeSet<&str> = names
+            .iter()
+            .zip(&in_state)
+            .filter(|(_, num)| num.is_none() && end.is_partial())
+            .map(|((_, user), _)| *user)
             .collect();
+        let mut members: Vec<EventNum> = in_state.into_iter().flatten().collect();
+        if !unknown.is_empty() {
+            members.extend(view.members_named(&stretch.found, &unknown).await?);
+        }
         let home = Home::Room(self.room);
         let lane = self.sync.0.rooms.tenant().lanes().of(home.slot());
         let since = self.build.since.map(|since| since.get(lane));

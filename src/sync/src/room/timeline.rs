@@ -1,7 +1,7 @@
 //! A room's timeline: the latest events that the client has not had.
 
 use comity_protocol::auth::Membership;
-use comity_rooms::{Found, RoomError, RoomView, Span, state::Root};
+use comity_rooms::{Found, RoomError, RoomView, Span, state::AnyRoot};
 use comity_storage::{Heads, Home};
 use futures_util::try_join;
 
@@ -22,7 +22,7 @@ pub(super) struct Stretch {
     /// The place before the first event.
     pub start: (i64, i64),
     /// The state before the first event.
-    pub root: Root,
+    pub root: AnyRoot,
 }
 
 impl RoomSync<'_> {
@@ -31,7 +31,7 @@ impl RoomSync<'_> {
     pub(super) async fn stretch(
         &self,
         view: &RoomView,
-        end: Option<((i64, i64), Root)>,
+        end: Option<((i64, i64), AnyRoot)>,
         since: Option<&Heads>,
     ) -> Result<Stretch, SyncError> {
         let filter = &self.build.request.filter.room.timeline;
@@ -146,6 +146,7 @@ impl RoomSync<'_> {
 }
 
 /// The state before an event.
-fn root_before(found: &Found) -> Result<Root, RoomError> {
-    Root::decode(&found.status.root_before).map_err(|error| RoomError::Damaged(error.to_string()))
+fn root_before(found: &Found) -> Result<AnyRoot, RoomError> {
+    AnyRoot::decode(&found.status.root_before)
+        .map_err(|error| RoomError::Damaged(error.to_string()))
 }

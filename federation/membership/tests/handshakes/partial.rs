@@ -1,0 +1,170 @@
+//! Joining without waiting for the members:
+//! <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid>
+//! (`omit_members`), [MSC3902](https://github.com/matrix-org/matrix-spec-proposals/pull/3902).
+
+use std::time::Duration;
+
+use comity_testkit::{Fate, User, Wire, encode};
+use serde_json::{Value, json};
+
+use crate::pair::{ONE, Pair, TWO, join, synced};
+
+const LAZY: &str = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
+
+/// How long it takes to learn who is in a room.
+const LONG: Duration = Duration::from_secs(100);
+
+/// From now on it takes that long.
+fn hide_members(wire: &Wire) {
+    wire.judge(|passing| {
+        if passing.request.uri().path().contains("/state_ids/") {
+            Fate::After(LONG)
+        } else {
+            Fate::Arrives
+        }
+    });
+}
+
+fn show_members(wire: &Wire) {
+    wire.judge(|_| Fate::Arrives);
+}
+
+async fn lazily(user: &User, since: Option<&str>) -> Value {
+    let request = user.sync_request(since).query("timeout", "0");
+    request.query("filter", LAZY).send().await.ok()
+}
+
+fn members(room: &str) -> String {
+    format!("/_matrix/client/v3/rooms/{}/members", encode(room))
+}
+
+/// Whose member events these are, sorted.
+fn who(events: &Value) -> Vec<String> {
+    let events = events.as_array().unwrap().iter();
+    let members = events.filter(|event| event["type"] == "m.room.member");
+    let mut who: Vec<String> = members
+        .map(|event| event["state_key"].as_str().unwrap().to_owned())
+        .collect();
+    who.sort();
+    who.dedup();
+    who
+}
+
+fn bodies(room: &Value) -> Vec<&str> {
+    let events = room["timeline"]["events"].as_array().unwrap().iter();
+    let bodies = events.filter_map(|event| event["content"]["body"].as_str());
+    bodies.collect()
+}
+
+/// A room of another server with several members, joined while nobody says who they are.
+async fn partial() -> (Pair, String, Vec<String>) {
+    let pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    let mut everybody = vec![pair.alice.id.clone(), pair.bob.id.clone()];
+    for name in ["carol", "dave", "erin"] {
+        let user = pair.federation[ONE].register(name).await;
+        user.join(&room).await;
+        everybody.push(user.id.clone());
+    }
+    everybody.sort();
+    hide_members(&pair.federation.wire);
+    assert_eq!(join(&pair.bob, &room, &[ONE]).await.0, 200);
+    (pair, room, everybody)
+}
+
+/// MSC3902: the room is there at once for clients that load members lazily, and messages go both ways; for
+/// others it is there when its members are known, which is when who asks for them is answered.
+#[tokio::test(start_paused = true)]
+async fn msc3902_a_room_is_used_before_its_members_are_known() {
+    let (pair, room, everybody) = partial().await;
+    let (alice, bob) = (&pair.alice, &pair.bob);
+    let early = bob.sync(None).await;
+    assert!(early["rooms"]["join"].get(&room).is_none());
+    let since = early["next_batch"].as_str().unwrap();
+    let first = lazily(bob, None).await;
+    let lazy = first["next_batch"].as_str().unwrap();
+    assert!(first["rooms"]["join"].get(&room).is_some());
+
+    bob.send(&room, "hello").await;
+    alice.send(&room, "welcome").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let heard = alice.messages(&room, 5).await;
+    assert!(
+        heard
+            .iter()
+            .any(|event| event["content"]["body"] == "hello")
+    );
+    let news = lazily(bob, Some(lazy)).await;
+    let news = &news["rooms"]["join"][&room];
+    assert_eq!(bodies(news), ["hello", "welcome"]);
+    assert!(who(&news["state"]["events"]).contains(&alice.id));
+    let none = bob.sync(Some(since)).await;
+    assert!(none["rooms"]["join"].get(&room).is_none());
+    tokio::time::sleep(LONG).await;
+    let answer = bob.get(members(&room)).send().await.ok();
+    assert_eq!(who(&answer["chunk"]), everybody);
+    let whole = bob.sync(Some(since)).await;
+    let whole = &whole["rooms"]["join"][&room];
+    assert_eq!(bodies(whole), ["hello", "welcome"]);
+    // What came with the join and since stands in the timeline.
+    let others: Vec<_> = everybody.iter().filter(|id| **id != bob.id).collect();
+    assert_eq!(
+        who(&whole["state"]["events"]).iter().collect::<Vec<_>>(),
+        others
+    );
+    let later = lazily(bob, Some(lazy)).await;
+    let later = &later["rooms"]["join"][&room];
+    assert!(who(&later["state"]["events"]).len() < everybody.len());
+}
+
+/// MSC3902: while its members aren't known, a server lets nobody in and tells nobody the state.
+#[tokio::test(start_paused = true)]
+async fn msc3902_a_partial_room_lets_nobody_in() {
+    let (pair, room, _) = partial().await;
+    pair.federation.wire.cut(ONE, TWO);
+    let three = comity_testkit::HostilePeer::on(&pair.federation.wire, "three.test");
+    let path = format!(
+        "/_matrix/federation/v1/make_join/{}/{}",
+        encode(&room),
+        encode(three.user("frank").as_str())
+    );
+    let client = three.to(&pair.federation[TWO]);
+    let answer = client.get(path).query("ver", "11").send().await;
+    answer.error(404, "M_NOT_FOUND");
+}
+
+/// A room that was not complete when the server lost its power is completed after the next start.
+#[tokio::test(start_paused = true)]
+async fn a_join_is_completed_after_a_restart() {
+    let (mut pair, room, everybody) = partial().await;
+    pair.bob.send(&room, "hello").await;
+    show_members(&pair.federation.wire);
+    pair.federation.restart(TWO).await;
+    let bob = pair.federation[TWO].login("bob").await;
+    let answer = bob.get(members(&room)).send().await.ok();
+    assert_eq!(who(&answer["chunk"]), everybody);
+    let seen = synced(&bob, "join", &room).await.unwrap();
+    assert_eq!(bodies(&seen).last(), Some(&"hello"));
+}
+
+/// Who leaves before the members are known has left; the room is joined again like any other.
+#[tokio::test(start_paused = true)]
+async fn a_partial_room_is_left_and_joined_again() {
+    let (pair, room, everybody) = partial().await;
+    pair.bob.leave(&room).await;
+    assert!(
+        lazily(&pair.bob, None).await["rooms"]["join"]
+            .get(&room)
+            .is_none()
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = pair.alice.state(&room, "m.room.member", &pair.bob.id).await;
+    assert_eq!(seen["membership"], "leave");
+    show_members(&pair.federation.wire);
+    assert_eq!(join(&pair.bob, &room, &[ONE]).await.0, 200);
+    let answer = pair.bob.get(members(&room)).send().await.ok();
+    assert_eq!(who(&answer["chunk"]), everybody);
+    assert!(synced(&pair.bob, "join", &room).await.is_some());
+    let content = json!({ "msgtype": "m.text", "body": "back" });
+    pair.bob.send_event(&room, "m.room.message", content).await;
+}
