@@ -87,9 +87,7 @@ impl Api {
             }
             loop {
                 tokio::time::sleep(TEND).await;
-                // Nobody follows the log over restarts yet.
-                let needed = api.rooms.tenant().heads();
-                if let Err(cause) = api.rooms.tend(HORIZON, &needed).await {
+                if let Err(cause) = api.rooms.tend(HORIZON).await {
                     tracing::warn!(%cause, "rows that nobody needs could not be removed");
                 }
             }

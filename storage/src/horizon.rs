@@ -4,8 +4,12 @@
 //! age is known without a time in every log row, over restarts too. The newest commit always stays:
 //! the log ends where the head is.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -50,17 +54,41 @@ impl Horizon {
     }
 }
 
+/// Somebody who follows the logs over restarts.
+#[async_trait]
+pub trait Consumer: Send + Sync {
+    /// The positions up to which the logs are needed no more, wherever the server ends now.
+    ///
+    /// # Errors
+    /// [`CommitError`]: nothing is pruned before it is known.
+    async fn done(&self) -> Result<Heads, CommitError>;
+}
+
 impl Tenant {
-    /// Prunes the lanes' logs of what is older than `age`, but nothing beyond `needed` nor what one lane
-    /// still owes another; answers the lanes' horizons. A position's age counts from the first call
-    /// after it, so this is to be called now and then.
+    /// From now on, and as long as there is such a consumer, the logs are kept as far as it needs them.
+    pub fn keep_logs_for(&self, consumer: Weak<dyn Consumer>) {
+        let mut consumers = self.shared().consumers.lock();
+        consumers.retain(|consumer| consumer.strong_count() > 0);
+        consumers.push(consumer);
+    }
+
+    /// Prunes the lanes' logs of what is older than `age`, but nothing that a [`Consumer`] needs nor what
+    /// one lane still owes another; answers the lanes' horizons. A position's age counts from the first
+    /// call after it, so this is to be called now and then.
     ///
     /// # Errors
     /// [`CommitError`]; what was pruned before stays so.
-    pub async fn prune_logs(&self, age: Duration, needed: &Heads) -> Result<Heads, CommitError> {
+    pub async fn prune_logs(&self, age: Duration) -> Result<Heads, CommitError> {
+        let consumers = self.shared().consumers.lock().clone();
+        let consumers: Vec<Arc<dyn Consumer>> =
+            consumers.iter().filter_map(Weak::upgrade).collect();
+        let mut needed = self.heads();
+        for consumer in consumers {
+            needed = needed.min(&consumer.done().await?);
+        }
         let mut horizons = Heads::zero(self.lanes());
         for writer in self.writers() {
-            let horizon = self.prune_log(writer, age, needed).await?;
+            let horizon = self.prune_log(writer, age, &needed).await?;
             horizons = horizons.with(writer.lane(), horizon);
         }
         Ok(horizons)

@@ -48,6 +48,7 @@ pub use engine::Engine;
 pub use error::{CommitError, OpenError, ReadError};
 pub use follow::Follower;
 pub use heads::{Heads, Pos};
+pub use horizon::Consumer;
 pub use key::{At, Home, Key, KeyReader, KeyWriter, Lane, Lanes, RoomKey, Slot, TenantId};
 pub use lane::{Appended, LaneWriter};
 pub use log::{Logged, Owed, Record, Target};

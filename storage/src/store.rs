@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -20,6 +20,7 @@ use crate::{
     error::{CommitError, OpenError, ReadError},
     follow::Follower,
     heads::{Heads, Pos},
+    horizon::Consumer,
     key::{Home, Lane, Lanes, TenantId},
     lane::{LaneShared, LaneWriter, Standing, State},
     log::Logged,
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     rings: Mutex<Vec<Ring>>,
     /// How far each lane has applied what the others owe it; empty where nothing is applied.
     applied: watch::Sender<Vec<Heads>>,
+    /// Who follows the logs over restarts.
+    pub consumers: Mutex<Vec<Weak<dyn Consumer>>>,
     stats: Stats,
 }
 
@@ -176,6 +179,7 @@ impl Store {
             heads: watch::Sender::new(Heads::new(heads.clone())),
             rings: Mutex::new(heads.iter().copied().map(Ring::after).collect()),
             applied: watch::Sender::new(Vec::new()),
+            consumers: Mutex::default(),
             stats: Stats::default(),
         });
         let states = claims.into_iter().zip(written).zip(heads);

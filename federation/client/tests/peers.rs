@@ -159,6 +159,29 @@ async fn requests_are_signed_for_their_destination() {
     );
 }
 
+/// Of one server no more than 32 things are asked at a time, and its keys all the same; what is asked
+/// of others waits for none of it.
+#[tokio::test(start_paused = true)]
+async fn few_requests_to_a_server_at_a_time() {
+    let net = Net::new(|_, _| Ok((200, json!({ "pdus": [] }))));
+    let (peers, _tenant) = fresh(&net, 1).await;
+    let room = RoomId::parse("!r:x").unwrap();
+    let ask = |name: &'static str| peers.backfill(server(name), &room, &[], 1);
+    let all = futures_util::future::join_all((0..100).map(|_| ask("busy")));
+    let watch = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(net.asked().len(), 32);
+        let _keys = peers.server_keys(server("busy")).await;
+        ask("idle").await.unwrap();
+        let asked = net.asked();
+        assert!(asked.iter().any(|line| line.starts_with("idle ")));
+        assert!(asked.iter().any(|line| line.contains("/_matrix/key/")));
+    };
+    let (answers, ()) = tokio::join!(all, watch);
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(peers.backoff().until(server("busy")).await.unwrap(), None);
+}
+
 /// Servers that know only version 1 of an endpoint.
 #[tokio::test(start_paused = true)]
 async fn older_endpoints_are_tried_where_newer_ones_are_unknown() {

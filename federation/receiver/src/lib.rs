@@ -3,6 +3,7 @@
 //! ```text
 //! /send ─▶ transaction ─▶ checks ─▶ staging (durable) ─▶ 200
 //!                                      └─▶ worker, one a line ─▶ Rooms::receive ─▶ missing ─▶ …
+//!                                                                                      └─▶ waiting
 //! ```
 //!
 //! [`Checks`] is the one way from a peer's JSON to a signed event; whoever asks a peer for events
@@ -21,10 +22,12 @@ mod checks;
 mod completion;
 mod edus;
 mod missing;
+mod searches;
 mod staging;
 pub mod tables;
 mod transaction;
 mod turns;
+mod waiting;
 mod worker;
 
 use std::sync::Arc;
@@ -32,13 +35,15 @@ use std::sync::Arc;
 use comity_accounts::Accounts;
 use comity_rooms::{RoomView, Rooms};
 use comity_runtime::Runtime;
-use comity_storage::ReadError;
+use comity_storage::{ReadError, RoomKey};
 
 pub use checks::{Checks, PduError};
 pub use missing::Fetcher;
 pub use transaction::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 
-use crate::{staging::Staging, tables::Line, turns::Turns};
+use crate::{
+    searches::Searches, staging::Staging, tables::Line, turns::Turns, waiting::WaitingRoom,
+};
 
 /// Takes what other servers send. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +55,8 @@ pub(crate) struct Inner {
     fetcher: Fetcher,
     runtime: Runtime,
     staging: Staging,
+    waiting: WaitingRoom,
+    searches: Searches,
     turns: Turns,
 }
 
@@ -59,12 +66,15 @@ impl Receiver {
         let tenant = rooms.tenant();
         let runtime = tenant.runtime().clone();
         let staging = Staging::new(tenant.clone());
+        let waiting = WaitingRoom::new(tenant.clone());
         Self(Arc::new(Inner {
             rooms,
             accounts,
             fetcher,
             runtime,
             staging,
+            waiting,
+            searches: Searches::default(),
             turns: Turns::default(),
         }))
     }
@@ -76,6 +86,9 @@ impl Receiver {
     pub async fn resume(&self) -> Result<(), ReadError> {
         for line in self.0.staging.resume().await? {
             self.0.begin(line);
+        }
+        for room in self.0.waiting.resume().await? {
+            self.0.begin_waiting(room);
         }
         Ok(())
     }
@@ -91,6 +104,12 @@ impl Inner {
     fn begin(self: &Arc<Self>, line: Line) {
         let work = worker::work(Arc::downgrade(self), line);
         drop(self.runtime.spawn("federation line", work));
+    }
+
+    /// Begins to work on a room's events that wait.
+    fn begin_waiting(self: &Arc<Self>, room: RoomKey) {
+        let work = waiting::work(Arc::downgrade(self), self.runtime.clone(), room);
+        drop(self.runtime.spawn("federation waiting", work));
     }
 }
 

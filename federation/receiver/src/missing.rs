@@ -48,8 +48,9 @@ const SINGLY: usize = 256;
 const FEW: usize = 32;
 /// Requests for single events under way at a time.
 const PARALLEL: usize = 8;
-/// Servers asked.
+/// Servers asked, and those of whom they are chosen.
 const SERVERS: usize = 4;
+const CANDIDATES: usize = 100;
 /// How long the search for one event may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -78,7 +79,7 @@ pub(crate) type Events = BTreeMap<OwnedEventId, Signed>;
 
 impl<'a> Search<'a> {
     /// A search for what an event rests on. It asks the server it came from first, then the one that
-    /// made the event, then others in the room.
+    /// made the event, then others in the room; who hasn't answered lately comes last.
     pub async fn new(
         fetcher: &'a Fetcher,
         view: RoomView,
@@ -88,7 +89,17 @@ impl<'a> Search<'a> {
         let sender = event.event().sender().server_name().to_owned();
         let others = view.servers().await?;
         let servers = [origin.to_owned(), sender].into_iter().chain(others);
-        Ok(Self::among(fetcher, view, servers))
+        // Those that answer first.
+        let (mut there, mut away) = (Vec::new(), Vec::new());
+        for server in servers.take(CANDIDATES) {
+            let backoff = fetcher.peers.backoff();
+            match backoff.until(&server).await? {
+                None => there.push(server),
+                Some(_) => away.push(server),
+            }
+        }
+        there.append(&mut away);
+        Ok(Self::among(fetcher, view, there))
     }
 
     pub(crate) fn among(

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub fn all() -> Vec<Registered> {
     vec![
         Registered::of::<StagedEvents>(),
+        Registered::of::<WaitingEvents>(),
         Registered::of::<Transactions>(),
     ]
 }
@@ -59,6 +60,35 @@ impl Key for InLine {
     }
 }
 
+/// A place among a room's events that wait for what they rest on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InWait {
+    /// The room.
+    pub room: RoomKey,
+    /// The commit that put it there.
+    pub pos: At,
+    /// Its place among what was put there then.
+    pub index: u32,
+}
+
+impl Key for InWait {
+    fn home(&self) -> Home<'_> {
+        Home::Room(self.room)
+    }
+
+    fn write(&self, to: &mut KeyWriter) {
+        to.room(self.room).position(self.pos).u32(self.index);
+    }
+
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        Ok(Self {
+            room: from.room()?,
+            pos: from.position()?,
+            index: from.u32()?,
+        })
+    }
+}
+
 /// Another server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Server {
@@ -91,6 +121,17 @@ pub struct Staged {
     pub json: Option<String>,
 }
 
+/// An event that waits for what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The event.
+    pub event: Staged,
+    /// Who sent it.
+    pub origin: String,
+    /// Since when, in milliseconds since 1970.
+    pub since_ts: u64,
+}
+
 /// A transaction that was answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
@@ -104,7 +145,7 @@ pub struct Answered {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recent(pub Vec<Answered>);
 
-postcard_value!(Staged, Recent);
+postcard_value!(Staged, Waiting, Recent);
 
 /// `room, origin, position, index` → [`Staged`].
 #[derive(Debug)]
@@ -116,6 +157,18 @@ impl Table for StagedEvents {
     const TAG: [u8; 2] = *b"RI";
     type Key = InLine;
     type Value = Staged;
+}
+
+/// `room, position, index` → [`Waiting`].
+#[derive(Debug)]
+pub struct WaitingEvents;
+
+impl Table for WaitingEvents {
+    const NAME: &'static str = "waiting event";
+    const FAMILY: Family = Family::Queue;
+    const TAG: [u8; 2] = *b"RW";
+    type Key = InWait;
+    type Value = Waiting;
 }
 
 /// `server` → [`Recent`].

@@ -100,6 +100,8 @@ impl Receiver {
             return Ok(done.answer.clone());
         }
         let (results, lines) = inner.stage(origin, body.pdus).await?;
+        let news = lines.iter().map(|line| line.room).collect();
+        inner.waiting.heard_from(origin, &news);
         inner.edus(origin, body.edus, &lines).await;
         let pdus = results.iter().map(|(id, error)| {
             let error = error.as_deref();

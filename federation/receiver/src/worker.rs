@@ -2,11 +2,12 @@
 //! on is fetched where it is missing.
 //!
 //! One worker a line, for as long as there is something in it. Workers of a room meet at the door,
-//! which takes one event at a time and gives the room back in between.
+//! which takes one event at a time and gives the room back in between. What can't be had holds up
+//! nothing: its event [waits](crate::waiting).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Weak,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -20,8 +21,7 @@ use serde_json::value::RawValue;
 use crate::{
     Inner,
     missing::Search,
-    staging::Next,
-    tables::{InLine, Line},
+    tables::{InLine, Line, Staged},
 };
 
 /// Events taken at a time.
@@ -51,7 +51,11 @@ pub(crate) async fn work(receiver: Weak<Inner>, line: Line) {
 
 impl Inner {
     /// Judges the next events of a line; answers whether there may be more.
-    async fn step(&self, line: &Line, after: &mut Option<InLine>) -> Result<bool, RoomError> {
+    async fn step(
+        self: &Arc<Self>,
+        line: &Line,
+        after: &mut Option<InLine>,
+    ) -> Result<bool, RoomError> {
         let next = self.staging.next(line, after.as_ref(), BATCH).await?;
         let (Some(first), Some(last)) = (next.first(), next.last()) else {
             return Ok(!self.staging.end(line).await);
@@ -59,16 +63,27 @@ impl Inner {
         let last = last.key.clone();
         // Of a room that was left in the meantime nobody here is to see them.
         if let Some(view) = self.room(&first.staged.room_id).await? {
-            let events = self.events(&view, &line.origin, &next).await;
-            self.judge(&view, &line.origin, events).await?;
+            let events = next.iter().map(|next| (&next.staged, next.held.clone()));
+            let wanting = self.judge(&view, &line.origin, events).await?;
+            let staged = next.iter().map(|next| &next.staged);
+            let waits = staged.filter(|staged| wanting.contains(&staged.event_id));
+            self.let_wait(line, waits.cloned().collect()).await?;
         }
         self.staging.done(line, &next).await?;
         *after = Some(last);
         Ok(true)
     }
 
+    /// Events of a line that rest on what can't be had now; the others go on.
+    async fn let_wait(self: &Arc<Self>, line: &Line, events: Vec<Staged>) -> Result<(), RoomError> {
+        if !events.is_empty() && self.waiting.add(line.room, &line.origin, events).await? {
+            self.begin_waiting(line.room);
+        }
+        Ok(())
+    }
+
     /// A room that this server is in.
-    async fn room(&self, room_id: &str) -> Result<Option<RoomView>, RoomError> {
+    pub(crate) async fn room(&self, room_id: &str) -> Result<Option<RoomView>, RoomError> {
         let Ok(room_id) = <&RoomId>::try_from(room_id) else {
             return Ok(None);
         };
@@ -79,52 +94,61 @@ impl Inner {
         }
     }
 
-    /// The events as they are to be judged: as they were checked when they came, or checked again
-    /// after a restart, or fetched by their id.
-    async fn events(
+    /// An event as it is to be judged: as it was checked when it came, or checked again after a
+    /// restart, or fetched by its id.
+    async fn event(
         &self,
         view: &RoomView,
         origin: &OwnedServerName,
-        next: &[Next],
-    ) -> Vec<Signed> {
-        let mut events = Vec::with_capacity(next.len());
-        for next in next {
-            if let Some(held) = &next.held {
-                events.push(held.clone());
-                continue;
+        staged: &Staged,
+    ) -> Option<Signed> {
+        let pdu = match &staged.json {
+            Some(json) => RawValue::from_string(json.clone()).ok(),
+            None => {
+                let event_id = comity_protocol::id::event_id(&staged.event_id)?;
+                self.fetcher.peers.event(origin, &event_id).await.ok()
             }
-            let pdu = match &next.staged.json {
-                Some(json) => RawValue::from_string(json.clone()).ok(),
-                None => {
-                    let event_id = comity_protocol::id::event_id(&next.staged.event_id);
-                    match event_id {
-                        Some(event_id) => self.fetcher.peers.event(origin, &event_id).await.ok(),
-                        None => None,
-                    }
-                }
-            };
-            let pdus = pdu.into_iter().collect();
-            let signed = self
-                .fetcher
-                .checks
-                .signed(view.version(), view.room_id(), Limits::New, pdus)
-                .await;
-            events.extend(
-                signed
-                    .into_iter()
-                    .filter(|event| event.event().event_id().as_str() == next.staged.event_id),
-            );
-        }
-        events
+        };
+        let pdus = pdu.into_iter().collect();
+        let checks = &self.fetcher.checks;
+        let signed = checks.signed(view.version(), view.room_id(), Limits::New, pdus);
+        let signed = signed.await.pop();
+        signed.filter(|event| event.event().event_id().as_str() == staged.event_id)
     }
 
-    /// Brings events to the door until each has its verdict, or what it rests on can't be had.
-    async fn judge(
+    /// Brings events that a server sent to the door, until each has its verdict or is known to rest on
+    /// what can't be had; the ids of these.
+    pub(crate) async fn judge(
+        &self,
+        view: &RoomView,
+        origin: &OwnedServerName,
+        staged: impl Iterator<Item = (&Staged, Option<Signed>)>,
+    ) -> Result<BTreeSet<String>, RoomError> {
+        let mut wanting = BTreeSet::new();
+        let mut events = Vec::new();
+        for (staged, held) in staged {
+            let event = match held {
+                Some(event) => Some(event),
+                None => self.event(view, origin, staged).await,
+            };
+            if let Some(event) = event {
+                events.push(event);
+            } else if staged.json.is_none() {
+                // Only its id was kept, and it can't be had.
+                wanting.insert(staged.event_id.clone());
+            }
+        }
+        let given_up = self.settle(view, origin, events).await?;
+        wanting.extend(given_up.into_iter().map(|id| id.to_string()));
+        Ok(wanting)
+    }
+
+    async fn settle(
         &self,
         view: &RoomView,
         origin: &OwnedServerName,
         mut events: Vec<Signed>,
-    ) -> Result<(), RoomError> {
+    ) -> Result<BTreeSet<OwnedEventId>, RoomError> {
         let room_id = view.room_id();
         let mut given_up: BTreeSet<OwnedEventId> = BTreeSet::new();
         while !events.is_empty() {
@@ -160,12 +184,13 @@ impl Inner {
             let Some(wanted) = wanting.remove(&event_id) else {
                 continue;
             };
+            let _turn = self.searches.turn(origin).await;
             let search = Search::new(&self.fetcher, view.clone(), origin, &first).await?;
             if !search.complete(first, wanted).await? {
                 tracing::debug!(%event_id, "what an event rests on can't be had");
                 given_up.insert(event_id);
             }
         }
-        Ok(())
+        Ok(given_up)
     }
 }

@@ -42,7 +42,7 @@ use comity_federation_client::Peers;
 use comity_protocol::id::{OwnedServerName, ServerName};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
-use comity_storage::{CommitError, Heads, Lane, Tenant};
+use comity_storage::{CommitError, Consumer, Heads, Lane, Tenant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
@@ -73,6 +73,8 @@ struct Inner {
     dispatched: Mutex<Heads>,
     /// Lanes from which something was put into queues since their cursor was saved.
     touched: Mutex<BTreeSet<Lane>>,
+    /// The cursors as their rows have them.
+    saved: tokio::sync::Mutex<Heads>,
     parked: AtomicU64,
 }
 
@@ -127,6 +129,7 @@ impl Sender {
             transactions: AtomicU64::new(0),
             dispatched: Mutex::new(cursor.clone()),
             touched: Mutex::default(),
+            saved: tokio::sync::Mutex::new(cursor.clone()),
             parked: AtomicU64::new(0),
             tenant,
         }));
@@ -134,9 +137,11 @@ impl Sender {
             sender.0.put(&server, |queue| queue.recall(room, owed));
         }
         let inner = || Arc::downgrade(&sender.0);
-        let log = sender.0.tenant.follow(cursor.clone());
+        let log = sender.0.tenant.follow(cursor);
+        let consumer: Weak<dyn Consumer> = inner();
+        sender.0.tenant.keep_logs_for(consumer);
         drop(runtime.spawn("federation dispatcher", dispatch::follow(inner(), log)));
-        drop(runtime.spawn("federation progress", progress::save(inner(), cursor)));
+        drop(runtime.spawn("federation progress", progress::save(inner())));
         drop(runtime.spawn("federation typing", ephemeral::typing(inner())));
         drop(runtime.spawn("federation presence", ephemeral::presence(inner())));
         Ok(sender)

@@ -6,8 +6,11 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use comity_protocol::id::OwnedServerName;
-use comity_storage::{Batch, CommitError, Heads, Home, Lane, Pos, Range, RoomKey, Slot, Tenant};
+use comity_storage::{
+    Batch, CommitError, Consumer, Heads, Home, Lane, Pos, Range, RoomKey, Slot, Tenant,
+};
 
 use crate::{
     Destination, Held, Inner,
@@ -47,11 +50,11 @@ pub(crate) async fn load(tenant: &Tenant) -> Result<(Heads, Owed), CommitError> 
 }
 
 /// Saves each second, as long as there is a sender.
-pub(crate) async fn save(held: Held, mut saved: Heads) {
+pub(crate) async fn save(held: Held) {
     loop {
         tokio::time::sleep(EACH).await;
         let Some(inner) = held.upgrade() else { return };
-        if let Err(error) = inner.save(&mut saved).await {
+        if let Err(error) = inner.save(MOVED).await {
             tracing::warn!(%error, "the progress of federation could not be saved");
         }
     }
@@ -63,8 +66,18 @@ struct Changes {
     rows: Vec<(Arc<Destination>, RoomKey, Option<OwedEvent>)>,
 }
 
+#[async_trait]
+impl Consumer for Inner {
+    async fn done(&self) -> Result<Heads, CommitError> {
+        self.save(1).await
+    }
+}
+
 impl Inner {
-    async fn save(&self, saved: &mut Heads) -> Result<(), CommitError> {
+    /// Saves the cursors that have come further by something to be sent, or by so much else; where they
+    /// are then.
+    async fn save(&self, moved: Pos) -> Result<Heads, CommitError> {
+        let mut saved = self.saved.lock().await;
         // Taken first: whatever was dispatched up to here is in a queue, or was sent.
         let mut cursor = self.dispatched.lock().clone();
         let touched = std::mem::take(&mut *self.touched.lock());
@@ -94,7 +107,7 @@ impl Inner {
                 // The cursor will move when it is sent.
                 self.touched.lock().insert(lane);
             }
-            let has_news = to > from && (touched.contains(&lane) || to >= from + MOVED);
+            let has_news = to > from && (touched.contains(&lane) || to >= from + moved);
             if rows.is_empty() && !has_news {
                 continue;
             }
@@ -122,7 +135,7 @@ impl Inner {
                 }
             }
         }
-        outcome
+        outcome.map(|()| saved.clone())
     }
 }
 

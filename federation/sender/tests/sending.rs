@@ -19,6 +19,7 @@ use comity_protocol::{
     sign::{KeyRing, PublishedKey, ServerKeys},
 };
 use comity_rooms::{Arrival, Outcome, Way, tables::Verdict};
+use comity_storage::{Home, RoomKey};
 use comity_testkit::{Asked, Fate, Federation, HostilePeer, User, encode};
 use http::Method;
 use serde_json::{Value, json};
@@ -174,6 +175,37 @@ async fn a_crash_loses_nothing() {
     // What is sent again does nothing twice.
     heard.dedup();
     assert_eq!(heard, ["0", "1", "2", "3", "4"]);
+}
+
+/// data-model.md, Logs' horizon: what was not sent stays in the log, however old it is.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_sent_is_not_pruned() {
+    let (mut federation, peer, alice, room) = one_room().await;
+    federation.wire.cut(US, "peer.test");
+    alice.send(&room, "unsent").await;
+    after(2).await;
+    for body in ["more", "and more"] {
+        let tenant = federation[US].api.rooms.tenant().clone();
+        tenant.prune_logs(Duration::ZERO).await.unwrap();
+        alice.send(&room, body).await;
+        after(1).await;
+    }
+    federation.restart(US).await;
+    federation.wire.heal();
+    after(60).await;
+    let mut heard = messages(&transactions(&peer));
+    heard.dedup();
+    assert_eq!(heard, ["unsent", "more", "and more"]);
+    // Once it is sent it goes.
+    let tenant = federation[US].api.rooms.tenant().clone();
+    let before = tenant.heads();
+    for _ in 0..2 {
+        tenant.prune_logs(Duration::ZERO).await.unwrap();
+        after(1).await;
+    }
+    let horizons = tenant.prune_logs(Duration::ZERO).await.unwrap();
+    let lane = tenant.lane(Home::Room(RoomKey::of(&room))).lane();
+    assert!(horizons.get(lane) >= before.get(lane));
 }
 
 /// After an outage of days: the newest event of each room, whatever happened in between, across

@@ -26,8 +26,9 @@ mod tokens;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("access_token", tokens::access_token),
+    ("authorization", protocol::authorization),
     ("canonical", protocol::canonical),
     ("event", protocol::event),
     ("filter", tokens::filter),

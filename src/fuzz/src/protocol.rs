@@ -13,7 +13,7 @@ use comity_protocol::{
         Steps, UserRules,
     },
     room_version::RoomVersion,
-    sign::{KeyRing, PublishedKey, SigningKey, VerifyKey},
+    sign::{Authorization, KeyRing, KeyValidity, PublishedKey, Request, SigningKey, VerifyKey},
 };
 use serde_json::{Map, Value};
 
@@ -59,6 +59,25 @@ pub(crate) fn event(bytes: &[u8]) {
     serde_json::from_str::<Value>(&client).unwrap();
     serde_json::from_str::<Value>(&stripped_state(&event)).unwrap();
     let _ = formed.verify(&NoKeys);
+}
+
+/// The `Authorization` of another server: who it names is one that we would look up, and bytes that it didn't sign prove nothing.
+pub(crate) fn authorization(bytes: &[u8]) {
+    let us = ServerName::parse("here.test").unwrap();
+    let Ok(claim) = Authorization::parse(text(bytes), &us) else {
+        return;
+    };
+    assert!(is_reachable_name(claim.origin()) && *claim.origin() != *us);
+    let published = PublishedKey {
+        key: SigningKey::from_seed("1", &[1; 32]).unwrap().verify_key(),
+        validity: KeyValidity::Until(i64::MAX),
+    };
+    let request = Request {
+        method: "GET",
+        uri: "/_matrix/federation/v1/version",
+        body: b"",
+    };
+    claim.check(&us, request, published, 1).unwrap_err();
 }
 
 /// Identifiers of every kind, and what is asked of them.

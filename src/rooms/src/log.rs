@@ -19,6 +19,8 @@ pub mod kind {
     pub const COMPLETED: u16 = 0x0106;
     /// A room has been replaced by another ([`super::Replaced`]).
     pub const REPLACED: u16 = 0x0107;
+    /// History was fetched for a hole ([`super::Fetched`]).
+    pub const FETCHED: u16 = 0x0108;
 }
 
 /// An event took a place. The record's subject is the room's id.
@@ -49,6 +51,18 @@ pub struct Relayed {
 pub struct Replaced {
     /// That room, as the tombstone names it.
     pub by: String,
+}
+
+/// A run of history got its places, `(seq, lowest)` up to but without `(seq, end)`. It is no news to
+/// anybody, but there to be found (law 2). The record's subject is the room's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// The live event before which the run stands.
+    pub seq: i64,
+    /// Its first place.
+    pub lowest: i64,
+    /// The place after its last.
+    pub end: i64,
 }
 
 /// The state has other memberships of this server's users than before, apart from what the event that

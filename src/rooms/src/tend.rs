@@ -39,14 +39,14 @@ pub(crate) fn day(ms: u64) -> u32 {
 }
 
 impl Rooms {
-    /// One round of what the module says. Of the log, what is younger than `horizon` stays, and what is
-    /// beyond `needed` however old it is: the cursors of those who follow it over restarts.
+    /// One round of what the module says. Of the log, what is younger than `horizon` stays, and what
+    /// somebody who follows it over restarts needs, however old it is.
     ///
     /// # Errors
     /// The store's; the next round goes on.
-    pub async fn tend(&self, horizon: Duration, needed: &Heads) -> Result<(), RoomError> {
+    pub async fn tend(&self, horizon: Duration) -> Result<(), RoomError> {
         self.forget_transactions().await?;
-        let horizon = self.tenant().prune_logs(horizon, needed).await?;
+        let horizon = self.tenant().prune_logs(horizon).await?;
         self.forget_heads(&horizon).await?;
         let rooms = std::mem::take(&mut *self.0.met.lock());
         self.sweep(rooms).await.map(drop)

@@ -189,8 +189,7 @@ async fn stormy(world: &Shared<'_>, disk: &Memory, seed: u64) -> Result<(), Stri
         let tending = async {
             loop {
                 sleep(pause).await;
-                let needed = rooms.tenant().heads();
-                if let Err(why) = rooms.tend(Duration::from_secs(2), &needed).await {
+                if let Err(why) = rooms.tend(Duration::from_secs(2)).await {
                     world.borrow().tell(format!("tending failed: {why}"));
                 }
             }

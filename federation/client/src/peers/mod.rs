@@ -7,6 +7,7 @@
 
 mod events;
 mod handshakes;
+mod in_flight;
 mod keys;
 mod queries;
 mod transaction;
@@ -25,11 +26,14 @@ use http::{HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     backoff::BackOff,
     transport::{Limits, Transport, TransportError},
 };
+
+use in_flight::InFlight;
 
 pub use events::{Nearby, State, StateIds};
 pub use handshakes::{Invite, Joined, Template};
@@ -72,6 +76,7 @@ struct Inner {
     key: Arc<SigningKey>,
     runtime: Runtime,
     backoff: BackOff,
+    in_flight: InFlight,
 }
 
 /// Why a request brought nothing.
@@ -231,6 +236,7 @@ impl Peers {
                 key,
                 runtime: tenant.runtime().clone(),
                 backoff: BackOff::new(tenant.clone()),
+                in_flight: InFlight::default(),
             }),
             urgent: false,
         }
@@ -279,13 +285,19 @@ impl Peers {
         if !admitted.map_err(CommitError::from)? {
             return Err(PeerError::BackingOff);
         }
+        let until = Instant::now() + call.limits.timeout;
+        // What goes unsigned is what a server needs to know others; it never waits for their answers.
+        let turn = if call.signed {
+            let turn = timeout_at(until, self.inner.in_flight.turn(to)).await;
+            turn.map_err(|_| TransportError::Timeout)?
+        } else {
+            None
+        };
         let (request, limits) = self.request(to, call)?;
         // A transport that forgets its limits would hold up a destination for good.
-        let answer = tokio::time::timeout(
-            limits.timeout,
-            self.inner.transport.send(to, request, limits),
-        );
-        let answer = answer.await.unwrap_or(Err(TransportError::Timeout));
+        let answer = timeout_at(until, self.inner.transport.send(to, request, limits)).await;
+        let answer = answer.unwrap_or(Err(TransportError::Timeout));
+        drop(turn);
         let overwhelmed = |status: StatusCode| {
             status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
         };

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use comity_testkit::{HostilePeer, Pdu, encode};
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::pair::{ONE, Pair, TWO, join, knock, synced};
 
-const EVIL: &str = "evil.test";
+pub const EVIL: &str = "evil.test";
 
 fn make(membership: &str) -> String {
     format!("/_matrix/federation/v1/make_{membership}")
@@ -75,20 +76,27 @@ async fn c2_templates_for_something_else_are_thrown_away() {
 }
 
 /// A room of the peer's own: its state, and the answers that let a user join it.
-struct Den {
-    id: String,
-    state: Vec<Pdu>,
+pub struct Den {
+    pub id: String,
+    pub version: String,
+    pub state: Vec<Pdu>,
 }
 
 impl Den {
     fn of(peer: &HostilePeer) -> Self {
-        let (id, boss) = (format!("!den:{EVIL}"), peer.user("boss"));
+        Self::named(peer, "den", "10")
+    }
+
+    /// A room of this version, whose id the name makes before version 12.
+    pub fn named(peer: &HostilePeer, name: &str, version: &str) -> Self {
+        let (mut id, boss) = (format!("!{name}:{EVIL}"), peer.user("boss"));
+        let is_named_by_create = version == "12";
         let mut state: Vec<Pdu> = Vec::new();
         let events = [
             (
                 "m.room.create",
                 "",
-                json!({ "creator": boss, "room_version": "10" }),
+                json!({ "creator": boss, "room_version": version, "name": name }),
             ),
             (
                 "m.room.member",
@@ -100,34 +108,61 @@ impl Den {
         for (kind, key, content) in events {
             let ids: Vec<&String> = state.iter().map(|event| &event.id).collect();
             let prev: Vec<&&String> = ids.last().into_iter().collect();
-            let event = json!({
+            let auth = &ids[usize::from(is_named_by_create && !ids.is_empty())..];
+            let mut event = json!({
                 "type": kind, "state_key": key, "sender": boss, "room_id": id,
                 "content": content, "depth": state.len() + 1, "origin_server_ts": 1,
-                "prev_events": prev, "auth_events": ids,
+                "prev_events": prev, "auth_events": auth,
             });
-            state.push(peer.sign("10", event));
+            if is_named_by_create && state.is_empty() {
+                event.as_object_mut().unwrap().remove("room_id");
+                let create = peer.sign(version, event);
+                id = create.id.replacen('$', "!", 1);
+                state.push(create);
+            } else {
+                state.push(peer.sign(version, event));
+            }
         }
-        Self { id, state }
+        Self {
+            id,
+            version: version.to_owned(),
+            state,
+        }
     }
 
-    fn answer(&self, peer: &HostilePeer, user: &str, state: Vec<Value>, auth_chain: Vec<Value>) {
-        let rests_on = [&self.state[0].id, &self.state[2].id];
+    /// Answers a user's join with this state and these auth events, byte by byte.
+    pub fn answer<T: ToString>(
+        &self,
+        peer: &HostilePeer,
+        user: &str,
+        state: &[T],
+        auth_chain: &[T],
+    ) {
+        let own = usize::from(self.version == "12");
+        let rests_on = &[&self.state[0].id, &self.state[2].id][own..];
         let event = json!({
             "type": "m.room.member", "room_id": self.id, "sender": user, "state_key": user,
             "content": { "membership": "join" }, "depth": 4,
             "prev_events": [self.state[2].id], "auth_events": rests_on,
         });
+        let version = self.version.clone();
         peer.answer(
             Method::GET,
             &make("join"),
-            move |_| json!({ "room_version": "10", "event": event }),
+            move |_| json!({ "room_version": version, "event": event }),
         );
+        let list = |events: &[T]| {
+            let events: Vec<String> = events.iter().map(T::to_string).collect();
+            events.join(",")
+        };
+        let answer = format!(
+            r#"{{"state":[{}],"auth_chain":[{}]}}"#,
+            list(state),
+            list(auth_chain)
+        );
+        let answer = Bytes::from(answer);
         let path = "/_matrix/federation/v2/send_join";
-        peer.answer(
-            Method::PUT,
-            path,
-            move |_| json!({ "state": state, "auth_chain": auth_chain }),
-        );
+        peer.answer(Method::PUT, path, move |_| answer.clone());
     }
 }
 
@@ -149,7 +184,7 @@ async fn c5_poisoned_states_are_left_out() {
     for create in [None, Some(unsigned), Some(foreign), Some(other)] {
         let mut state: Vec<Value> = create.into_iter().collect();
         state.extend(all[1..].iter().cloned());
-        den.answer(&peer, &pair.bob.id, state.clone(), state);
+        den.answer(&peer, &pair.bob.id, &state, &state);
         let (status, body) = join(&pair.bob, &den.id, &[EVIL]).await;
         assert!(status >= 400, "{body}");
         assert!(synced(&pair.bob, "join", &den.id).await.is_none());
@@ -175,7 +210,7 @@ async fn c5_poisoned_states_are_left_out() {
         .json;
     let poison = [good, mis_signed, not_theirs, forbidden, json!({}), json!(1)];
     let state: Vec<Value> = all.iter().chain(&poison).cloned().collect();
-    den.answer(&peer, &pair.bob.id, state, all.clone());
+    den.answer(&peer, &pair.bob.id, &state, &all);
     let (status, body) = join(&pair.bob, &den.id, &[EVIL]).await;
     assert_eq!(status, 200, "{body}");
     for (kind, there) in [

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use comity_testkit::{Asked, HostilePeer, encode};
+use http::Method;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::pair::{ONE, Pair, TWO, VERSIONS, join, membership, synced};
@@ -142,4 +144,55 @@ async fn an_invite_is_taken_back_by_who_gave_it() {
     carol.kick(&room, &pair.bob.id).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(synced(&pair.bob, "invite", &room).await.is_none());
+}
+
+/// C8 (CVE-2023-32323): however much a room says of itself, what an invite tells of it is bounded, and what
+/// is said in the room reaches the invited user's server.
+#[tokio::test(start_paused = true)]
+async fn c8_what_an_invite_tells_is_bounded() {
+    const SEND: &str = "/_matrix/federation/v1/send/";
+    let pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    let long = "x".repeat(60_000);
+    for (kind, content) in [
+        ("m.room.name", json!({ "name": long })),
+        ("m.room.topic", json!({ "topic": long })),
+        ("m.room.avatar", json!({ "url": format!("mxc://a/{long}") })),
+        (
+            "m.room.encryption",
+            json!({ "algorithm": "m.megolm.v1.aes-sha2", "padding": long }),
+        ),
+        (
+            "m.room.join_rules",
+            json!({ "join_rule": "public", "padding": long }),
+        ),
+    ] {
+        pair.alice.set_state(&room, kind, "", content).await;
+    }
+    let peer = HostilePeer::on(&pair.federation.wire, "peer.test");
+    peer.answer(Method::PUT, SEND, |_: &Asked| json!({ "pdus": {} }));
+    peer.join(&pair.federation[ONE], &room, "there").await;
+    let path = format!("/_matrix/client/v3/rooms/{}/invite", encode(&room));
+    let body = json!({ "user_id": "@guest:peer.test" });
+    // It isn't signed there, so it is none; what it told is what counts here.
+    let refused = pair.alice.post(path).json(body).send().await;
+    assert!(refused.status.as_u16() >= 400);
+    let said = pair.alice.send(&room, "still heard").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let heard = peer.heard();
+    let invite = heard.iter().find(|asked| asked.target.contains("/invite/"));
+    let state = &invite.unwrap().body["invite_room_state"];
+    assert!(
+        state.to_string().len() < 130_000,
+        "{}",
+        state.to_string().len()
+    );
+    let mut state = state.as_array().unwrap().iter();
+    assert!(state.any(|event| event["type"] == "m.room.create"));
+    let sent = heard.iter().filter(|asked| asked.target.starts_with(SEND));
+    let bodies: Vec<String> = sent.map(|asked| asked.body.to_string()).collect();
+    assert!(
+        bodies.iter().any(|body| body.contains("still heard")),
+        "{said}"
+    );
 }

@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod answers;
 mod hostile;
 mod invites;
 mod joins;

@@ -8,6 +8,9 @@
 )]
 
 mod edus;
+mod graph;
 mod missing;
 mod send;
+mod waiting;
+mod ways;
 mod world;

@@ -212,7 +212,12 @@ async fn f9_the_shut_out_are_not_heard() {
             "room_id": world.room.id, "user_id": world.peer.user("mallory"), "typing": true,
         },
     });
-    let told = world.transaction(&[&event.json], &[typing]).await;
+    let heard = world.alice.send(&world.room.id, "heard by nobody").await;
+    let mallory = world.peer.user("mallory");
+    let read = json!({ "event_ids": [heard], "data": { "ts": 1 } });
+    let read = json!({ "m.read": { mallory.as_str(): read } });
+    let receipt = json!({ "edu_type": "m.receipt", "content": { &world.room.id: read } });
+    let told = world.transaction(&[&event.json], &[typing, receipt]).await;
     assert!(told[&event.id]["error"].is_string(), "{told}");
     assert!(!world.shows(&event.id).await);
     let answer = world.alice.sync(None).await;

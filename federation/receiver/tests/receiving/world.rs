@@ -17,9 +17,17 @@ pub struct World {
 impl World {
     /// A public room of this version, which `@mallory` of the peer has joined.
     pub async fn new(version: &str) -> Self {
+        Self::with(version, json!({})).await
+    }
+
+    /// The same, with power levels that differ so from the usual ones.
+    pub async fn with(version: &str, levels: Value) -> Self {
         let federation = Federation::of([HERE]).await;
         let alice = federation[HERE].register("alice").await;
-        let room = json!({ "preset": "public_chat", "room_version": version });
+        let room = json!({
+            "preset": "public_chat", "room_version": version,
+            "power_level_content_override": levels,
+        });
         let room = alice.create_room(room).await;
         let peer = HostilePeer::on(&federation.wire, PEER);
         let room = peer.join(&federation[HERE], &room, "mallory").await;
@@ -61,6 +69,17 @@ impl World {
     pub async fn send(&mut self, pdus: &[&Pdu]) -> Value {
         let pdus: Vec<&Value> = pdus.iter().map(|pdu| &pdu.json).collect();
         self.transaction(&pdus, &[]).await
+    }
+
+    /// Sends a transaction of what may be no events at all, byte by byte; what is told of them.
+    pub async fn send_texts(&mut self, pdus: &[&str]) -> Value {
+        self.serial += 1;
+        let path = format!("/_matrix/federation/v1/send/txn{}", self.serial);
+        let pdus = pdus.join(",");
+        let body = format!(r#"{{"origin":"{PEER}","origin_server_ts":1,"pdus":[{pdus}]}}"#);
+        let request = self.peer.to(self.here()).put(path);
+        let answer = request.body(body, "application/json").send().await;
+        answer.ok()["pdus"].clone()
     }
 
     pub async fn edus(&mut self, edus: &[Value]) {

@@ -141,6 +141,71 @@ async fn a_member_server_reads_state_and_history() {
     }
 }
 
+/// Threat E3: what was said when no user of the asking server could see it goes out redacted, whatever is asked; to a
+/// server that never was in the room nothing goes out at all.
+#[tokio::test(start_paused = true)]
+async fn e3_servers_see_what_their_users_may_see() {
+    let (federation, mallory, alice) = scene().await;
+    let peer = mallory.to(&federation[A]);
+    for setting in ["world_readable", "shared", "invited", "joined"] {
+        let visibility = json!({
+            "type": "m.room.history_visibility", "content": { "history_visibility": setting },
+        });
+        let room = json!({
+            "preset": "public_chat", "room_version": "11", "initial_state": [visibility],
+        });
+        let room = alice.create_room(room).await;
+        let before = alice.send(&room, "canary before").await;
+        for answer in ask_all(&peer, &room, &before).await {
+            answer.error(403, "M_FORBIDDEN");
+        }
+        mallory.join(&federation[A], &room, "m").await;
+        let within = alice.send(&room, "canary within").await;
+        let mut told = String::new();
+        for event in [&before, &within] {
+            let path = format!("{V1}/event/{}", encode(event));
+            told.push_str(&peer.get(path).send().await.body.to_string());
+            for answer in ask_all(&peer, &room, event).await {
+                told.push_str(&answer.ok().to_string());
+            }
+        }
+        let open = ["world_readable", "shared"].contains(&setting);
+        for (word, seen) in [("canary before", open), ("canary within", true)] {
+            assert_eq!(told.contains(word), seen, "{setting}: {word}");
+        }
+    }
+}
+
+/// Threat E8: what was redacted is served in its redacted form, whatever is asked.
+#[tokio::test(start_paused = true)]
+async fn e8_redacted_events_are_served_redacted() {
+    let (federation, mallory, alice) = scene().await;
+    let peer = mallory.to(&federation[A]);
+    for version in ["6", "12"] {
+        let room = alice.create_room(public(version)).await;
+        mallory.join(&federation[A], &room, "m").await;
+        let topic = json!({ "topic": "canary topic" });
+        let topic = alice.set_state(&room, "m.room.topic", "", topic).await;
+        let message = alice.send(&room, "canary message").await;
+        let last = alice.send(&room, "last").await;
+        let told = async || {
+            let mut told = String::new();
+            for event in [&topic, &message, &last] {
+                let path = format!("{V1}/event/{}", encode(event));
+                told.push_str(&peer.get(path).send().await.ok().to_string());
+                for answer in ask_all(&peer, &room, event).await {
+                    told.push_str(&answer.ok().to_string());
+                }
+            }
+            told
+        };
+        assert!(told().await.contains("canary"));
+        alice.redact(&room, &topic).await;
+        alice.redact(&room, &message).await;
+        assert!(!told().await.contains("canary"), "{version}");
+    }
+}
+
 /// Threat F9: a server that the room shuts out asks in vain, however its name is written in the list.
 #[tokio::test]
 async fn f9_a_server_shut_out_is_refused() {

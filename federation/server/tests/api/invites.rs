@@ -1,6 +1,8 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room>
 
-use comity_testkit::{Answer, Federation, HostilePeer, Pdu, User, encode};
+use std::time::Duration;
+
+use comity_testkit::{Answer, Federation, HostilePeer, Pdu, Settings, User, encode};
 use serde_json::{Value, json};
 
 const A: &str = "a.test";
@@ -12,7 +14,16 @@ struct Scene {
 }
 
 async fn scene() -> Scene {
-    let federation = Federation::of([A]).await;
+    with(Settings::default()).await
+}
+
+async fn with(settings: Settings) -> Scene {
+    let server_name = A.try_into().unwrap();
+    let settings = Settings {
+        server_name,
+        ..settings
+    };
+    let federation = Federation::with([settings]).await;
     let alice = federation[A].register("alice").await;
     let mallory = HostilePeer::on(&federation.wire, "mallory.test");
     Scene {
@@ -235,6 +246,38 @@ async fn c11_who_takes_no_invites_gets_none() {
     let answer = scene.send("12", &room, &invite, json!([create.json]));
     answer.await.error(403, "M_FORBIDDEN");
     assert_eq!(scene.invited().await, [""; 0]);
+}
+
+/// Threat C11: of 300 invites for one user, each to another room by another sender, most are told to come later.
+#[tokio::test(start_paused = true)]
+async fn c11_a_flood_of_invites_is_held_back() {
+    let limits = Settings {
+        limits: true,
+        ..Settings::default()
+    };
+    let scene = with(limits).await;
+    let mut taken = 0;
+    for n in 0..300 {
+        let room = format!("!r{n}:mallory.test");
+        let (_, _, invite) = scene.invite("6", |event| {
+            event["sender"] = json!(format!("@m{n}:mallory.test"));
+            event["room_id"] = json!(room);
+        });
+        let answer = scene.send("6", &room, &invite, json!([])).await;
+        if answer.status == 200 {
+            taken += 1;
+        } else {
+            let refused = answer.error(429, "M_LIMIT_EXCEEDED");
+            assert!(refused["retry_after_ms"].as_u64() > Some(0));
+        }
+    }
+    assert!((1..50).contains(&taken), "{taken}");
+    assert_eq!(scene.invited().await.len(), taken);
+    // It is over some time after.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let (room, create, invite) = scene.invite("12", |_| ());
+    let answer = scene.send("12", &room, &invite, json!([create.json]));
+    answer.await.ok();
 }
 
 /// <https://spec.matrix.org/v1.19/server-server-api/#third-party-invites>: an invite by address becomes one of a user, if the identity

@@ -268,6 +268,52 @@ async fn c6_restricted_joins_are_cosigned_or_refused() {
     mallory.join(&federation[A], &club, "n").await;
     let answer = peer.get(other).send().await;
     answer.error(400, "M_UNABLE_TO_GRANT_JOIN");
+    // Nor where nobody here can know whether the condition is fulfilled.
+    let rules = json!({"join_rule": "restricted", "allow": [
+        {"type": "m.room_membership", "room_id": "!elsewhere:b.test"},
+    ]});
+    let elsewhere = json!({
+        "preset": "private_chat",
+        "room_version": "11",
+        "initial_state": [{"type": "m.room.join_rules", "content": rules}],
+    });
+    let elsewhere = alice.create_room(elsewhere).await;
+    let other = make("join", &elsewhere, "@n:mallory.test", "11");
+    let answer = peer.get(other).send().await;
+    answer.error(400, "M_UNABLE_TO_AUTHORISE_JOIN");
+}
+
+/// Threat F9: a server that the room shuts out hands nothing over, though its template is older.
+#[tokio::test]
+async fn f9_a_server_shut_out_hands_nothing_over() {
+    let (federation, mallory, alice) = scene().await;
+    let peer = mallory.to(&federation[A]);
+    let room = alice.create_room(public("12")).await;
+    mallory.join(&federation[A], &room, "m").await;
+    let user = "@n:mallory.test";
+    let mut ready = Vec::new();
+    let (join, _) = signed(&mallory, &peer, make("join", &room, user, "12"), |_| ()).await;
+    ready.push((send("join", &room, &join), join));
+    let path = make("leave", &room, "@m:mallory.test", "12");
+    let (leave, _) = signed(&mallory, &peer, path, |_| ()).await;
+    ready.push((send("leave", &room, &leave), leave));
+    let knock = json!({"join_rule": "knock"});
+    alice.set_state(&room, "m.room.join_rules", "", knock).await;
+    let (knock, _) = signed(&mallory, &peer, make("knock", &room, user, "12"), |_| ()).await;
+    let path = format!("{V1}/send_knock/{}/{}", encode(&room), encode(&knock.id));
+    ready.push((path, knock));
+    let acl = json!({"allow": ["*"], "deny": ["Mallory.TEST"]});
+    alice.set_state(&room, "m.room.server_acl", "", acl).await;
+    for (path, event) in ready {
+        let answer = peer.put(&path).json(&event.json).send().await;
+        answer.error(403, "M_FORBIDDEN");
+        let path = format!(
+            "/_matrix/client/v3/rooms/{}/event/{}",
+            encode(&room),
+            encode(&event.id)
+        );
+        assert_eq!(alice.get(path).send().await.status, 404);
+    }
 }
 
 /// Knocking: the knocker learns of the room what its stripped state tells, and is seen to knock.

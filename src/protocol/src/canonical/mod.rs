@@ -10,7 +10,7 @@
 //!   gone from what we keep, hash and send on;
 //! - a lone surrogate (`"\ud800"`) is no text in UTF-8, so it is refused;
 //! - NUL (`"\u0000"`) is a character like any other;
-//! - nesting deeper than [`MAX_DEPTH`] is refused.
+//! - nesting deeper than [`MAX_DEPTH`] is refused, or than [`canonicalize_within`] is told.
 //!
 //! See <https://spec.matrix.org/v1.19/appendices/#canonical-json>.
 
@@ -20,8 +20,8 @@ mod read;
 
 pub use object::{Members, Object, members};
 pub(crate) use object::{elements, string};
-pub use read::canonicalize;
 pub(crate) use read::write_string;
+pub use read::{canonicalize, canonicalize_within};
 
 use serde::Serialize;
 

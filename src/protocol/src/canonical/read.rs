@@ -2,6 +2,7 @@
 //!
 //! A value is copied piece by piece while it is checked. An object whose keys turn out to be
 //! unsorted or repeated is put in order when it closes, by moving its members' finished text.
+//! What is open stands in a list, never on the stack, so that nesting costs memory in proportion.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,22 +11,37 @@ use super::{JsonError, MAX_DEPTH, Numbers, number};
 
 /// Checks one JSON value and writes its canonical form.
 ///
-/// Time and memory are linear in `bytes` (times [`MAX_DEPTH`] for an object within an unsorted
-/// object within …); the caller bounds their length.
+/// Time is at most linear in `bytes` times [`MAX_DEPTH`], which an object within an unsorted object
+/// within … takes; memory is linear. The caller bounds their length.
 ///
 /// # Errors
 /// The bytes are no JSON, or not of the kind this module lets through.
 pub fn canonicalize(bytes: &[u8], numbers: Numbers) -> Result<String, JsonError> {
+    canonicalize_within(bytes, numbers, MAX_DEPTH)
+}
+
+/// The same with another bound of nesting, in the same time: what is nested deeper than [`MAX_DEPTH`]
+/// and unsorted all the way is refused as too deep even so.
+///
+/// # Errors
+/// As [`canonicalize`].
+pub fn canonicalize_within(
+    bytes: &[u8],
+    numbers: Numbers,
+    max_depth: usize,
+) -> Result<String, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|_| JsonError::Unicode)?;
     let mut reader = Reader {
         text,
         at: 0,
-        depth: 0,
         numbers,
+        max_depth,
+        open: Vec::new(),
+        may_move: text.len().saturating_mul(MAX_DEPTH),
         out: String::with_capacity(text.len()),
     };
     reader.skip_space();
-    reader.value()?;
+    reader.document()?;
     reader.skip_space();
     if reader.at < text.len() {
         Err(reader.syntax())
@@ -37,12 +53,29 @@ pub fn canonicalize(bytes: &[u8], numbers: Numbers) -> Result<String, JsonError>
 struct Reader<'a> {
     text: &'a str,
     at: usize,
-    depth: usize,
     numbers: Numbers,
+    max_depth: usize,
+    /// What has begun and not ended, outermost first.
+    open: Vec<Open<'a>>,
+    /// Bytes that may still be moved to put objects in order.
+    may_move: usize,
     out: String,
 }
 
-/// A member that is already written: its key as compared, and its text, key included.
+enum Open<'a> {
+    Array,
+    Object(Members<'a>),
+}
+
+/// An object in the making.
+struct Members<'a> {
+    /// Where the first begins in what is written.
+    start: usize,
+    written: Vec<Written<'a>>,
+    in_order: bool,
+}
+
+/// A member: its key as compared, and its text, key included.
 struct Written<'a> {
     key: Cow<'a, str>,
     span: Range<usize>,
@@ -73,26 +106,100 @@ impl<'a> Reader<'a> {
         is_next
     }
 
-    fn value(&mut self) -> Result<(), JsonError> {
+    /// One value, whatever is in it.
+    fn document(&mut self) -> Result<(), JsonError> {
+        loop {
+            if self.begin()? && self.end()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads what a value begins with; whether it ended with it.
+    fn begin(&mut self) -> Result<bool, JsonError> {
+        let (open, close) = match self.peek() {
+            Some(b'{') => (b'{', b'}'),
+            Some(b'[') => (b'[', b']'),
+            _ => return self.scalar().map(|()| true),
+        };
+        if self.open.len() == self.max_depth {
+            return Err(JsonError::TooDeep);
+        }
+        self.take(open);
+        self.out.push(char::from(open));
+        if self.peek() == Some(close) {
+            self.close(close)?;
+            return Ok(true);
+        }
+        if open == b'[' {
+            self.open.push(Open::Array);
+            return Ok(false);
+        }
+        let mut members = Members {
+            start: self.out.len(),
+            written: Vec::new(),
+            in_order: true,
+        };
+        self.key(&mut members)?;
+        self.open.push(Open::Object(members));
+        Ok(false)
+    }
+
+    /// A value has ended, and maybe what it stands in; whether everything has. If not, another value
+    /// follows.
+    fn end(&mut self) -> Result<bool, JsonError> {
+        while let Some(innermost) = self.open.pop() {
+            self.skip_space();
+            match innermost {
+                Open::Array if self.take(b',') => {
+                    self.out.push(',');
+                    self.open.push(Open::Array);
+                    return Ok(false);
+                }
+                Open::Array => self.close(b']')?,
+                Open::Object(mut members) => {
+                    if let Some(last) = members.written.last_mut() {
+                        last.span.end = self.out.len();
+                    }
+                    if self.take(b',') {
+                        self.out.push(',');
+                        self.key(&mut members)?;
+                        self.open.push(Open::Object(members));
+                        return Ok(false);
+                    }
+                    if !members.in_order {
+                        self.put_in_order(members)?;
+                    }
+                    self.close(b'}')?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A member's key, up to where its value begins.
+    fn key(&mut self, members: &mut Members<'a>) -> Result<(), JsonError> {
+        let start = self.out.len();
+        let key = self.string()?;
+        self.skip_space();
+        if !self.take(b':') {
+            return Err(self.syntax());
+        }
+        self.out.push(':');
+        members.in_order &= members.written.last().is_none_or(|last| last.key < key);
+        let span = start..start;
+        members.written.push(Written { key, span });
+        Ok(())
+    }
+
+    fn scalar(&mut self) -> Result<(), JsonError> {
         match self.peek() {
-            Some(b'{') => self.nested(Self::object),
-            Some(b'[') => self.nested(Self::array),
             Some(b'"') => self.string().map(drop),
             Some(b't') => self.word("true"),
             Some(b'f') => self.word("false"),
             Some(b'n') => self.word("null"),
             _ => self.number(),
         }
-    }
-
-    fn nested(&mut self, read: fn(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
-        if self.depth == MAX_DEPTH {
-            return Err(JsonError::TooDeep);
-        }
-        self.depth += 1;
-        read(self)?;
-        self.depth -= 1;
-        Ok(())
     }
 
     fn word(&mut self, word: &str) -> Result<(), JsonError> {
@@ -112,62 +219,17 @@ impl<'a> Reader<'a> {
         number::write(text, self.numbers, &mut self.out)
     }
 
-    fn array(&mut self) -> Result<(), JsonError> {
-        self.take(b'[');
-        self.out.push('[');
-        if self.peek() != Some(b']') {
-            loop {
-                self.value()?;
-                self.skip_space();
-                if !self.take(b',') {
-                    break;
-                }
-                self.out.push(',');
-            }
-        }
-        self.close(b']')
-    }
-
-    fn object(&mut self) -> Result<(), JsonError> {
-        self.take(b'{');
-        self.out.push('{');
-        let start = self.out.len();
-        let mut members: Vec<Written<'a>> = Vec::new();
-        let mut in_order = true;
-        if self.peek() != Some(b'}') {
-            loop {
-                let member_start = self.out.len();
-                let key = self.string()?;
-                self.skip_space();
-                if !self.take(b':') {
-                    return Err(self.syntax());
-                }
-                self.out.push(':');
-                self.value()?;
-                in_order &= members.last().is_none_or(|last| last.key < key);
-                members.push(Written {
-                    key,
-                    span: member_start..self.out.len(),
-                });
-                self.skip_space();
-                if !self.take(b',') {
-                    break;
-                }
-                self.out.push(',');
-            }
-        }
-        if !in_order {
-            self.put_in_order(start, members);
-        }
-        self.close(b'}')
-    }
-
-    fn put_in_order(&mut self, start: usize, mut members: Vec<Written<'a>>) {
+    fn put_in_order(&mut self, members: Members<'a>) -> Result<(), JsonError> {
+        let Members {
+            start, mut written, ..
+        } = members;
         // The last of a repeated key comes first in its run and is the one that is kept.
-        members.sort_by(|a, b| a.key.cmp(&b.key).then(b.span.start.cmp(&a.span.start)));
-        members.dedup_by(|later, kept| later.key == kept.key);
-        let mut ordered = String::with_capacity(self.out.len() - start);
-        for member in members {
+        written.sort_by(|a, b| a.key.cmp(&b.key).then(b.span.start.cmp(&a.span.start)));
+        written.dedup_by(|later, kept| later.key == kept.key);
+        let size = self.out.len() - start;
+        self.may_move = self.may_move.checked_sub(size).ok_or(JsonError::TooDeep)?;
+        let mut ordered = String::with_capacity(size);
+        for member in written {
             if !ordered.is_empty() {
                 ordered.push(',');
             }
@@ -175,6 +237,7 @@ impl<'a> Reader<'a> {
         }
         self.out.truncate(start);
         self.out.push_str(&ordered);
+        Ok(())
     }
 
     fn close(&mut self, byte: u8) -> Result<(), JsonError> {

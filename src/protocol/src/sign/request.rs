@@ -5,7 +5,8 @@
 //!
 //! See <https://spec.matrix.org/v1.19/server-server-api/#request-authentication>.
 
-use crate::canonical::{JsonError, Numbers, canonicalize, write_string};
+use crate::canonical::{JsonError, Numbers, canonicalize_within, write_string};
+use crate::event::MAX_EVENT_BYTES;
 use crate::id::{OwnedServerName, ServerName, is_reachable_name};
 
 use super::{PublishedKey, SigningKey};
@@ -13,6 +14,10 @@ use super::{PublishedKey, SigningKey};
 /// The longest header that is looked at, in bytes: two server names, a key id and a signature
 /// have room in a quarter of it.
 const MAX_HEADER: usize = 4096;
+
+/// The deepest nesting of a body. An event in it that is nested too deeply is dropped by itself (threat
+/// A3), so its request must be checked all the same; and none of 64 KiB has more levels.
+const MAX_BODY_DEPTH: usize = MAX_EVENT_BYTES / 2;
 
 /// What of a request is signed beside the two servers.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +60,11 @@ fn covered(
     if !request.body.is_empty() {
         out.push_str(r#""content":"#);
         // A transaction carries events of old rooms as well, whose numbers stay as they are.
-        out.push_str(&canonicalize(request.body, Numbers::Lax)?);
+        out.push_str(&canonicalize_within(
+            request.body,
+            Numbers::Lax,
+            MAX_BODY_DEPTH,
+        )?);
         out.push(',');
     }
     for (name, value) in [

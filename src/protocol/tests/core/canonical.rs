@@ -1,6 +1,8 @@
 //! Canonical JSON by data: <https://spec.matrix.org/v1.19/appendices/#canonical-json>.
 
-use comity_protocol::canonical::{JsonError, MAX_DEPTH, Numbers, Object, canonicalize, members};
+use comity_protocol::canonical::{
+    JsonError, MAX_DEPTH, Numbers, Object, canonicalize, canonicalize_within, members,
+};
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -59,6 +61,33 @@ fn a3_nesting() {
             too_deep
         );
     }
+}
+
+/// Threat A3: what carries an event that is nested too deeply can be read, on little stack, and no longer
+/// than other text of its size takes.
+#[test]
+fn a3_nesting_of_what_carries_events() {
+    const DEEP: usize = 32_768;
+    let within = |text: &str| canonicalize_within(text.as_bytes(), Numbers::Lax, DEEP);
+    let arrays = "[".repeat(DEEP) + &"]".repeat(DEEP);
+    let objects = "{\"a\":".repeat(DEEP) + "1" + &"}".repeat(DEEP);
+    for deep in [arrays, objects] {
+        let read = std::thread::scope(|scope| {
+            let small = std::thread::Builder::new().stack_size(64 << 10);
+            let reading = small.spawn_scoped(scope, || within(&deep)).unwrap();
+            reading.join().unwrap()
+        });
+        assert_eq!(read.as_ref(), Ok(&deep));
+        assert_eq!(within(&format!("[{deep}]")), Err(JsonError::TooDeep));
+    }
+    // Each level would have to move all that is in it.
+    let unsorted = |depth: usize| "{\"b\":1,\"a\":".repeat(depth) + "1" + &"}".repeat(depth);
+    let sorted = within(&unsorted(150)).unwrap();
+    assert_eq!(
+        canonicalize_within(sorted.as_bytes(), Numbers::Lax, DEEP),
+        Ok(sorted)
+    );
+    assert_eq!(within(&unsorted(DEEP)), Err(JsonError::TooDeep));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::{
     change::{Case, Change, Known},
     error::RoomError,
     event::read_id,
+    log,
     num::EventNum,
     rooms::Rooms,
     tables::{Gap, Gaps, RoomSeq, Verdict},
@@ -228,6 +229,16 @@ impl Change {
         });
         self.set_hole(seq, left).await?;
         self.put_head()?;
+        if placed > 0 {
+            let fetched = log::Fetched {
+                seq,
+                lowest,
+                end: gap.lowest,
+            };
+            let room_id = self.room_id()?.to_owned();
+            let record = log::record(log::kind::FETCHED, room_id.as_str(), &fetched)?;
+            self.batch().log(record);
+        }
         Ok(Filled::Placed(placed))
     }
 

@@ -13,7 +13,7 @@ use comity_protocol::{
 use comity_rooms::{
     Arrival, Config, DirectoryFilter, DirectoryPage, Elsewhere, Entry, Filled, Hole, Intent, Join,
     Outcome, PeerView, Placed, Profile, Remote as RemoteRoom, Resolved, RoomError, Rooms, Run,
-    Span, Way,
+    Span, Way, log,
     num::EventNum,
     tables::{Mode, Verdict},
 };
@@ -462,6 +462,7 @@ async fn history_fills_holes() {
             .extremities
             .clone();
         let all = order(&world.rooms, &room_id).await;
+        let mut log = there.tenant().follow(there.tenant().heads());
         let mut known = 1;
         for _ in 0..20 {
             let view = there.view(&room_id).await.unwrap();
@@ -478,6 +479,25 @@ async fn history_fills_holes() {
             known = now.len();
         }
         assert_eq!(known, all.len(), "{version}");
+        // Law 2: the log says of every place that something stands there now.
+        let mut lowest = 0;
+        for record in log
+            .next()
+            .await
+            .unwrap()
+            .iter()
+            .flat_map(|logged| &logged.records)
+        {
+            assert_eq!(record.kind, log::kind::FETCHED);
+            let fetched: log::Fetched = log::read(record).unwrap();
+            assert_eq!((fetched.seq, fetched.end), (joined.seq, lowest));
+            lowest = fetched.lowest;
+        }
+        assert_eq!(
+            usize::try_from(-lowest).unwrap(),
+            all.len() - 1,
+            "{version}"
+        );
         let view = there.view(&room_id).await.unwrap();
         assert_eq!(view.head().extremities, extremities);
         let redacted = view.event(target.event_id()).await.unwrap().unwrap();

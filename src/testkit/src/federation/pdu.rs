@@ -2,9 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use ruma_common::{CanonicalJsonObject, RoomVersionId};
-use ruma_signatures::{hash_and_sign_event, reference_hash, sign_json};
+use ruma_common::{
+    CanonicalJsonObject, RoomVersionId,
+    canonical_json::redact,
+    serde::{
+        Base64,
+        base64::{Standard, UrlSafe},
+    },
+};
+use ruma_signatures::{KeyPair, hash_and_sign_event, reference_hash, sign_json};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::HostilePeer;
 use crate::{Server, encode};
@@ -57,6 +65,40 @@ impl HostilePeer {
             None => format!("${}", reference_hash(&object, &rules).expect("a hash")),
         };
         Pdu { id, json }
+    }
+
+    /// [`HostilePeer::sign`] of what no library would sign: `written` stands in place of the string `"HERE"` in all that is hashed and
+    /// signed. The id and the text of the event, of a version from 4 on.
+    ///
+    /// # Panics
+    /// If it is no canonical JSON apart from that.
+    #[must_use]
+    pub fn sign_written(&self, version: &str, event: Value, written: &str) -> (String, String) {
+        let rules = RoomVersionId::try_from(version)
+            .ok()
+            .and_then(|version| version.rules())
+            .expect("a room version");
+        let text = |object: &CanonicalJsonObject| {
+            let text = serde_json::to_string(object).expect("JSON");
+            text.replace("\"HERE\"", written)
+        };
+        let put = |object: &mut CanonicalJsonObject, key: &str, value: Value| {
+            let value = value.try_into().expect("canonical JSON");
+            object.insert(key.to_owned(), value);
+        };
+        let mut object: CanonicalJsonObject =
+            serde_json::from_value(event).expect("canonical JSON");
+        let hash: [u8; 32] = Sha256::digest(text(&object)).into();
+        let hash = Base64::<Standard, _>::new(hash).encode();
+        put(&mut object, "hashes", json!({ "sha256": hash }));
+        let redacted = redact(object.clone(), &rules.redaction, None).expect("an event");
+        let signed = text(&redacted);
+        let signature = self.pair.sign(signed.as_bytes()).base64();
+        let signatures = json!({ self.name.as_str(): { "ed25519:evil": signature } });
+        put(&mut object, "signatures", signatures);
+        let hash: [u8; 32] = Sha256::digest(signed).into();
+        let id = format!("${}", Base64::<UrlSafe, _>::new(hash).encode());
+        (id, text(&object))
     }
 
     /// Signs an object as it is, as anything but an event is signed.

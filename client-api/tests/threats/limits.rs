@@ -1,0 +1,204 @@
+//! Section G, limits and sign-in.
+
+use comity_accounts::Standing;
+use comity_testkit::{User, encode, password};
+use serde_json::json;
+
+use crate::{V3, alone};
+
+/// G1: what is no JSON is refused wherever JSON is read: forms, files, nothing at all where something is needed.
+#[tokio::test(start_paused = true)]
+async fn g1_forms_and_files_are_no_json() {
+    let (server, alice, _) = alone().await;
+    let form =
+        "--x\r\ncontent-disposition: form-data; name=\"a\"; filename=\"b\"\r\n\r\n{}\r\n--x--\r\n";
+    for (kind, body) in [
+        ("multipart/form-data; boundary=x", form),
+        (
+            "application/x-www-form-urlencoded",
+            "type=m.login.password&user=a",
+        ),
+        ("application/json", "\u{1f}\u{8b}"),
+    ] {
+        let login = server.post(format!("{V3}/login")).body(body, kind);
+        login.send().await.error(400, "M_NOT_JSON");
+        let create = alice.post(format!("{V3}/createRoom")).body(body, kind);
+        create.send().await.error(400, "M_NOT_JSON");
+    }
+}
+
+/// G8: numbers beyond all sense and positions of the future are cut or refused, and nobody waits for ever.
+#[tokio::test(start_paused = true)]
+async fn g8_absurd_numbers_and_future_positions() {
+    // Another server's position, far ahead of this one's.
+    let (_other, carol, elsewhere) = alone().await;
+    for n in 0..50 {
+        carol.send(&elsewhere, &n.to_string()).await;
+    }
+    let future = carol.sync(None).await["next_batch"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (_server, alice, room) = alone().await;
+    let event = encode(&alice.send(&room, "x").await);
+    let (id, v1) = (encode(&room), "/_matrix/client/v1");
+    let numbers = [
+        "0",
+        "-1",
+        "1000000000",
+        "1000000000000",
+        "9223372036854775808",
+        "99999999999999999999999",
+        "1e9",
+        "x",
+        "",
+    ];
+    for path in [
+        format!("{V3}/rooms/{id}/messages?dir=b&limit=N"),
+        format!("{V3}/rooms/{id}/context/{event}?limit=N"),
+        format!("{V3}/rooms/{id}/initialSync?limit=N"),
+        format!("{V3}/initialSync?limit=N"),
+        format!("{V3}/publicRooms?limit=N"),
+        format!("{v1}/rooms/{id}/threads?limit=N"),
+        format!("{v1}/rooms/{id}/relations/{event}?limit=N"),
+        format!("{v1}/rooms/{id}/hierarchy?limit=N&max_depth=N"),
+        format!("{v1}/rooms/{id}/timestamp_to_event?dir=b&ts=N"),
+        format!("{V3}/sync?timeout=N"),
+        format!("{V3}/sync?timeout=N&since={future}"),
+        format!("{V3}/events?timeout=N&from={future}"),
+        format!("{V3}/rooms/{id}/messages?dir=b&from={future}&limit=N"),
+        format!("{V3}/rooms/{id}/messages?dir=f&to={future}&limit=N"),
+        format!("{V3}/rooms/{id}/members?at={future}&N"),
+    ] {
+        for number in numbers {
+            let path = path.replace('N', number);
+            let began = tokio::time::Instant::now();
+            let answer = alice.get(&path).send().await;
+            let status = answer.status.as_u16();
+            assert!(
+                [200, 400, 404].contains(&status),
+                "{path}: {status} {}",
+                answer.body
+            );
+            assert!(
+                began.elapsed().as_secs() < 600,
+                "{path}: waited {:?}",
+                began.elapsed()
+            );
+        }
+    }
+    for (path, body) in [
+        (
+            format!("{V3}/user_directory/search"),
+            json!({"search_term": "a", "limit": 1_000_000_000}),
+        ),
+        (format!("{V3}/publicRooms"), json!({"limit": 1_000_000_000})),
+        (
+            format!("{V3}/user/{}/filter", encode(&alice.id)),
+            json!({"room": {"timeline": {"limit": 1_000_000_000}}}),
+        ),
+    ] {
+        let answer = alice.post(&path).json(body).send().await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+}
+
+/// G11: locked, suspended and deactivated have each their code; a poll under way ends with the session.
+#[tokio::test(start_paused = true)]
+async fn g11_polls_end_with_their_session() {
+    for (standing, errcode) in [
+        (Some(Standing::Locked(true)), "M_USER_LOCKED"),
+        (None, "M_UNKNOWN_TOKEN"),
+    ] {
+        let (server, alice, room) = alone().await;
+        let since = alice.sync(None).await["next_batch"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let poll = alice
+            .sync_request(Some(&since))
+            .query("timeout", "30000")
+            .send();
+        let began = tokio::time::Instant::now();
+        let end = async {
+            // The clock stands while anybody has something to do: when it moves, the poll waits.
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            match standing {
+                Some(standing) => server
+                    .api
+                    .accounts
+                    .set_standing(&alice.id, standing)
+                    .await
+                    .unwrap(),
+                None => server.api.deactivate(&alice.id, false).await.unwrap(),
+            }
+        };
+        let (answer, ()) = tokio::join!(poll, end);
+        assert_eq!(answer.status, 401, "{errcode}: {}", answer.body);
+        assert!(
+            began.elapsed().as_secs() < 3,
+            "{errcode}: {:?}",
+            began.elapsed()
+        );
+        let state = alice.get(format!("{V3}/rooms/{}/state", encode(&room)));
+        state.send().await.error(401, errcode);
+    }
+}
+
+/// G11: a suspended moderator removes nobody, whichever way it is written, and may leave by either.
+#[tokio::test(start_paused = true)]
+async fn g11_the_suspended_remove_nobody() {
+    let (server, alice, room) = alone().await;
+    let bob = server.register("bob").await;
+    alice.invite(&room, &bob.id).await;
+    bob.join(&room).await;
+    let suspend = server
+        .api
+        .accounts
+        .set_standing(&alice.id, Standing::Suspended(true));
+    suspend.await.unwrap();
+    let member = |of: &User| format!("{V3}/rooms/{}/state/m.room.member/{}", encode(&room), of.id);
+    for membership in ["leave", "ban", "invite"] {
+        let put = alice
+            .put(member(&bob))
+            .json(json!({"membership": membership}));
+        put.send().await.error(403, "M_USER_SUSPENDED");
+    }
+    for way in ["kick", "ban"] {
+        let post = alice.post(format!("{V3}/rooms/{}/{way}", encode(&room)));
+        let post = post.json(json!({"user_id": bob.id})).send().await;
+        post.error(403, "M_USER_SUSPENDED");
+    }
+    let leave = alice
+        .put(member(&alice))
+        .json(json!({"membership": "leave"}));
+    let _ = leave.send().await.ok();
+    assert_eq!(
+        bob.state(&room, "m.room.member", &bob.id).await["membership"],
+        "join"
+    );
+}
+
+/// A login token is worth nothing after the password it rests on, through the API.
+#[tokio::test(start_paused = true)]
+async fn login_tokens_end_with_the_password() {
+    let (server, alice, _) = alone().await;
+    let auth = json!({
+        "type": "m.login.password", "password": password("alice"),
+        "identifier": {"type": "m.id.user", "user": "alice"},
+    });
+    let ask = alice
+        .post("/_matrix/client/v1/login/get_token")
+        .json(json!({"auth": auth}));
+    let token = ask.send().await.ok()["login_token"].clone();
+    let change = json!({"auth": auth, "new_password": "another", "logout_devices": false});
+    let _ = alice
+        .post(format!("{V3}/account/password"))
+        .json(change)
+        .send()
+        .await
+        .ok();
+    let login = json!({"type": "m.login.token", "token": token});
+    let login = server.post(format!("{V3}/login")).json(login).send().await;
+    login.error(403, "M_FORBIDDEN");
+}
