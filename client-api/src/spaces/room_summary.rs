@@ -1,15 +1,19 @@
-//! `GET /room_summary/{roomIdOrAlias}`: what a room looks like.
+//! `GET /room_summary/{roomIdOrAlias}`: what a room looks like, one that other servers have too.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::auth::Membership;
 use comity_rooms::RoomError;
 use serde::Serialize;
 
 use comity_web::RoomSummary;
 
-use crate::{Api, ApiError, Json, Path, User, named_room::named_room};
+use crate::{
+    Api, ApiError, Json, Path, Query, User,
+    named_room::{named_room, via},
+};
 
 #[derive(Serialize)]
 pub(super) struct Answer {
@@ -22,9 +26,12 @@ pub(super) async fn get(
     State(api): State<Api>,
     user: User,
     Path(room): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<Answer>, ApiError> {
-    let (room_id, _) = named_room(&api, &room).await?;
-    let found = api.rooms.preview(Some(&user.id), &room_id).await;
+    api.limit(Limit::Directory, &user.id)?;
+    let (room_id, servers) = named_room(&api, &room).await?;
+    let via = [via(&query), servers].concat();
+    let found = api.rooms.preview_through(&user.id, &room_id, &via).await;
     let (summary, membership) = found.map_err(|error| match error {
         // The same for a room that isn't there and for one that isn't shown (threat E5).
         RoomError::UnknownRoom => ApiError::not_found("There is no such room, or you can't see it"),

@@ -152,6 +152,30 @@ impl Rooms {
         }
     }
 
+    /// [`preview`](Self::preview) of a room that may not be here: then one of these servers is asked,
+    /// or the one that the room's id names.
+    ///
+    /// # Errors
+    /// [`RoomError::UnknownRoom`], also where they may not know of it and where nobody tells.
+    pub async fn preview_through(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+    ) -> Result<(Summary, Option<Membership>), RoomError> {
+        match self.preview(Some(user), room_id).await {
+            Err(RoomError::UnknownRoom) => {}
+            seen => return seen,
+        }
+        let own = room_id.server_name().map(ToOwned::to_owned);
+        let via = via.iter().cloned().chain(own).take(MAX_VIA).collect();
+        let asked = [(room_id.to_owned(), via)];
+        let (request, mut told) = (Hierarchy::default(), Told::default());
+        let found = self.rooms_below(&asked, &request, &mut told).await?;
+        let seen = self.accessible(user, found).await?.pop();
+        seen.ok_or(RoomError::UnknownRoom)
+    }
+
     /// A page of the tree below a room.
     ///
     /// # Errors

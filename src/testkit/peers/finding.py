@@ -61,6 +61,12 @@ def spaces(check, version, host, guest):
     check("as deep as was asked", at_once == expected - {below}, at_once)
     check("joins a room found there", guest.join(open_room, host.home)["room_id"] == open_room)
 
+    def summary(room):
+        return guest.ask("GET", path("room_summary", room, via=host.home.name), api="v1")
+
+    check("is told of a room that only the other has", summary(below)["name"] == "below")
+    check("not of one that is shut", refused(lambda: summary(shut_room), 403, 404))
+
 
 def profiles(check, version, host, guest):
     """What people show of themselves, asked for and in rooms."""

@@ -29,6 +29,32 @@ async fn an_alias_of_another_server_leads_to_its_room() {
     pair.bob.get(path).send().await.error(404, "M_NOT_FOUND");
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias>: `via`, of rooms that only the
+/// other server has; one that the user could not enter is as one that isn't there (threat E5).
+#[tokio::test(start_paused = true)]
+async fn a_room_of_another_server_is_looked_at_before_joining() {
+    let pair = Pair::new().await;
+    let room = json!({ "preset": "public_chat", "name": "Open", "room_alias_name": "open" });
+    let room = pair.alice.create_room(room).await;
+    let shut = pair.room("private_chat", "12").await;
+    let summary = |room: &str| {
+        let path = format!("/_matrix/client/v1/room_summary/{}", encode(room));
+        pair.bob.get(path).query("via", ONE)
+    };
+    for name in [room.as_str(), "#open:one.test"] {
+        let seen = summary(name).send().await.ok();
+        assert_eq!(
+            [&seen["room_id"], &seen["name"], &seen["membership"]],
+            [&json!(room), &json!("Open"), &json!("leave")]
+        );
+    }
+    let hidden = summary(&shut).send().await.error(404, "M_NOT_FOUND");
+    let nowhere = summary("!nowhere:one.test").send().await;
+    assert_eq!(hidden, nowhere.error(404, "M_NOT_FOUND"));
+    pair.federation.wire.cut(ONE, TWO);
+    summary(&room).send().await.error(404, "M_NOT_FOUND");
+}
+
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms>: `server`.
 #[tokio::test(start_paused = true)]
 async fn the_directory_of_another_server_is_read() {
