@@ -27,7 +27,7 @@
 //! ```
 //!
 //! A handler's parameters say what it takes, in this order: [`State<Api>`](axum::extract::State); who may ask ([`User`],
-//! [`UserOrGuest`], or nobody: a public endpoint); [`Path`] with typed ids; [`Query`]; [`Json`] last, where an absent body is `{}`.
+//! [`UserOrGuest`], an option of it, or nobody: a public endpoint); [`Path`] with typed ids; [`Query`]; [`Json`] last, where an absent body is `{}`.
 //! What they refuse has the specification's error code already. A handler fails with [`ApiError`]: those of [`comity_accounts`] and
 //! [`comity_rooms`] turn into one by `?`, others are made by its constructors. A handler holds no rules of its own: what may be
 //! done, and in which order it is written, belongs to the capability below.

@@ -144,7 +144,7 @@ async fn deactivating() {
 /// `erase`, threat E8: who could read the events before still can; who comes later gets them redacted, on
 /// every way to them.
 #[tokio::test(start_paused = true)]
-async fn what_an_erased_account_wrote() {
+async fn e8_what_an_erased_account_wrote() {
     let server = Server::start().await;
     let alice = server.register("alice").await;
     let [bob, dave, eve] = [

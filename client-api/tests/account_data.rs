@@ -1,8 +1,8 @@
 //! Account data, tags, filters: what clients keep on the server.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use comity_testkit::Server;
-use serde_json::json;
+use comity_testkit::{Server, User, encode};
+use serde_json::{Value, json};
 
 const V3: &str = "/_matrix/client/v3";
 const ROOM: &str = "!room:localhost";
@@ -90,4 +90,61 @@ async fn filters_are_stored_if_they_can_be_used() {
         let refused = alice.post(&filters).json(bad).send().await;
         refused.error(400, "M_BAD_JSON");
     }
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>: what ignored users say and whither they invite is not shown,
+/// however one asks; what they make of rooms is. Whoever is ignored no more is heard again.
+#[tokio::test(start_paused = true)]
+async fn ignored_users_are_not_heard() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({"preset": "public_chat"})).await;
+    let elsewhere = bob.create_room(json!({})).await;
+    let ignore = async |users: Value| {
+        let path = format!(
+            "{V3}/user/{}/account_data/m.ignored_user_list",
+            encode(&alice.id)
+        );
+        let list = json!({"ignored_users": users});
+        let _ = alice.put(path).json(list).send().await.ok();
+    };
+    ignore(json!({&bob.id: {}})).await;
+    let since = alice.sync(None).await["next_batch"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    bob.join(&room).await;
+    bob.send(&room, "noise").await;
+    alice.send(&room, "mine").await;
+    bob.invite(&elsewhere, &alice.id).await;
+    let joins = |events: &[Value]| events.iter().any(|it| it["state_key"] == bob.id.as_str());
+    let words = |events: &[Value]| -> Vec<String> {
+        let words = events
+            .iter()
+            .filter_map(|it| it["content"]["body"].as_str());
+        words.map(str::to_owned).collect()
+    };
+    let seen = async |user: &User, since: Option<&str>| {
+        let sync = user.sync(since).await;
+        let timeline = sync["rooms"]["join"][&room]["timeline"]["events"].as_array();
+        let mut pages = vec![timeline.unwrap().clone()];
+        let mut page = user.messages(&room, 50).await;
+        page.reverse();
+        pages.push(page);
+        (pages, sync["rooms"]["invite"][&elsewhere].is_object())
+    };
+    for since in [None, Some(since.as_str())] {
+        let (pages, invited) = seen(&alice, since).await;
+        for page in pages {
+            assert!(joins(&page), "{since:?}");
+            assert_eq!(words(&page), ["mine"], "{since:?}");
+        }
+        assert!(!invited, "{since:?}");
+    }
+    ignore(json!({})).await;
+    let (pages, invited) = seen(&alice, None).await;
+    for page in pages {
+        assert_eq!(words(&page), ["noise", "mine"]);
+    }
+    assert!(invited);
 }

@@ -123,3 +123,29 @@ async fn reports_are_kept() {
     assert_eq!(about(&Reported::User(bob.id.clone())), 1);
     assert_eq!(kept.len(), 3);
 }
+
+/// Threat E3: an event that one can't see is none to be reported, also in a room that one is in.
+#[tokio::test(start_paused = true)]
+async fn what_one_cannot_see_cannot_be_reported() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let hidden = json!([{
+        "type": "m.room.history_visibility", "state_key": "",
+        "content": {"history_visibility": "joined"},
+    }]);
+    let room = bob
+        .create_room(json!({"preset": "public_chat", "initial_state": hidden}))
+        .await;
+    let before = bob.send(&room, "before").await;
+    alice.join(&room).await;
+    let since = bob.send(&room, "since").await;
+    let report = |event: &str| {
+        let path = format!("{CLIENT}/v3/rooms/{room}/report/{event}");
+        alice.post(path).json(json!({"reason": "spam"})).send()
+    };
+    report(&before).await.error(404, "M_NOT_FOUND");
+    let _ = report(&since).await.ok();
+    let kept = server.api.accounts.reports(None, 10).await.unwrap();
+    assert_eq!(kept.len(), 1);
+}

@@ -396,3 +396,83 @@ async fn what_has_not_come_is_redacted_by_who_may_redact_all() {
     assert_eq!(last["event_id"], redaction["event_id"]);
     assert_eq!(last["redacts"], target);
 }
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers>, `at`: the members as they were when the
+/// token was given out, for who left no later than at their leave; E3: nothing of a time that one could not see.
+#[tokio::test(start_paused = true)]
+async fn members_are_told_as_of_a_token() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let carol = server.register("carol").await;
+    let next = async |user: &User| {
+        let synced = user.sync(None).await;
+        synced["next_batch"].as_str().unwrap().to_owned()
+    };
+    let ask = |user: &User, room: &str, at: &str| {
+        let path = format!("{V3}/{}/members", encode(room));
+        user.get(path).query("at", at).send()
+    };
+    let members = async |user: &User, room: &str, at: &str| -> Vec<String> {
+        let answer = ask(user, room, at).await.ok();
+        let chunk = answer["chunk"].as_array().unwrap().iter();
+        let mut members: Vec<String> = chunk
+            .map(|event| {
+                let localpart = event["state_key"].as_str().unwrap().split(':').next();
+                format!(
+                    "{} {}",
+                    localpart.unwrap(),
+                    event["content"]["membership"].as_str().unwrap()
+                )
+            })
+            .collect();
+        members.sort();
+        members
+    };
+    for setting in ["shared", "joined"] {
+        let (before_room, not_in_it) = (next(&alice).await, next(&bob).await);
+        let state = json!([{
+            "type": "m.room.history_visibility", "state_key": "",
+            "content": {"history_visibility": setting},
+        }]);
+        let room = alice
+            .create_room(json!({"preset": "public_chat", "initial_state": state}))
+            .await;
+        alice.send(&room, "alone").await;
+        let synced = alice.sync(None).await;
+        let alone = [
+            &synced["next_batch"],
+            &synced["rooms"]["join"][&room]["timeline"]["prev_batch"],
+        ];
+        let alone = alone.map(|token| token.as_str().unwrap().to_owned());
+        bob.join(&room).await;
+        let both = next(&bob).await;
+        bob.leave(&room).await;
+        carol.join(&room).await;
+        let now = next(&alice).await;
+
+        for at in &alone {
+            assert_eq!(members(&alice, &room, at).await, ["@alice join"]);
+        }
+        let (two, left) = (["@alice join", "@bob join"], ["@alice join", "@bob leave"]);
+        let three = ["@alice join", "@bob leave", "@carol join"];
+        assert_eq!(members(&alice, &room, &both).await, two);
+        assert_eq!(members(&alice, &room, &now).await, three);
+        assert_eq!(members(&bob, &room, &both).await, two);
+        assert_eq!(members(&bob, &room, &now).await, left);
+        let refused = ask(&alice, &room, &before_room).await;
+        refused.error(400, "M_INVALID_PARAM");
+        let refused = ask(&bob, &room, &not_in_it).await;
+        refused.error(400, "M_INVALID_PARAM");
+        let refused = ask(&alice, &room, "nonsense").await;
+        refused.error(400, "M_INVALID_PARAM");
+        // A time before bob's.
+        match setting {
+            "shared" => assert_eq!(members(&bob, &room, &alone[0]).await, ["@alice join"]),
+            _ => drop(ask(&bob, &room, &alone[0]).await.error(403, "M_FORBIDDEN")),
+        }
+        let stranger = server.register(&format!("stranger.{setting}")).await;
+        let refused = ask(&stranger, &room, &both).await;
+        refused.error(403, "M_FORBIDDEN");
+    }
+}

@@ -210,3 +210,65 @@ async fn the_directory() {
             .is_empty()
     );
 }
+
+/// E5: who has no part in a private room learns from the directory as little of it as of one that isn't there: not by asking, not
+/// by publishing it, not by giving it a name. Who may know of it learns that it isn't listed.
+#[tokio::test(start_paused = true)]
+async fn e5_the_directory_is_silent_about_private_rooms() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({"name": "canary"})).await;
+    let none = room.replace(|c: char| c.is_ascii_alphanumeric(), "x");
+    let listed = |room: &str| format!("{V3}/directory/list/room/{}", encode(room));
+    let alias = format!("{V3}/directory/room/{}", encode("#name:localhost"));
+    let public = json!({"visibility": "public"});
+    let mut seen = Vec::new();
+    for room in [&room, &none] {
+        let asked = [server.get(listed(room)), bob.get(listed(room))];
+        let written = [
+            bob.put(listed(room)).json(&public),
+            bob.put(&alias).json(json!({"room_id": room})),
+        ];
+        for (requests, status, errcode) in
+            [(asked, 404, "M_NOT_FOUND"), (written, 403, "M_FORBIDDEN")]
+        {
+            for request in requests {
+                seen.push(request.send().await.error(status, errcode));
+            }
+        }
+    }
+    let (of_room, of_none) = seen.split_at(seen.len() / 2);
+    assert_eq!(of_room, of_none);
+    let wrong = server.get(listed(&room)).token("wrong").send().await;
+    wrong.error(401, "M_UNKNOWN_TOKEN");
+
+    alice.invite(&room, &bob.id).await;
+    for who in [&alice, &bob] {
+        let answer = who.get(listed(&room)).send().await.ok();
+        assert_eq!(answer, json!({"visibility": "private"}));
+    }
+    alice.put(listed(&room)).json(&public).send().await.ok();
+    assert_eq!(server.get(listed(&room)).send().await.ok(), public);
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#leaving-rooms>: whoever has left a room reads on what was, whoever has forgotten it
+/// reads nothing more.
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_room_is_read_no_more() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({"preset": "public_chat"})).await;
+    bob.join(&room).await;
+    bob.leave(&room).await;
+    let read = async |status: u16| {
+        for rest in ["messages?dir=b", "state", "members", "state/m.room.create/"] {
+            let answer = bob.get(room_path(&room, rest)).send().await;
+            assert_eq!(answer.status, status, "{rest}: {}", answer.body);
+        }
+    };
+    read(200).await;
+    bob.post(room_path(&room, "forget")).send().await.ok();
+    read(403).await;
+    bob.join(&room).await;
+    read(200).await;
+}

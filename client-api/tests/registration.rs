@@ -93,6 +93,14 @@ async fn guests() {
         .send()
         .await;
     refused.error(403, "M_GUEST_ACCESS_FORBIDDEN");
+    let profile = |field: &str, value: &str| {
+        let user = body["user_id"].as_str().unwrap();
+        let put = server.put(format!("{V3}/profile/{user}/{field}"));
+        put.token(token).json(json!({field: value})).send()
+    };
+    profile("displayname", "Visitor").await.ok();
+    let picture = profile("avatar_url", "mxc://localhost/a").await;
+    picture.error(403, "M_GUEST_ACCESS_FORBIDDEN");
     let closed = Server::with(Settings {
         guests: false,
         ..Settings::default()

@@ -40,7 +40,7 @@ async fn signing_in_by_password() {
 
 /// G12: no token, an empty one, a wrong one; in the header and in the query.
 #[tokio::test(start_paused = true)]
-async fn tokens_that_are_none() {
+async fn g12_tokens_that_are_none() {
     let server = Server::start().await;
     let alice = server.register("alice").await;
     let whoami = || server.get(format!("{V3}/account/whoami"));
@@ -80,7 +80,7 @@ async fn signing_out_ends_tokens_at_once() {
 
 /// G16: the next pair of tokens; the old refresh token is good until that is used.
 #[tokio::test(start_paused = true)]
-async fn refreshing_tokens() {
+async fn g16_refreshing_tokens() {
     let server = Server::start().await;
     server.register("alice").await;
     let mut login = by_password("alice", &password("alice"));
@@ -113,7 +113,7 @@ async fn refreshing_tokens() {
 
 /// G9: the sixth wrong password waits.
 #[tokio::test(start_paused = true)]
-async fn guessing_is_slowed_down() {
+async fn g9_guessing_is_slowed_down() {
     let server = Server::with(Settings {
         limits: true,
         ..Settings::default()

@@ -273,3 +273,22 @@ async fn a_first_sync_beside_a_join_misses_nothing() {
         assert!(news["rooms"]["join"].get(&room).is_some());
     }
 }
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#syncing>: a room joined since the last answer begins with a gap, however little
+/// came before, for that is history; one that was there goes on without.
+#[tokio::test(start_paused = true)]
+async fn a_room_joined_since_begins_with_a_gap() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let room = room(&server, &alice).await;
+    let before = bob.sync(None).await;
+    bob.join(&room).await;
+    let limited =
+        |answer: &Value| answer["rooms"]["join"][&room]["timeline"]["limited"] == json!(true);
+    let joined = bob.sync(before["next_batch"].as_str()).await;
+    assert!(limited(&joined), "{joined}");
+    alice.send(&room, "on").await;
+    let later = bob.sync(joined["next_batch"].as_str()).await;
+    assert!(!limited(&later), "{later}");
+}

@@ -350,7 +350,7 @@ mod tests {
 
     /// threats.md E9: a tenant's keys never overlap another's, whatever the numbers.
     #[test]
-    fn tenants_part_ways_in_the_first_bytes() {
+    fn e9_tenants_part_ways_in_the_first_bytes() {
         let key = |t| KeyWriter::new(TenantId(t), *b"aa").finish().0;
         assert_ne!(key(1)[..4], key(256)[..4]);
     }

@@ -1,5 +1,7 @@
 //! `/directory/list/room/{roomId}`: whether a room is in the directory.
 //!
+//! Of one that isn't, nobody learns here that it exists who could not learn it by its preview (threat E5).
+//!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directorylistroomroomid>
 
 use axum::extract::State;
@@ -8,7 +10,7 @@ use comity_rooms::{RoomError, Visibility};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Api, ApiError, Json, Path, User};
+use crate::{Api, ApiError, Json, Path, User, UserOrGuest};
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,15 +27,18 @@ pub(super) struct Answer {
 
 pub(super) async fn get(
     State(api): State<Api>,
+    user: Option<UserOrGuest>,
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Answer>, ApiError> {
-    let visibility = api.rooms.visibility(&room_id).await.map_err(unknown)?;
-    Ok(Json(Answer {
-        visibility: match visibility {
-            Visibility::Public => Listed::Public,
-            Visibility::Private => Listed::Private,
-        },
-    }))
+    let visibility = match api.rooms.visibility(&room_id).await.map_err(unknown)? {
+        Visibility::Public => Listed::Public,
+        Visibility::Private => {
+            let user = user.as_ref().map(|UserOrGuest(user)| &*user.id);
+            api.rooms.preview(user, &room_id).await.map_err(unknown)?;
+            Listed::Private
+        }
+    };
+    Ok(Json(Answer { visibility }))
 }
 
 #[derive(Deserialize)]
@@ -56,14 +61,13 @@ pub(super) async fn put(
     };
     api.rooms
         .set_visibility(&user.id, &room_id, visibility)
-        .await
-        .map_err(unknown)?;
+        .await?;
     Ok(Json(json!({})))
 }
 
 fn unknown(error: RoomError) -> ApiError {
     match error {
-        RoomError::UnknownRoom => ApiError::not_found("There is no such room here"),
+        RoomError::UnknownRoom => ApiError::not_found("There is no such room, or you can't see it"),
         error => error.into(),
     }
 }

@@ -71,17 +71,18 @@ async fn go_back(api: &Api, access: &mut Access, user: &UserId, at: &str) -> Res
     };
     let reader = access.view.reader().at(heads);
     match api.rooms.view_at(&reader, access.view.room_id()).await {
+        // Whoever had left by then has the members of that moment.
+        Ok(then) if access.left.is_some_and(|left| left <= then.seq()) => Ok(()),
         Ok(then) => {
-            // The members of a time that the asker could not see are none of theirs (E3).
-            let last: Vec<Found> = then.at(then.seq()).await?.into_iter().collect();
-            if access.view.only_visible(last, user).await?.is_empty() {
+            // The members of a time that the asker could not see are none of theirs (E3). The state decides, not the
+            // event at that place: one that made the room stricter is shown itself to who may see nothing after it.
+            let (root, seq) = (then.root(), then.seq());
+            if !access.view.state_visible(root, seq, user).await? {
                 return Err(ApiError::forbidden(
                     "The room as it was then is not yours to see",
                 ));
             }
-            if access.left.is_none_or(|left| then.seq() < left) {
-                access.root = then.root();
-            }
+            access.root = then.root();
             Ok(())
         }
         Err(RoomError::UnknownRoom) => Err(ApiError::invalid_param("The room began later")),

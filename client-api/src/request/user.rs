@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#using-access-tokens>
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, Query};
 use comity_accounts::Authenticated;
 use comity_protocol::id::{OwnedUserId, UserId};
 use http::{
@@ -84,6 +84,21 @@ impl FromRequestParts<Api> for UserOrGuest {
     }
 }
 
+/// Where nobody needs a token: whoever sends one is who it says, and it has to be good.
+impl OptionalFromRequestParts<Api> for UserOrGuest {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Option<Self>, ApiError> {
+        match token(parts) {
+            Some(_) => {
+                let user = <Self as FromRequestParts<Api>>::from_request_parts(parts, api);
+                user.await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
 impl FromRequestParts<Api> for SigningOut {
     type Rejection = ApiError;
 
@@ -119,7 +134,8 @@ impl FromRequestParts<Api> for User {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let UserOrGuest(user) = UserOrGuest::from_request_parts(parts, api).await?;
+        let asked = <UserOrGuest as FromRequestParts<Api>>::from_request_parts(parts, api);
+        let UserOrGuest(user) = asked.await?;
         if user.is_guest() {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,

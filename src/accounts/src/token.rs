@@ -270,7 +270,7 @@ mod tests {
 
     /// R1.1, E9: another tenant's token is none, whether it differs in the key or in the issuer; nor is an altered one.
     #[test]
-    fn r1_1_another_tenants_token_is_refused() {
+    fn e9_another_tenants_token_is_refused() {
         let tokens = Tokens::new(&[1; 32], "https://example.org").unwrap();
         for (seed, issuer) in [
             ([2; 32], "https://example.org"),

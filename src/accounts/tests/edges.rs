@@ -9,14 +9,20 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use comity_accounts::{AccountError, Accounts, Asker, Authorisation, Operation, Proof, Stage};
+use comity_accounts::{
+    AccountError, Accounts, Asker, Authorisation, Config, Operation, Proof, Stage,
+};
 use comity_runtime::Runtime;
-use comity_storage::{Engine, Lanes, Options, Store, TenantId, engine::Memory};
-use common::{accounts, config, refreshing, register};
+use comity_storage::{Engine, Home, Lanes, Options, Record, Store, TenantId, engine::Memory};
+use common::{LANES, accounts, config, refreshing, register, tenant};
 use futures_util::future::join_all;
 use serde_json::{Map, json};
+use tokio::time::{Instant, sleep};
 
 const ALICE: &str = "@alice:example.org";
 const RIGHT: &str = "alice's password";
@@ -64,6 +70,31 @@ async fn g9_guessing_in_parallel_gains_nothing() {
             Err(AccountError::LimitExceeded { .. })
         ));
     }
+}
+
+/// G10, law 11: two passwords are hashed at a time and 256 wait; who comes beyond that is told to come again and costs nothing.
+#[tokio::test(start_paused = true)]
+async fn g10_hashing_is_bounded() {
+    let config = Config {
+        limits: false,
+        ..config()
+    };
+    let accounts = Accounts::open(tenant(&Memory::default(), 1).await, config).unwrap();
+    let tries = (0..300).map(|n| {
+        let name = format!("user{n}");
+        let accounts = &accounts;
+        async move {
+            let login = accounts.password_login(&name, "wrong", "10.0.0.1", refreshing("X"));
+            login.await
+        }
+    });
+    let answers = join_all(tries).await;
+    let hashed = answers.iter();
+    let hashed = hashed.filter(|it| matches!(it, Err(AccountError::WrongCredentials)));
+    let refused = answers.iter();
+    let refused = refused.filter(|it| matches!(it, Err(AccountError::Busy(_))));
+    assert_eq!((hashed.count(), refused.count()), (258, 42));
+    assert_eq!(accounts.password_hashes(), 258);
 }
 
 /// G9: right logins count for nothing, however many.
@@ -289,4 +320,56 @@ async fn sessions_end_with_their_incarnation() {
         .unwrap();
     accounts.authenticate(&again.access_token).await.unwrap();
     assert_eq!(accounts.devices(ALICE).await.unwrap().len(), 1);
+}
+
+/// R1.5, law 5; data-model.md, Sessions: a node that the store keeps waiting for its log hears of no revocation. After 750 ms its
+/// requests read their sessions' rows, and whoever was signed out by another node is out here too; once the log can be read
+/// again, requests read nothing.
+#[tokio::test(start_paused = true)]
+async fn r1_5_a_stalled_follower_makes_requests_read_their_sessions() {
+    for lanes in LANES {
+        let disk = Memory::default();
+        let tenant = tenant(&disk, lanes).await;
+        let node = || Accounts::open(tenant.clone(), config()).unwrap();
+        let (here, elsewhere) = (node(), node());
+        let alice = register(&here, "alice").await.issued.unwrap().access_token;
+        let bob = register(&here, "bob").await.issued.unwrap().access_token;
+        for token in [&alice, &bob] {
+            here.authenticate(token).await.unwrap();
+        }
+        // Too much for followers to find in memory, and a store that takes longer than they wait.
+        disk.set_distance(Duration::from_secs(1));
+        let lane = tenant.lane(Home::User(ALICE));
+        let mut batch = lane.batch();
+        batch.log(Record {
+            kind: 0xffff,
+            subject: ALICE.into(),
+            body: vec![0; 3 << 20],
+        });
+        lane.commit(batch).await.unwrap();
+        let took = async |token: &str| {
+            let began = Instant::now();
+            here.authenticate(token).await.unwrap();
+            began.elapsed()
+        };
+        sleep(Duration::from_millis(700)).await;
+        assert_eq!(took(&bob).await, Duration::ZERO);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(took(&bob).await, Duration::from_secs(1));
+        assert_eq!(took(&bob).await, Duration::from_secs(1));
+        let devices = ["PHONE".to_owned()];
+        elsewhere.delete_devices(ALICE, &devices).await.unwrap();
+        assert!(matches!(
+            here.authenticate(&alice).await,
+            Err(AccountError::UnknownToken { .. })
+        ));
+
+        disk.set_distance(Duration::ZERO);
+        sleep(Duration::from_secs(2)).await;
+        took(&bob).await;
+        let reads = || tenant.stats().round_trips.load(Relaxed);
+        let before = reads();
+        took(&bob).await;
+        assert_eq!(reads(), before);
+    }
 }

@@ -20,14 +20,16 @@
 
 mod protocol;
 mod rows;
+mod servers;
 mod tokens;
 
 /// A target: its name, and what it asserts of some bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 14] = [
     ("access_token", tokens::access_token),
+    ("auth_contents", servers::auth_contents),
     ("authorization", protocol::authorization),
     ("canonical", protocol::canonical),
     ("event", protocol::event),
@@ -37,6 +39,8 @@ pub const TARGETS: [Target; 11] = [
     ("push_glob", protocol::push_glob),
     ("push_rules", protocol::push_rules),
     ("row", rows::row),
+    ("server_acl", servers::server_acl),
+    ("server_keys", servers::server_keys),
     ("sync_token", tokens::sync_token),
 ];
 

@@ -124,7 +124,7 @@ pub(crate) fn push_glob(bytes: &[u8]) {
 }
 
 /// Whether the pattern matches the whole text: what it matches after each character is a set of places.
-fn obviously(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn obviously(pattern: &[u8], text: &[u8]) -> bool {
     let mut row: Vec<bool> = vec![true];
     row.extend(pattern.iter().scan(true, |all, c| {
         *all &= *c == b'*';

@@ -133,7 +133,7 @@ impl Rooms {
     /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias>
     ///
     /// # Errors
-    /// [`RoomError::Taken`]; [`RoomError::Forbidden`] for someone who isn't in the room.
+    /// [`RoomError::Taken`]; [`RoomError::Rejected`] for someone who isn't in the room.
     pub async fn create_alias(
         &self,
         user: &UserId,
@@ -142,11 +142,7 @@ impl Rooms {
     ) -> Result<(), RoomError> {
         self.own_alias(alias)?;
         let mut change = self.change(room_id).await?;
-        if change.membership(user).await? != Membership::Join {
-            return Err(RoomError::Forbidden(
-                "only its members may give a room an alias",
-            ));
-        }
+        change.must_be_joined(user).await?;
         if self.listed_aliases(room_id).await?.len() >= MAX_ALIASES {
             return Err(RoomError::Forbidden("the room has too many aliases"));
         }

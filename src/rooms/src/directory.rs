@@ -8,10 +8,7 @@
 
 use std::cmp::Reverse;
 
-use comity_protocol::{
-    auth::Membership,
-    id::{RoomId, ServerName, UserId},
-};
+use comity_protocol::id::{RoomId, ServerName, UserId};
 use comity_storage::{Range, RoomKey};
 
 use crate::{
@@ -123,7 +120,7 @@ impl Rooms {
             .collect())
     }
 
-    /// Whether a room is in the directory.
+    /// Whether a room is in the directory; whether the asker may know of it is the caller's question.
     ///
     /// # Errors
     /// [`RoomError::UnknownRoom`].
@@ -145,7 +142,7 @@ impl Rooms {
     /// canonical alias.
     ///
     /// # Errors
-    /// [`RoomError::UnknownRoom`], [`RoomError::Forbidden`].
+    /// [`RoomError::UnknownRoom`], [`RoomError::Rejected`], [`RoomError::Forbidden`].
     pub async fn set_visibility(
         &self,
         user: &UserId,
@@ -153,9 +150,9 @@ impl Rooms {
         visibility: Visibility,
     ) -> Result<(), RoomError> {
         let mut change = self.change(room_id).await?;
-        let joined = change.membership(user).await? == Membership::Join;
+        change.must_be_joined(user).await?;
         let powers = change.powers().await?;
-        if !joined || !powers.may_set(user, "m.room.canonical_alias") {
+        if !powers.may_set(user, "m.room.canonical_alias") {
             return Err(RoomError::Forbidden(
                 "only moderators of the room may publish it",
             ));

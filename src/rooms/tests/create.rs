@@ -295,7 +295,7 @@ async fn aliases_come_and_go() {
             .map(|alias| RoomAliasId::parse(alias).unwrap());
         assert_eq!(rooms.aliases(bob, &room).await.unwrap().len(), 0);
         let refused = rooms.create_alias(eve, &one, &room).await;
-        assert!(matches!(refused, Err(RoomError::Forbidden(_))));
+        assert!(matches!(refused, Err(RoomError::Rejected(_))));
         rooms.create_alias(bob, &one, &room).await.unwrap();
         rooms.create_alias(alice, &two, &room).await.unwrap();
         let taken = rooms.create_alias(alice, &one, &other).await;

@@ -519,7 +519,7 @@ async fn own_rules_count_for_their_user_alone() {
 /// Threat E8: what is redacted counts no more, nor do its highlights, whether read before or not; a
 /// thread that loses its only message goes on counting from where it was.
 #[tokio::test(start_paused = true)]
-async fn what_is_redacted_counts_no_more() {
+async fn e8_what_is_redacted_counts_no_more() {
     for lanes in LANES {
         let rooms = fresh(lanes).await;
         let (alice, bob, room) = two(&rooms).await;

@@ -51,7 +51,24 @@ pub enum Order {
         /// The localpart or the user id.
         name: String,
     },
+    /// Makes a registration token.
+    AddToken {
+        /// How many accounts it is good for; `None`: any number.
+        uses: Option<u32>,
+        /// For how many days it is good; `None`: until it is removed.
+        days: Option<u32>,
+    },
+    /// Lists the registration tokens.
+    ListTokens,
+    /// Removes a registration token.
+    RemoveToken {
+        /// The token.
+        token: String,
+    },
 }
+
+/// A day in milliseconds.
+const DAY: u64 = 24 * 60 * 60 * 1_000;
 
 /// What to print, or why it was not done.
 type Outcome = Result<String, String>;
@@ -152,6 +169,7 @@ async fn obey(house: &House, order: &Order) -> Outcome {
             .ok_or_else(|| format!("{name} can't be a user of this server"))
     };
     let said = |error: comity_accounts::AccountError| error.to_string();
+    let now = house.tenant.runtime().clock().now_ms();
     let mut text = String::new();
     match order {
         Order::AddUser {
@@ -210,6 +228,31 @@ async fn obey(house: &House, order: &Order) -> Outcome {
             let user_id = known(name)?;
             house.api.deactivate(&user_id, false).await.map_err(said)?;
             let _ = writeln!(text, "{user_id} is deactivated.");
+        }
+        Order::AddToken { uses, days } => {
+            let expires_ts = days.map(|days| now.saturating_add(u64::from(days) * DAY));
+            let made = accounts.create_registration_token(None, *uses, expires_ts);
+            let _ = writeln!(text, "{}", made.await.map_err(said)?);
+        }
+        Order::ListTokens => {
+            for (token, row) in accounts.registration_tokens().await.map_err(said)? {
+                let most = row.uses_allowed.map(|most| format!(" of {most}"));
+                let left = row.expires_ts.map(|ts| match ts.checked_sub(now) {
+                    Some(left) => format!(", good for {} more days", left.div_ceil(DAY)),
+                    None => ", expired".to_owned(),
+                });
+                let (most, left) = (most.unwrap_or_default(), left.unwrap_or_default());
+                let _ = writeln!(text, "{token} {}{most} used{left}", row.uses);
+            }
+        }
+        Order::RemoveToken { token } => {
+            let tokens = accounts.registration_tokens().await.map_err(said)?;
+            if !tokens.iter().any(|(known, _)| known == token) {
+                return Err("There is no such registration token.".to_owned());
+            }
+            let removed = accounts.delete_registration_token(token);
+            removed.await.map_err(said)?;
+            let _ = writeln!(text, "{token} is removed.");
         }
     }
     Ok(text)

@@ -166,7 +166,7 @@ async fn every_answer_has_an_id_of_its_own_and_cors() {
 
 /// G1, G2, G4: refused by the head alone, in the standard error shape, and the connection closed behind it.
 #[tokio::test]
-async fn hostile_heads_are_refused_and_the_connection_closed() {
+async fn g1_g2_hostile_heads_are_refused_and_the_connection_closed() {
     let server = start(limits()).await;
     let long = "a".repeat(20_000);
     let cases = [
@@ -239,7 +239,7 @@ async fn g4_two_lengths_are_refused_and_smuggle_no_request() {
 
 /// G1: an endless chunked body is cut at the limit.
 #[tokio::test]
-async fn an_endless_body_is_cut() {
+async fn g1_an_endless_body_is_cut() {
     let server = start(limits()).await;
     let mut stream = server.connect().await;
     let head = "POST /length HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";

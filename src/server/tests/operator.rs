@@ -9,6 +9,7 @@
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
+use comity_accounts::Registration;
 use comity_runtime::Runtime;
 use comity_server::{
     config::Config,
@@ -80,4 +81,41 @@ async fn with_the_server(config: &Config, folder: &Path) {
         .await
         .unwrap();
     assert_eq!(list, "@alice:localhost admin\n@bob:localhost deactivated\n");
+    registration_tokens(config, &house).await;
+}
+
+/// Where registration is closed, people sign up by tokens that the operator makes.
+async fn registration_tokens(config: &Config, house: &House) {
+    let give = async |order: Order| operator::give(config, &order, false).await;
+    let add = async |uses, days| {
+        let said = give(Order::AddToken { uses, days }).await.unwrap();
+        said.trim().to_owned()
+    };
+    let (once, week) = (add(Some(1), None).await, add(None, Some(7)).await);
+    let accounts = &house.api.accounts;
+    for token in [&once, &week] {
+        let new = Registration {
+            username: Some(format!("by.{}", token.to_lowercase())),
+            password: Some("secret".to_owned()),
+            token: Some(token.clone()),
+            ..Registration::default()
+        };
+        accounts.register(new).await.unwrap();
+    }
+    assert!(!accounts.registration_token_is_valid(&once).await.unwrap());
+    let mut expected = vec![
+        format!("{once} 1 of 1 used"),
+        format!("{week} 1 used, good for 7 more days"),
+    ];
+    expected.sort();
+    let list = give(Order::ListTokens).await.unwrap();
+    assert_eq!(list.lines().collect::<Vec<_>>(), expected);
+    let remove = || {
+        give(Order::RemoveToken {
+            token: week.clone(),
+        })
+    };
+    remove().await.unwrap();
+    assert!(remove().await.is_err());
+    assert!(!accounts.registration_token_is_valid(&week).await.unwrap());
 }

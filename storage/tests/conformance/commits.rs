@@ -14,7 +14,7 @@ conformance! {
     an_earlier_owner_is_fenced_and_nobody_else
     racing_writers_lose_no_update
     what_was_answered_outlives_a_crash
-    tenants_are_apart
+    e9_tenants_are_apart
     rows_may_be_large_and_keys_up_to_512_bytes
     keys_do_not_depend_on_the_number_of_lanes
 }
@@ -240,7 +240,7 @@ async fn what_was_answered_outlives_a_crash(mut bed: Bed) {
 }
 
 /// threats.md E9: the same names under another tenant are other rows.
-async fn tenants_are_apart(bed: Bed) {
+async fn e9_tenants_are_apart(bed: Bed) {
     let store = bed.store();
     let one = store.tenant(TenantId(1)).await.unwrap();
     let two = store.tenant(TenantId(256)).await.unwrap();

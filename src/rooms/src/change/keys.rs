@@ -19,12 +19,7 @@ impl Change {
         if let Some(num) = live.keys.get(&name) {
             return Ok(Some(*num));
         }
-        let (event_type, state_key) = name.clone();
-        let key = RoomStateKey {
-            room: live.room,
-            event_type,
-            state_key,
-        };
+        let key = RoomStateKey::new(live.room, event_type, state_key);
         let Some(row) = live.reader().get::<tables::KeyNums>(&key).await? else {
             return Ok(None);
         };
@@ -58,20 +53,14 @@ impl Change {
         live.keys
             .insert((event_type.to_owned(), state_key.to_owned()), num);
         let room = live.room;
-        let (event_type, state_key) = (event_type.to_owned(), state_key.to_owned());
-        let key = RoomStateKey {
-            room,
-            event_type: event_type.clone(),
-            state_key: state_key.clone(),
-        };
+        let key = RoomStateKey::new(room, event_type, state_key);
         self.batch.put::<tables::KeyNums>(&key, &KeyNum(num.0));
-        self.batch.put::<tables::StateKeys>(
-            &RoomNum { room, num: num.0 },
-            &StateKey {
-                event_type,
-                state_key,
-            },
-        );
+        let name = StateKey {
+            event_type: key.event_type,
+            state_key: key.state_key,
+        };
+        let key = RoomNum { room, num: num.0 };
+        self.batch.put::<tables::StateKeys>(&key, &name);
         Ok(num)
     }
 }

@@ -62,6 +62,17 @@ key! {
         event_type: String = text, /// The state key.
         state_key: String = text } home key => Home::Room(key.room)
 }
+impl RoomStateKey {
+    /// The key of these.
+    pub(crate) fn new(room: RoomKey, event_type: &str, state_key: &str) -> Self {
+        let (event_type, state_key) = (event_type.to_owned(), state_key.to_owned());
+        Self {
+            room,
+            event_type,
+            state_key,
+        }
+    }
+}
 key! {
     /// A content-addressed node.
     RoomHash { /// The room.

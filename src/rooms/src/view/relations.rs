@@ -175,26 +175,6 @@ impl RoomView {
             .filter_map(|(root, row)| Some((EventNum(root.num), row?.value)))
             .collect())
     }
-
-    /// The rows with a place in a stretch of the order, of those that begin with `prefix`.
-    fn placed(&self, span: Span, prefix: impl FnOnce(&mut comity_storage::KeyWriter)) -> Range {
-        let end = (self.head.seq + 1, i64::MIN);
-        let before = span.before.map_or(end, |before| before.min(end));
-        let mut range = Range::of(Home::Room(self.room), prefix)
-            .until(|key| {
-                key.i64(before.0).i64(before.1);
-            })
-            .limit(span.limit);
-        if let Some((seq, sub)) = span.after {
-            range = range.from(|key| {
-                key.i64(seq).i64(sub.saturating_add(1));
-            });
-        }
-        if span.backwards {
-            range = range.reverse();
-        }
-        range
-    }
 }
 
 impl Rooms {

@@ -50,11 +50,7 @@ impl RoomView {
         if !missing.is_empty() {
             let rows: Vec<RoomStateKey> = missing
                 .iter()
-                .map(|(event_type, state_key)| RoomStateKey {
-                    room: self.room,
-                    event_type: (*event_type).to_owned(),
-                    state_key: (*state_key).to_owned(),
-                })
+                .map(|(event_type, state_key)| RoomStateKey::new(self.room, event_type, state_key))
                 .collect();
             let rows = self.reader.get_many::<tables::KeyNums>(&rows).await?;
             let unknown = nums.iter_mut().filter(|known| known.is_none());

@@ -1,7 +1,7 @@
 //! The room's order: pages of it, from either end.
 
 use comity_protocol::id::UserId;
-use comity_storage::{Home, Pos, Range};
+use comity_storage::{Home, KeyWriter, Pos, Range};
 
 use super::{Found, RoomView};
 use crate::{
@@ -71,23 +71,9 @@ impl RoomView {
     /// # Errors
     /// The store can't be read.
     pub async fn entries(&self, span: Span) -> Result<Vec<((i64, i64), Entry)>, RoomError> {
-        let end = (self.head.seq + 1, i64::MIN);
-        let before = span.before.map_or(end, |before| before.min(end));
-        let mut range = Range::of(Home::Room(self.room), |key| {
+        let range = self.placed(span, |key| {
             key.room(self.room);
-        })
-        .until(|key| {
-            key.i64(before.0).i64(before.1);
-        })
-        .limit(span.limit);
-        if let Some((seq, sub)) = span.after {
-            range = range.from(|key| {
-                key.i64(seq).i64(sub.saturating_add(1));
-            });
-        }
-        if span.backwards {
-            range = range.reverse();
-        }
+        });
         let rows = self.reader.scan::<tables::Timeline>(range).await?;
         // Positions grow along the live entries.
         let known =
@@ -97,6 +83,26 @@ impl RoomView {
             .take_while(|(key, row)| !known(key, row.pos))
             .map(|(RoomPlace { seq, sub, .. }, row)| ((seq, sub), row.value))
             .collect())
+    }
+
+    /// The rows with a place in a stretch of the order, of those that begin with `prefix`.
+    pub(super) fn placed(&self, span: Span, prefix: impl FnOnce(&mut KeyWriter)) -> Range {
+        let end = (self.head.seq + 1, i64::MIN);
+        let before = span.before.map_or(end, |before| before.min(end));
+        let mut range = Range::of(Home::Room(self.room), prefix)
+            .until(|key| {
+                key.i64(before.0).i64(before.1);
+            })
+            .limit(span.limit);
+        if let Some((seq, sub)) = span.after {
+            range = range.from(|key| {
+                key.i64(seq).i64(sub.saturating_add(1));
+            });
+        }
+        if span.backwards {
+            range = range.reverse();
+        }
+        range
     }
 
     /// The events of a stretch, in the order asked; and whether the stretch has more.

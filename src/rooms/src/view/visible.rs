@@ -87,8 +87,10 @@ impl RoomView {
     /// # Errors
     /// The store can't be read.
     pub async fn visible(&self, found: &[Found], user: &UserId) -> Result<Vec<bool>, RoomError> {
+        let roots = found.iter().filter_map(|one| one.root_before().transpose());
+        let roots = roots.collect::<Result<BTreeSet<AnyRoot>, _>>()?;
         let (standing, settings) =
-            futures_util::try_join!(self.standing(user), self.settings(found, user))?;
+            futures_util::try_join!(self.standing(user), self.settings(roots, user))?;
         let mut visible = Vec::with_capacity(found.len());
         for one in found {
             let before = one.root_before()?.and_then(|root| settings.get(&root));
@@ -110,14 +112,29 @@ impl RoomView {
         Ok(visible)
     }
 
-    /// What the states before these events say of history and of the user.
+    /// Whether the user may see a state as the room had it at this place: as they would an event sent just then.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn state_visible(
+        &self,
+        root: AnyRoot,
+        seq: i64,
+        user: &UserId,
+    ) -> Result<bool, RoomError> {
+        let (standing, settings) =
+            futures_util::try_join!(self.standing(user), self.settings([root].into(), user))?;
+        let joined_later = standing.joined_until.is_some_and(|until| seq < until);
+        let setting = settings.get(&root);
+        Ok(setting.is_some_and(|setting| may_see(*setting, *setting, joined_later)))
+    }
+
+    /// What these states say of history and of the user.
     async fn settings(
         &self,
-        found: &[Found],
+        roots: BTreeSet<AnyRoot>,
         user: &UserId,
     ) -> Result<BTreeMap<AnyRoot, Setting>, RoomError> {
-        let roots = found.iter().filter_map(|one| one.root_before().transpose());
-        let roots = roots.collect::<Result<BTreeSet<AnyRoot>, _>>()?;
         let keys = self.state_keys(&setting_keys(user)).await?;
         let states = self.lookup_each(roots, &keys).await?;
         let nums: BTreeSet<EventNum> = states.values().flatten().flatten().copied().collect();

@@ -3,6 +3,7 @@
 mod check;
 mod doctor;
 mod serve;
+mod token;
 mod user;
 
 use std::{
@@ -18,6 +19,7 @@ use comity_runtime::Runtime;
 use crate::{
     config::{self, Config},
     keys::Keys,
+    operator::{self, Order},
 };
 
 /// A Matrix homeserver.
@@ -38,6 +40,8 @@ enum Command {
     Serve,
     /// Make, list, reset and end accounts, also while the server runs.
     User(user::User),
+    /// Make, list and remove registration tokens, by which people sign up where not everybody may.
+    RegistrationToken(token::Token),
     /// The key that other servers know this one by.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -85,6 +89,9 @@ pub fn main() -> ExitCode {
     let file = arguments.config.as_deref();
     let done = match arguments.command {
         Command::User(user) => load(file).and_then(|config| user::user(user, &config)),
+        Command::RegistrationToken(token) => {
+            load(file).and_then(|config| token::token(token, &config))
+        }
         Command::Key(KeyCommand::Rotate) => load(file).and_then(|config| rotate(&config)),
         Command::Config(ConfigCommand::Reference) => print(&config::reference()),
         Command::Config(ConfigCommand::Check) => check_config(file),
@@ -120,6 +127,16 @@ fn check_config(file: Option<&Path>) -> Result<(), Failure> {
         config.public_baseurl,
         config.data_dir.display()
     ))
+}
+
+/// Has an order of the operator's done, and prints what came of it.
+fn order(config: &Config, order: &Order, offline: bool) -> Result<(), Failure> {
+    let done = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::doing("cannot start the reactor"))?
+        .block_on(operator::give(config, order, offline));
+    print(&done.map_err(Failure::new)?)
 }
 
 fn rotate(config: &Config) -> Result<(), Failure> {

@@ -4,11 +4,8 @@ use std::io::{self, Read};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, print};
-use crate::{
-    config::Config,
-    operator::{self, Order},
-};
+use super::{Failure, order};
+use crate::{config::Config, operator::Order};
 
 #[derive(Debug, Args)]
 pub(super) struct User {
@@ -52,7 +49,7 @@ enum UserCommand {
 
 /// Does what is said, through the running server or without one.
 pub(super) fn user(user: User, config: &Config) -> Result<(), Failure> {
-    let order = match user.command {
+    let asked = match user.command {
         UserCommand::Add {
             name,
             admin,
@@ -72,12 +69,7 @@ pub(super) fn user(user: User, config: &Config) -> Result<(), Failure> {
         },
         UserCommand::Deactivate { name } => Order::Deactivate { name },
     };
-    let done = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::doing("cannot start the reactor"))?
-        .block_on(operator::give(config, &order, user.offline));
-    print(&done.map_err(Failure::new)?)
+    order(config, &asked, user.offline)
 }
 
 /// The first line of standard input, if it is to be read. Never an argument: those are for everybody to see.

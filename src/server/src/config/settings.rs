@@ -118,7 +118,8 @@ section! {
 section! {
     /// `[registration]`: who may sign up.
     Registration {
-        /// Whether anyone may. Otherwise accounts are made by `comity user add`, by token or by shared secret.
+        /// Whether anyone may. Otherwise accounts are made by `comity user add`, by whoever has a token
+        /// (`comity registration-token add`), or by shared secret.
         open: bool = false,
         /// Whether guests may look around without an account.
         guests: bool = false,
@@ -173,7 +174,9 @@ section! {
         /// The PostgreSQL database: `postgresql://user:password@host/database`. The connection is not encrypted: on another
         /// machine it needs a network to be trusted, or a tunnel; `sslmode=require` is refused.
         url: Option<Secret> = None,
-        /// Whether an answer waits until what it promises is on the disk. Without, a power cut loses seconds.
+        /// Whether an answer waits until what it promises is on the disk. Without, a power cut loses seconds; and after any start
+        /// that no orderly end came before, everybody has to sign in again, on the devices they have, and clients fetch their rooms
+        /// anew: whose sessions had been ended may be among what was lost.
         sync: bool = true,
         /// How many lanes a new store is divided into, a power of two up to 64; fixed when the store is made.
         lanes: u32 = 1,
