@@ -10,7 +10,7 @@ use comity_protocol::id::{RoomId, UserId};
 use comity_rooms::{Found, ReceiptKind, RoomError, RoomView, Span, log, num::EventNum};
 use comity_storage::{Follower, Logged, Record};
 
-use crate::{Held, Inner, queue::Due};
+use crate::{Held, Inner, alone::Alone, queue::Due};
 
 /// Before the log is read again after it couldn't be.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -19,6 +19,7 @@ const CAUGHT_UP: usize = 50;
 
 /// Follows the log as long as there is a sender.
 pub(crate) async fn follow(held: Held, mut log: Follower) {
+    let mut alone = Alone::default();
     loop {
         let commits = match log.next().await {
             Ok(commits) => commits,
@@ -32,7 +33,7 @@ pub(crate) async fn follow(held: Held, mut log: Follower) {
         for logged in commits {
             for record in &logged.records {
                 // Nothing is stepped over: what can't be read now is read again.
-                while let Err(error) = inner.dispatch(&logged, record).await {
+                while let Err(error) = inner.dispatch(&logged, record, &mut alone).await {
                     tracing::warn!(%error, "an event can't be dispatched yet");
                     tokio::time::sleep(AGAIN).await;
                     // Nobody else has it any more.
@@ -49,9 +50,17 @@ pub(crate) async fn follow(held: Held, mut log: Follower) {
 }
 
 impl Inner {
-    async fn dispatch(self: &Arc<Self>, logged: &Logged, record: &Record) -> Result<(), RoomError> {
+    async fn dispatch(
+        self: &Arc<Self>,
+        logged: &Logged,
+        record: &Record,
+        alone: &mut Alone,
+    ) -> Result<(), RoomError> {
+        if !matches!(record.kind, log::kind::PLACED | log::kind::RECEIPT) {
+            alone.forget(&record.subject);
+        }
         let dispatched = match record.kind {
-            log::kind::PLACED => self.placed(logged, record).await,
+            log::kind::PLACED => self.placed(logged, record, alone).await,
             log::kind::RELAYED => self.relayed(logged, record).await,
             log::kind::RECEIPT => self.receipt(logged, record).await,
             log::kind::COMPLETED => self.completed(logged, record).await,
@@ -69,12 +78,21 @@ impl Inner {
     }
 
     /// An event of ours, unless the room is ours alone: then the usual one costs no more.
-    async fn placed(self: &Arc<Self>, logged: &Logged, record: &Record) -> Result<(), RoomError> {
+    async fn placed(
+        self: &Arc<Self>,
+        logged: &Logged,
+        record: &Record,
+        alone: &mut Alone,
+    ) -> Result<(), RoomError> {
         let placed: log::Placed = log::read(record)?;
         let (Some(sender), Some(room_id)) = (user(&placed.sender), room(&record.subject)) else {
             return Ok(());
         };
-        if !self.is_local(sender.server_name()) {
+        let local = self.is_local(sender.server_name());
+        if !local || placed.member.is_some() {
+            alone.forget(&record.subject);
+        }
+        if !local || alone.holds(&record.subject) {
             return Ok(());
         }
         let view = self.rooms.view(room_id).await?;
@@ -86,6 +104,7 @@ impl Inner {
         let here = view.servers().await?;
         // Only who comes or goes could make it another's.
         if placed.member.is_none() && here.iter().all(|server| self.is_local(server)) {
+            alone.add(&record.subject);
             return Ok(());
         }
         self.event(logged, &view, EventNum(placed.num)).await

@@ -20,6 +20,7 @@
     )
 )]
 
+mod alone;
 mod dispatch;
 mod edus;
 mod ephemeral;
