@@ -92,6 +92,7 @@ pub fn label(name: &str) -> &str {
         "last_ms" => "last answer, ms",
         "cpu_s" => "CPU-seconds",
         "idle_memory_mb" => "memory before, MB",
+        "memory_mb" => "memory, MB",
         "bytes_each" => "bytes each",
         "cpu_percent_quiet" => "CPU without expiries, % of a core",
         "cpu_percent_expiring" => "CPU with 30 s expiries, % of a core",

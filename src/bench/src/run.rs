@@ -219,6 +219,15 @@ pub async fn side_by_side(
                 load_average,
             })?;
             site.processes.settle().await;
+            if plan.workloads.contains(&4) {
+                let measurement = idle::at_rest(site);
+                let server = kind.name().to_owned();
+                recorder.write(&Line::Measured {
+                    server,
+                    repeat,
+                    measurement,
+                })?;
+            }
             plan.measure(recorder, kind.name(), repeat, site, prepared)
                 .await?;
             running.stop().await?;

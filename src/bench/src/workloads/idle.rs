@@ -40,6 +40,12 @@ pub async fn run(site: &Site, crowd: &Crowd, sizes: &Sizes) -> Result<Vec<Measur
     Ok(measured)
 }
 
+/// What a server holds in memory that has just started on its data and was asked nothing.
+pub fn at_rest(site: &Site) -> Measurement {
+    let memory = site.processes.usage().memory_bytes;
+    Measurement::new("W4", "started on its data, idle").with("memory_mb", memory / 1e6)
+}
+
 async fn case(site: &Site, listeners: &[Arc<Listener>], count: usize) -> Result<Measurement> {
     let known = site.processes.known();
     site.processes.settle().await;
