@@ -228,12 +228,13 @@ impl Rooms {
             .map(|room_id| user_room(user, RoomKey::of(room_id)))
             .collect();
         let rows = reader.get_many::<Members>(&keys).await?;
-        let joined = rows
-            .into_iter()
-            .flatten()
-            .any(|row| row.value.membership() == Membership::Join);
-        if joined {
-            return Ok(());
+        for (row, room_id) in rows.into_iter().zip(allowed) {
+            // Of a room that we have left since, the row says what once was.
+            if row.is_some_and(|row| row.value.membership() == Membership::Join)
+                && self.takes_part(RoomKey::of(room_id)).await?
+            {
+                return Ok(());
+            }
         }
         for room_id in allowed {
             if !self.takes_part(RoomKey::of(room_id)).await? {
