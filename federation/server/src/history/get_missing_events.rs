@@ -31,11 +31,11 @@ pub(super) async fn post(
     Path(room_id): Path<OwnedRoomId>,
     Sent { origin, body }: Sent<Asked>,
 ) -> Result<Json<Answer>, ApiError> {
-    let about = body.latest_events;
-    let (view, latest) = api.rooms.peer_view_about(&origin, &room_id, about).await?;
+    let view = api.rooms.peer_view(&origin, &room_id).await?;
     let limit = body.limit.unwrap_or(DEFAULT);
+    let (earliest, latest) = (&body.earliest_events, &body.latest_events);
     let events = view
-        .missing_events(&body.earliest_events, &latest, limit, body.min_depth)
+        .missing_events(earliest, latest, limit, body.min_depth)
         .await?;
     Ok(Json(Answer {
         events: pdus(&events)?,

@@ -1,8 +1,7 @@
 //! Rooms as other servers see them: what a server may read, and what it may ask for.
 //!
 //! A [`PeerView`] is a [`RoomView`] in the eyes of a server that takes part in the room: to have one
-//! is to have been let in (a user of it is joined, or was when the event that it asks about went out, and
-//! the room's access control list allows it). What
+//! is to have been let in (a user of it is joined, the room's access control list allows it). What
 //! was said while nobody of that server could see it goes out redacted, as the graph needs its events
 //! whoever may read them. Everything is read at one position, and every walk and list has an end.
 //!
@@ -43,9 +42,6 @@ use crate::{
 /// Rooms looked at for one bare event id: in the first room versions servers choose the ids.
 const ROOMS_OF_AN_ID: usize = 16;
 
-/// Events that a server may ask about at a time that isn't in the room any more.
-const TOLD: usize = 20;
-
 /// A room as a server that takes part in it may see it.
 #[derive(Clone)]
 pub struct PeerView {
@@ -73,38 +69,21 @@ impl Rooms {
         server: &ServerName,
         room_id: &RoomId,
     ) -> Result<PeerView, RoomError> {
-        let (view, _) = self.peer_view_about(server, room_id, Vec::new()).await?;
-        Ok(view)
-    }
-
-    /// The room for a server that asks about these events, and those it may ask about: all, while it is in the room. One that
-    /// isn't any more may ask about what it was told when it went ([`RoomView::servers_around`]): a ban of its last user says
-    /// nothing to who can't fetch what it rests on.
-    ///
-    /// # Errors
-    /// As [`Self::peer_view`].
-    pub async fn peer_view_about(
-        &self,
-        server: &ServerName,
-        room_id: &RoomId,
-        mut events: Vec<OwnedEventId>,
-    ) -> Result<(PeerView, Vec<OwnedEventId>), RoomError> {
         const OUTSIDE: RoomError = RoomError::Forbidden("the server is not in the room");
         let view = match self.view(room_id).await {
             Err(RoomError::UnknownRoom) => return Err(OUTSIDE),
             view => view?,
         };
-        if !view.head().mode.takes_part() || !view.lets_in(server).await? {
+        if !view.head().mode.takes_part()
+            || !view.lets_in(server).await?
+            || !view.has_server(server).await?
+        {
             return Err(OUTSIDE);
         }
-        if !view.has_server(server).await? {
-            events = view.told_to(server, events).await?;
-            if events.is_empty() {
-                return Err(OUTSIDE);
-            }
-        }
-        let server = server.to_owned();
-        Ok((PeerView { view, server }, events))
+        Ok(PeerView {
+            view,
+            server: server.to_owned(),
+        })
     }
 
     /// The servers with joined users in a room now, in the order of their names.
@@ -166,8 +145,7 @@ impl Rooms {
                 continue;
             };
             let room_id = parse_room_id(&info.value.room_id)?;
-            let about = vec![event_id.to_owned()];
-            let (view, _) = match self.peer_view_about(server, &room_id, about).await {
+            let view = match self.peer_view(server, &room_id).await {
                 Err(RoomError::Forbidden(_)) => continue,
                 view => view?,
             };
@@ -177,27 +155,6 @@ impl Rooms {
             }
         }
         Err(RoomError::UnknownEvent)
-    }
-}
-
-impl RoomView {
-    /// Those of the events that a server in the room was told of.
-    async fn told_to(
-        &self,
-        server: &ServerName,
-        events: Vec<OwnedEventId>,
-    ) -> Result<Vec<OwnedEventId>, RoomError> {
-        let mut told = Vec::new();
-        for event_id in events.into_iter().take(TOLD) {
-            let found = self.event(&event_id).await?;
-            if let Some(found) = found
-                && !found.status.root_before.is_empty()
-                && self.servers_around(&found).await?.contains(server)
-            {
-                told.push(event_id);
-            }
-        }
-        Ok(told)
     }
 }
 

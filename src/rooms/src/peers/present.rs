@@ -125,8 +125,7 @@ impl RoomView {
         Ok(hinted || self.census().await?.of(server).joined > 0)
     }
 
-    /// The servers that were in the room before or after an event: those who are to hear of it. Where it joins forks, those that
-    /// were in it by one of them too: else who is no member by what the forks resolve to would never know.
+    /// The servers that were in the room before or after an event: those who are to hear of it.
     ///
     /// # Errors
     /// The store can't be read.
@@ -142,26 +141,8 @@ impl RoomView {
             census = self.census_at(census, before).await?;
             servers.extend(census.joined().cloned());
         }
-        if found.event.prev_events().len() > 1 {
-            for parent in self.parents_of(found).await? {
-                let after = self.root_after(&parent).await?;
-                census = self.census_at(census, after).await?;
-                servers.extend(census.joined().cloned());
-            }
-        }
         servers.extend(self.hinted().iter().cloned());
         Ok(servers)
-    }
-
-    /// The parents of an event, those whose place in the graph is known.
-    async fn parents_of(&self, found: &Found) -> Result<Vec<Found>, RoomError> {
-        let mut nums = Vec::new();
-        for event_id in found.event.prev_events() {
-            nums.extend(self.num(event_id).await?);
-        }
-        let mut parents = self.load(&nums).await?;
-        parents.retain(|parent| !parent.status.root_before.is_empty());
-        Ok(parents)
     }
 
     /// The servers in the room at this position.
