@@ -82,7 +82,10 @@ async fn go_back(api: &Api, access: &mut Access, user: &UserId, at: &str) -> Res
                     "The room as it was then is not yours to see",
                 ));
             }
-            access.root = then.root();
+            // Of a time at which the members weren't known here, those that are now.
+            if !then.root().is_partial() {
+                access.root = then.root();
+            }
             Ok(())
         }
         Err(RoomError::UnknownRoom) => Err(ApiError::invalid_param("The room began later")),

@@ -204,7 +204,7 @@ impl Change {
         Ok(missing.map(|(id, _)| id).collect())
     }
 
-    /// The state in which the claims come together: that before our join.
+    /// The state before our join: what it was said to be when we came in, with the members in which the claims come together.
     async fn claimed(&mut self, claims: &[Claim]) -> Result<AnyRoot, RoomError> {
         let mut roots = Vec::with_capacity(claims.len());
         for claim in claims {
@@ -229,7 +229,14 @@ impl Change {
         if self.lookup(root, &create).await? != ours {
             return Err(RoomError::Invalid("the state is another room's"));
         }
-        Ok(root)
+        // What the room is like was said by who let us in. Whoever else is asked for its members says nothing of that: else
+        // any server in it could undo its power levels and bans for us.
+        let join = self.live()?.partial.as_ref().map(|partial| partial.join);
+        let join = join.map(EventNum).into_iter().collect::<Vec<_>>();
+        let entered = self.known(&join).await?.pop();
+        let entered = entered.and_then(|known| known.root_before);
+        let entered = entered.ok_or_else(|| RoomError::Damaged("a join has no state".into()))?;
+        Ok(entered.known_rest().with_members_of(root).into())
     }
 
     /// Makes the room's state whole, `before` being the one before our join.

@@ -249,6 +249,15 @@ impl AnyRoot {
 }
 
 impl Root {
+    /// The entries of this state, and in place of its memberships those of another.
+    #[must_use]
+    pub fn with_members_of(self, other: AnyRoot) -> Self {
+        Self(Halves {
+            rest: self.0.rest,
+            members: other.halves().members,
+        })
+    }
+
     /// The state before the create event.
     pub const EMPTY: Self = Self(Halves {
         rest: None,
