@@ -40,6 +40,8 @@ type Answers = Arc<dyn Fn(&ServerName, &http::Request<Bytes>) -> Answer + Send +
 struct Net {
     answers: Arc<Mutex<Answers>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// How long they take.
+    delay: Arc<Mutex<Duration>>,
 }
 
 impl Net {
@@ -50,6 +52,7 @@ impl Net {
         Self {
             answers: Arc::new(Mutex::new(answers)),
             asked: Arc::default(),
+            delay: Arc::new(Mutex::new(Duration::from_millis(10))),
         }
     }
 
@@ -77,7 +80,8 @@ impl Transport for Net {
         let line = format!("{to} {} {}", request.method(), request.uri());
         self.asked.lock().push(line);
         // Whoever else wants to ask gets the chance to.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let delay = *self.delay.lock();
+        tokio::time::sleep(delay).await;
         let answers = self.answers.lock().clone();
         let (status, body) = answers(to, &request)?;
         let answer = Response::builder().status(status);
@@ -178,6 +182,21 @@ async fn few_requests_to_a_server_at_a_time() {
         assert!(asked.iter().any(|line| line.contains("/_matrix/key/")));
     };
     let (answers, ()) = tokio::join!(all, watch);
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(peers.backoff().until(server("busy")).await.unwrap(), None);
+}
+
+/// A request's time begins when it goes out: a server that answers in time isn't left alone because others of ours went
+/// before.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_turn_takes_none_of_a_requests_time() {
+    let net = Net::new(|_, _| Ok((200, json!({ "pdus": [] }))));
+    // Of a minute.
+    *net.delay.lock() = Duration::from_secs(45);
+    let (peers, _tenant) = fresh(&net, 1).await;
+    let room = RoomId::parse("!r:x").unwrap();
+    let ask = |_| peers.backfill(server("busy"), &room, &[], 1);
+    let answers = futures_util::future::join_all((0..33).map(ask)).await;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(peers.backoff().until(server("busy")).await.unwrap(), None);
 }

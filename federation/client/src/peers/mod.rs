@@ -26,7 +26,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use crate::{
     backoff::BackOff,
@@ -285,17 +285,18 @@ impl Peers {
         if !admitted.map_err(CommitError::from)? {
             return Err(PeerError::BackingOff);
         }
-        let until = Instant::now() + call.limits.timeout;
+        let patience = call.limits.timeout;
         // What goes unsigned is what a server needs to know others; it never waits for their answers.
         let turn = if call.signed {
-            let turn = timeout_at(until, self.inner.in_flight.turn(to)).await;
+            let turn = timeout(patience, self.inner.in_flight.turn(to)).await;
             turn.map_err(|_| TransportError::Timeout)?
         } else {
             None
         };
         let (request, limits) = self.request(to, call)?;
         // A transport that forgets its limits would hold up a destination for good.
-        let answer = timeout_at(until, self.inner.transport.send(to, request, limits)).await;
+        // Its time begins now: that others of ours were before it is not the server's fault.
+        let answer = timeout(patience, self.inner.transport.send(to, request, limits)).await;
         let answer = answer.unwrap_or(Err(TransportError::Timeout));
         drop(turn);
         let overwhelmed = |status: StatusCode| {
