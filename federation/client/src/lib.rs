@@ -24,6 +24,7 @@ mod backoff;
 mod keyring;
 mod outbound;
 pub mod peers;
+mod per_server;
 pub mod tables;
 mod transport;
 
@@ -31,4 +32,5 @@ pub use backoff::BackOff;
 pub use keyring::{Keyring, Keys, OwnKeys};
 pub use outbound::{Outbound, OutboundConfig, OutboundError, is_public};
 pub use peers::{PeerError, Peers, Refusal};
+pub use per_server::PerServer;
 pub use transport::{Limits, Transport, TransportError};

@@ -26,13 +26,13 @@ mod searches;
 mod staging;
 pub mod tables;
 mod transaction;
-mod turns;
 mod waiting;
 mod worker;
 
 use std::sync::Arc;
 
 use comity_accounts::Accounts;
+use comity_federation_client::PerServer;
 use comity_rooms::{RoomView, Rooms};
 use comity_runtime::Runtime;
 use comity_storage::{ReadError, RoomKey};
@@ -41,9 +41,7 @@ pub use checks::{Checks, PduError};
 pub use missing::Fetcher;
 pub use transaction::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 
-use crate::{
-    searches::Searches, staging::Staging, tables::Line, turns::Turns, waiting::WaitingRoom,
-};
+use crate::{searches::Searches, staging::Staging, tables::Line, waiting::WaitingRoom};
 
 /// Takes what other servers send. Cheap to clone.
 #[derive(Clone)]
@@ -57,7 +55,9 @@ pub(crate) struct Inner {
     staging: Staging,
     waiting: WaitingRoom,
     searches: Searches,
-    turns: Turns,
+    /// One transaction of a server at a time: the specification allows it one in flight, and order and
+    /// repetition are only told apart so.
+    turns: PerServer,
 }
 
 impl Receiver {
@@ -75,7 +75,7 @@ impl Receiver {
             staging,
             waiting,
             searches: Searches::default(),
-            turns: Turns::default(),
+            turns: PerServer::new(1),
         }))
     }
 

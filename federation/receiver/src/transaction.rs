@@ -93,7 +93,7 @@ impl Receiver {
             return Err(TransactionError::TooMany);
         }
         let inner = &self.0;
-        let _turn = inner.turns.of(origin).await;
+        let _turn = inner.turns.turn(origin).await;
         let txn: [u8; 32] = Sha256::digest(txn_id).into();
         let recent = inner.recent(origin).await?;
         if let Some(done) = recent.1.0.iter().find(|answered| answered.txn == txn) {

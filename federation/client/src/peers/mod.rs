@@ -7,7 +7,6 @@
 
 mod events;
 mod handshakes;
-mod in_flight;
 mod keys;
 mod queries;
 mod transaction;
@@ -30,16 +29,17 @@ use tokio::time::timeout;
 
 use crate::{
     backoff::BackOff,
+    per_server::PerServer,
     transport::{Limits, Transport, TransportError},
 };
-
-use in_flight::InFlight;
 
 pub use events::{Nearby, State, StateIds};
 pub use handshakes::{Invite, Joined, Template};
 pub use queries::{AliasTarget, Hierarchy};
 pub use transaction::{PduResult, Transaction, TransactionAnswer};
 
+/// Signed requests under way to one server.
+const IN_FLIGHT: usize = 32;
 /// For most requests: what is asked fits in little.
 const SMALL: Limits = Limits {
     timeout: Duration::from_secs(20),
@@ -76,7 +76,7 @@ struct Inner {
     key: Arc<SigningKey>,
     runtime: Runtime,
     backoff: BackOff,
-    in_flight: InFlight,
+    in_flight: PerServer,
 }
 
 /// Why a request brought nothing.
@@ -236,7 +236,7 @@ impl Peers {
                 key,
                 runtime: tenant.runtime().clone(),
                 backoff: BackOff::new(tenant.clone()),
-                in_flight: InFlight::default(),
+                in_flight: PerServer::new(IN_FLIGHT),
             }),
             urgent: false,
         }
