@@ -231,13 +231,13 @@ impl Rooms {
         for (row, room_id) in rows.into_iter().zip(allowed) {
             // Of a room that we have left since, the row says what once was.
             if row.is_some_and(|row| row.value.membership() == Membership::Join)
-                && self.takes_part(RoomKey::of(room_id)).await?
+                && self.knows_members(RoomKey::of(room_id)).await?
             {
                 return Ok(());
             }
         }
         for room_id in allowed {
-            if !self.takes_part(RoomKey::of(room_id)).await? {
+            if !self.knows_members(RoomKey::of(room_id)).await? {
                 return Err(RoomError::UnableToAuthoriseJoin);
             }
         }
@@ -246,8 +246,8 @@ impl Rooms {
         ))
     }
 
-    /// Whether this server is in a room, and so knows its members.
-    pub(crate) async fn takes_part(&self, room: RoomKey) -> Result<bool, RoomError> {
+    /// Whether this server is in a room and knows all of its members.
+    pub(crate) async fn knows_members(&self, room: RoomKey) -> Result<bool, RoomError> {
         let last = Range::of(Home::Room(room), |key| {
             key.room(room);
         })
