@@ -168,7 +168,8 @@ impl Rooms {
         })
     }
 
-    /// Ends an invite or a knock by its user's wish. The servers it came by are told if they can be.
+    /// Ends an invite or a knock by its user's wish. The servers it came by are told if they can be. Leaving
+    /// what one has left is done: who asks again may have lost the first answer.
     pub(crate) async fn leave_out_of_band(
         &self,
         user: &UserId,
@@ -176,8 +177,10 @@ impl Rooms {
         row: &OutOfBand,
         content: Map<String, Value>,
     ) -> Result<(), RoomError> {
-        if !["invite", "knock"].contains(&row.membership.as_str()) {
-            return Err(RoomError::Forbidden("the user is not in the room"));
+        match row.membership.as_str() {
+            "invite" | "knock" => {}
+            "leave" => return Ok(()),
+            _ => return Err(RoomError::Forbidden("the user is not in the room")),
         }
         let mut leave = None;
         if let Ok(elsewhere) = self.elsewhere("nobody can be told") {
