@@ -299,7 +299,8 @@ impl Change {
     }
 
     /// Judges again, parents first, what was judged by what was known. Answers the events, and apart
-    /// from their rows those that turned out to be allowed after all.
+    /// from their rows those that turned out to be allowed after all: what had been rejected, and what had
+    /// been soft-failed, maybe by a kick that is rejected now.
     async fn judge_again(
         &mut self,
         join: EventNum,
@@ -354,15 +355,14 @@ impl Change {
                 return Err(RoomError::Invalid("the state does not allow our join"));
             }
             let was = known.verdict;
-            known.verdict = match (was, rejection.is_some()) {
-                (Verdict::Accepted, true) => Verdict::Rejected,
-                (Verdict::Rejected, false) => Verdict::Accepted,
-                _ => was,
+            known.verdict = match rejection {
+                Some(_) => Verdict::Rejected,
+                None => Verdict::Accepted,
             };
             let own = links.own.clone();
             let own = own.ok_or_else(|| RoomError::Damaged("an event has no status".into()))?;
             self.remember(&known);
-            if was == Verdict::Rejected && known.verdict == Verdict::Accepted {
+            if was != known.verdict && known.verdict == Verdict::Accepted {
                 self.index(&known).await?;
                 late.push(self.case(known.clone(), Some(own)).await?);
             } else {
@@ -382,9 +382,9 @@ impl Change {
             again.insert(known.num, known);
         }
         for case in &late {
-            // Its place comes with its row.
+            // It isn't part of the room yet: its place comes with its row.
             if let Some(known) = again.get_mut(&case.known.num) {
-                known.verdict = Verdict::Rejected;
+                known.verdict = Verdict::SoftFailed;
             }
         }
         Ok((again, late))
@@ -444,7 +444,7 @@ impl Change {
         Ok(ends)
     }
 
-    /// Makes an event part of the room that had been rejected, if the room as it is now allows it.
+    /// Makes an event part of the room that wasn't, if the room as it is now allows it.
     async fn accept_late(&mut self, mut case: Case) -> Result<(), RoomError> {
         let links = self.links(&case.known.event, &Way::New).await?;
         case.known.verdict = self.verdict(&case.known, &links).await?;

@@ -6,7 +6,8 @@ impl Verdict {
     /// Whether an event of this verdict may get that one.
     ///
     /// An outlier comes again with its place in the graph. A rejected event is judged again only
-    /// when it was judged without one. All else is settled for good.
+    /// when it was judged without one. All else is settled for good, but for what was judged by a partial
+    /// state ([`super::complete`]).
     pub(crate) const fn may_become(self, to: Self) -> bool {
         use Verdict::{Accepted, Named, Outlier, Rejected, SoftFailed};
         match (self, to) {
