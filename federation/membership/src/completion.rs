@@ -3,12 +3,19 @@
 //! One server after the other is asked, the one that let us in first; after each round the job waits, longer
 //! each time, and goes on with others. It ends when the room's state is whole or we have left, and is taken
 //! up again by the next start. Nothing is kept here: the rooms say what is lacking.
+//!
+//! Whoever is asked says who is in the room, and is believed. Whom we came in by is believed already, so while that
+//! server doesn't answer it is waited for, some rounds long, before others are asked: whoever can silence it
+//! doesn't take its place by that.
 
 use std::{sync::Weak, time::Duration};
 
+use comity_federation_client::PerServer;
+use comity_federation_receiver::Completion;
 use comity_protocol::id::{OwnedRoomId, OwnedServerName, RoomId};
 use comity_rooms::RoomError;
 use comity_storage::ReadError;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{Inner, OtherServers};
 
@@ -18,8 +25,29 @@ const SERVERS: usize = 10;
 const WAIT: Duration = Duration::from_secs(10);
 /// The longest of these waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+/// Rounds in which nobody else is asked as long as the server that let us in doesn't answer.
+const ALONE: usize = 3;
+/// How long a round may take; whoever is slow holds up others no longer.
+const ROUND: Duration = Duration::from_secs(15 * 60);
 /// Rooms completed at a time: each may hold a whole state.
-pub(crate) const AT_A_TIME: usize = 8;
+const ALL: usize = 8;
+/// Of these those that one server let us into.
+const OF_ONE: usize = 2;
+
+/// Leave to complete rooms.
+pub(crate) struct Turns {
+    all: Semaphore,
+    of_one: PerServer,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            all: Semaphore::new(ALL),
+            of_one: PerServer::new(OF_ONE),
+        }
+    }
+}
 
 impl OtherServers {
     /// Takes up the rooms that were not completed when the server last stopped.
@@ -47,12 +75,23 @@ impl OtherServers {
         let Some(lacks) = rooms.incomplete(room_id).await? else {
             return Ok(true);
         };
+        let resident = lacks.servers.first();
+        let turns = &self.0.completing;
+        // Who waits for its server's turn takes none of the others'.
+        let _of_one = match resident {
+            Some(resident) => turns.of_one.turn(resident).await,
+            None => None,
+        };
+        let _of_all = turns.all.acquire().await.ok();
+        let until = Instant::now() + ROUND;
         for server in in_round(&lacks.servers, round) {
             let fetcher = &self.0.fetcher;
-            let completed = fetcher.complete(&rooms, room_id, &lacks, server, round > 0);
+            let spare = round > 0;
+            let completed = fetcher.complete(&rooms, room_id, &lacks, server, until, spare);
             match Box::pin(completed).await {
-                Ok(true) => return Ok(true),
-                Ok(false) => {}
+                Ok(Completion::Whole) => return Ok(true),
+                Ok(Completion::Silent) if round < ALONE && Some(server) == resident => break,
+                Ok(Completion::Silent | Completion::Useless) => {}
                 Err(RoomError::Invalid(what)) => {
                     tracing::warn!(%server, %room_id, what, "a room's state is not believed");
                 }
@@ -72,15 +111,11 @@ async fn work(others: Weak<Inner>, room_id: OwnedRoomId) {
             return;
         };
         let this = OtherServers(inner);
-        let Ok(permit) = this.0.completing.acquire().await else {
-            return;
-        };
         match this.complete_room(&room_id, round).await {
             Ok(true) => return,
             Ok(false) => tracing::debug!(%room_id, "a room could not be completed yet"),
             Err(error) => tracing::warn!(%room_id, %error, "a room could not be completed yet"),
         }
-        drop(permit);
         let spread = this.0.runtime.random().below(1_000);
         drop(this);
         tokio::time::sleep(wait + Duration::from_millis(spread)).await;

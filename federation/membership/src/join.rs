@@ -8,7 +8,7 @@ use comity_protocol::{
     event::{Limits, Signed},
     id::{OwnedServerName, RoomId, ServerName, UserId},
 };
-use comity_rooms::{Entry, RoomError};
+use comity_rooms::{Entered, Entry, RoomError};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
@@ -87,7 +87,16 @@ impl OtherServers {
         };
         let rooms = self.rooms().map_err(Trouble::Ours)?;
         match Box::pin(rooms.enter(room_id, entry)).await {
-            Ok(_) => {
+            Ok(Entered::Before(join)) => {
+                let fetcher = &self.0.fetcher;
+                let is_in = fetcher.bring_join(&rooms, room_id, &server, join).await;
+                if is_in.map_err(Trouble::Ours)? {
+                    Ok(())
+                } else {
+                    Err(Trouble::Answer("what the join rests on does not allow it"))
+                }
+            }
+            Ok(Entered::Placed(_)) => {
                 if is_partial {
                     self.begin_completion(room_id.clone());
                     drop(timeout(GRACE, rooms.whole_view(room_id)).await);

@@ -40,7 +40,8 @@ use comity_rooms::{
 };
 use comity_runtime::Runtime;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+
+use crate::completion::Turns;
 
 /// Other servers, for the rooms. Cheap to clone.
 #[derive(Clone)]
@@ -52,8 +53,7 @@ struct Inner {
     fetcher: Fetcher,
     key: Arc<SigningKey>,
     runtime: Runtime,
-    /// Whoever completes a room holds one.
-    completing: Semaphore,
+    completing: Turns,
 }
 
 impl OtherServers {
@@ -68,7 +68,7 @@ impl OtherServers {
             },
             key,
             runtime: rooms.tenant().runtime().clone(),
-            completing: Semaphore::new(completion::AT_A_TIME),
+            completing: Turns::default(),
         }))
     }
 

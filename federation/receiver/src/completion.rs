@@ -5,20 +5,29 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1state_idsroomid>
 
-use std::{collections::BTreeSet, iter::once, time::Duration};
+use std::{collections::BTreeSet, iter::once};
 
+use comity_federation_client::PeerError;
 use comity_protocol::id::{OwnedEventId, RoomId, ServerName};
 use comity_rooms::{Claim, Completed, Incomplete, RoomError, Rooms};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::missing::{Events, Fetcher, STATE, Search};
+use crate::missing::{Fetcher, STATE, Search};
 
-/// How long one server may take for all of it.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// What came of asking a server for what a room lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// The room's state is whole.
+    Whole,
+    /// The server doesn't answer.
+    Silent,
+    /// It has nothing of use.
+    Useless,
+}
 
 impl Fetcher {
-    /// Completes a room by what one server has of it; whether its state is whole now. `spare`: what of the
-    /// state nobody has is done without.
+    /// Completes a room by what one server has of it, until then. `spare`: what of the state nobody has is done
+    /// without.
     ///
     /// # Errors
     /// The rooms'; that the server doesn't help is none.
@@ -28,52 +37,79 @@ impl Fetcher {
         room_id: &RoomId,
         lacks: &Incomplete,
         server: &ServerName,
+        until: Instant,
         spare: bool,
-    ) -> Result<bool, RoomError> {
+    ) -> Result<Completion, RoomError> {
         let view = rooms.view(room_id).await?;
         let servers = once(server.to_owned()).chain(lacks.servers.iter().cloned());
         let mut search = Search::among(self, view, servers);
-        search.until = Instant::now() + PATIENCE;
+        search.until = until;
         let mut claims = Vec::with_capacity(lacks.prev.len());
         for event in &lacks.prev {
             let request = self.peers.state_ids(server, room_id, event);
-            let Some(ids) = search.answer(request).await else {
-                return Ok(false);
+            let ids = match timeout_at(until, request).await {
+                Ok(Ok(ids)) => ids,
+                Ok(Err(error)) if is_answer(&error) => return Ok(Completion::Useless),
+                Ok(Err(_)) | Err(_) => return Ok(Completion::Silent),
             };
             claims.push(Claim {
                 event: event.clone(),
                 state: ids.pdu_ids.into_iter().take(STATE).collect(),
             });
         }
-        let Some(wanted) = tried(rooms, room_id, &claims).await? else {
-            return Ok(true);
+        let claimed = Claimed {
+            rooms,
+            room_id,
+            server,
         };
-        let mut at_hand = Events::new();
+        let Some(mut wanted) = claimed.lacks(&claims).await? else {
+            return Ok(Completion::Whole);
+        };
+        // What is fetched for one event serves most of the next one's state; it is in the store before more is asked for.
         for event in &lacks.prev {
-            at_hand.append(&mut search.state_if_many(server, event, &wanted).await);
+            let chain = search.state_if_many(server, event, &wanted).await;
+            search.outliers(wanted, chain).await?;
+            wanted = match claimed.lacks(&claims).await? {
+                None => return Ok(Completion::Whole),
+                Some(wanted) => wanted,
+            };
         }
-        search.outliers(wanted, at_hand).await?;
-        let Some(missing) = tried(rooms, room_id, &claims).await? else {
-            return Ok(true);
-        };
-        if !spare || lacks.prev.iter().any(|event| missing.contains(event)) {
-            return Ok(false);
+        if !spare || lacks.prev.iter().any(|event| wanted.contains(event)) {
+            return Ok(Completion::Useless);
         }
         for claim in &mut claims {
-            claim.state.retain(|id| !missing.contains(id));
+            claim.state.retain(|id| !wanted.contains(id));
         }
-        Ok(tried(rooms, room_id, &claims).await?.is_none())
+        Ok(match claimed.lacks(&claims).await? {
+            None => Completion::Whole,
+            Some(_) => Completion::Useless,
+        })
     }
 }
 
-/// Brings the claims to the room: what they lack, or `None` once its state is whole.
-async fn tried(
-    rooms: &Rooms,
-    room_id: &RoomId,
-    claims: &[Claim],
-) -> Result<Option<BTreeSet<OwnedEventId>>, RoomError> {
-    match Box::pin(rooms.complete_state(room_id, claims)).await? {
-        Completed::Whole => Ok(None),
-        Completed::Wanted(wanted) => Ok(Some(wanted.into_iter().collect())),
+/// Whether the server has answered; one that is overloaded hasn't.
+fn is_answer(error: &PeerError) -> bool {
+    match error {
+        PeerError::Refused(refusal) => refusal.status < 500 && refusal.status != 429,
+        PeerError::Malformed => true,
+        _ => false,
+    }
+}
+
+/// Whose claims about which room.
+struct Claimed<'a> {
+    rooms: &'a Rooms,
+    room_id: &'a RoomId,
+    server: &'a ServerName,
+}
+
+impl Claimed<'_> {
+    /// Brings claims to the room: what they lack, or `None` once its state is whole.
+    async fn lacks(&self, claims: &[Claim]) -> Result<Option<BTreeSet<OwnedEventId>>, RoomError> {
+        let completed = self.rooms.complete_state(self.room_id, self.server, claims);
+        match Box::pin(completed).await? {
+            Completed::Whole => Ok(None),
+            Completed::Wanted(wanted) => Ok(Some(wanted.into_iter().collect())),
+        }
     }
 }

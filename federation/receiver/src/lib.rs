@@ -21,6 +21,7 @@
 mod checks;
 mod completion;
 mod edus;
+mod joined;
 mod missing;
 mod searches;
 mod staging;
@@ -38,6 +39,7 @@ use comity_runtime::Runtime;
 use comity_storage::{ReadError, RoomKey};
 
 pub use checks::{Checks, PduError};
+pub use completion::Completion;
 pub use missing::Fetcher;
 pub use transaction::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 

@@ -123,6 +123,8 @@ pub struct Change {
     in_hand: BTreeMap<EventNum, Known>,
     /// The ids that got their numbers in it.
     names: BTreeMap<String, EventNum>,
+    /// The room's state is partial no more; somebody may wait for that.
+    ends_wait: bool,
 }
 
 /// An event of ours in the making: built and allowed, not signed.
@@ -139,6 +141,7 @@ pub(crate) struct Draft {
 pub(crate) struct Appending {
     appended: Appended,
     placed: Vec<Placed>,
+    ends_wait: Option<Rooms>,
 }
 
 impl Drop for Change {
@@ -217,6 +220,7 @@ impl Rooms {
             placed: Vec::new(),
             in_hand: BTreeMap::new(),
             names: BTreeMap::new(),
+            ends_wait: false,
         };
         let judged = Judged {
             num: EventNum(0),
@@ -287,6 +291,7 @@ impl Change {
             placed: Vec::new(),
             in_hand: BTreeMap::new(),
             names: BTreeMap::new(),
+            ends_wait: false,
         })
     }
 
@@ -309,6 +314,11 @@ impl Change {
     /// From here on the cached state may be ahead of the rows.
     pub(crate) fn begin(&mut self) {
         self.moved = true;
+    }
+
+    /// Once this is durable, whoever waits for a whole state is woken.
+    pub(crate) fn end_wait(&mut self) {
+        self.ends_wait = true;
     }
 
     /// Keeps an event at hand, which is read no more in this change.
@@ -474,7 +484,12 @@ impl Change {
             live.root_changed = false;
             live.rows.push_back((appended.pos, first));
         }
-        Ok(Appending { appended, placed })
+        let ends_wait = self.ends_wait.then(|| self.rooms.clone());
+        Ok(Appending {
+            appended,
+            placed,
+            ends_wait,
+        })
     }
 }
 
@@ -482,6 +497,9 @@ impl Appending {
     /// Waits until the change is durable; what was placed.
     pub async fn durable(self) -> Result<Vec<Placed>, RoomError> {
         self.appended.durable().await?;
+        if let Some(rooms) = self.ends_wait {
+            rooms.0.completed.notify_waiters();
+        }
         Ok(self.placed)
     }
 }

@@ -23,7 +23,7 @@ use comity_protocol::{
 };
 
 pub use complete::{Claim, Completed, Incomplete};
-pub use enter::Entry;
+pub use enter::{Entered, Entry};
 pub use fill::{Filled, Hole, Run};
 
 use crate::{error::RoomError, rooms::Rooms, tables::Verdict};

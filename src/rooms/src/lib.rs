@@ -48,7 +48,8 @@ pub use counts::{PushRules, Tastes, Unread};
 pub use create::{CreateRoom, Invitee, Preset, StateEvent, Visibility};
 pub use directory::{DirectoryFilter, DirectoryPage};
 pub use door::{
-    Arrival, Claim, Completed, Entry, Filled, Hole, Incomplete, Outcome, Refusal, Run, Wanted, Way,
+    Arrival, Claim, Completed, Entered, Entry, Filled, Hole, Incomplete, Outcome, Refusal, Run,
+    Wanted, Way,
 };
 pub use elsewhere::{Elsewhere, Remote};
 pub use error::RoomError;

@@ -70,7 +70,7 @@ pub(crate) struct Inner {
     pub met: Mutex<BTreeSet<RoomKey>>,
     pub acls: Acls,
     pub present: Present,
-    /// A room's state has become whole.
+    /// A room's state is partial no more: it has become whole, or we have left.
     pub completed: Notify,
 }
 

@@ -4,24 +4,34 @@
 
 use std::time::Duration;
 
-use comity_testkit::{Fate, User, Wire, encode};
+use comity_testkit::{Fate, Federation, HostilePeer, User, Wire, encode};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
-use crate::pair::{ONE, Pair, TWO, join, synced};
+use crate::{
+    hostile::EVIL,
+    pair::{ONE, Pair, TWO, join, synced},
+};
+
+const THREE: &str = "three.test";
 
 const LAZY: &str = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
 
 /// How long it takes to learn who is in a room.
 const LONG: Duration = Duration::from_secs(100);
 
-/// From now on it takes that long.
+/// From now on it takes that long with our first server.
 fn hide_members(wire: &Wire) {
-    wire.judge(|passing| {
-        if passing.request.uri().path().contains("/state_ids/") {
-            Fate::After(LONG)
-        } else {
-            Fate::Arrives
-        }
+    let slow = |path: &str| path.contains("/state_ids/").then_some(Fate::After(LONG));
+    judge_paths(wire, slow);
+}
+
+/// From now on what is asked of our first server meets this fate.
+fn judge_paths(wire: &Wire, fate: impl Fn(&str) -> Option<Fate> + Send + Sync + 'static) {
+    wire.judge(move |passing| {
+        let fate = fate(passing.request.uri().path());
+        let fate = fate.filter(|_| passing.to.as_str() == ONE);
+        fate.unwrap_or(Fate::Arrives)
     });
 }
 
@@ -167,4 +177,83 @@ async fn a_partial_room_is_left_and_joined_again() {
     assert!(synced(&pair.bob, "join", &room).await.is_some());
     let content = json!({ "msgtype": "m.text", "body": "back" });
     pair.bob.send_event(&room, "m.room.message", content).await;
+}
+
+/// MSC3902: another user of ours may join while the room is partial, after events that haven't come here.
+#[tokio::test(start_paused = true)]
+async fn msc3902_others_join_a_partial_room_that_went_on() {
+    let (pair, room, mut everybody) = partial().await;
+    let wire = &pair.federation.wire;
+    wire.judge(|passing| {
+        let path = passing.request.uri().path();
+        if path.contains("/send/") {
+            Fate::Refused
+        } else if path.contains("/state_ids/") {
+            Fate::After(LONG)
+        } else {
+            Fate::Arrives
+        }
+    });
+    pair.alice.send(&room, "unheard").await;
+    pair.alice.send(&room, "of").await;
+    let frank = pair.federation[TWO].register("frank").await;
+    let (status, body) = join(&frank, &room, &[ONE]).await;
+    assert_eq!(status, 200, "{body}");
+    let seen = lazily(&frank, None).await;
+    assert!(seen["rooms"]["join"].get(&room).is_some());
+    show_members(wire);
+    sleep(LONG).await;
+    let answer = frank.get(members(&room)).send().await.ok();
+    everybody.push(frank.id.clone());
+    everybody.sort();
+    assert_eq!(who(&answer["chunk"]), everybody);
+}
+
+/// C5: whoever silences the server that let us in doesn't get to say who is in the room; others are asked
+/// once that has lasted.
+#[tokio::test(start_paused = true)]
+async fn c5_a_silent_server_is_waited_for() {
+    let pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    let wire = &pair.federation.wire;
+    let evil = HostilePeer::on(wire, EVIL);
+    evil.join(&pair.federation[ONE], &room, "mallory").await;
+    let was_asked = || {
+        let heard = evil.heard();
+        heard
+            .iter()
+            .any(|asked| asked.target.contains("/state_ids/"))
+    };
+    judge_paths(wire, |path| {
+        path.contains("/state_ids/").then_some(Fate::Refused)
+    });
+    assert_eq!(join(&pair.bob, &room, &[ONE]).await.0, 200);
+    sleep(Duration::from_secs(60)).await;
+    assert!(!was_asked());
+    sleep(Duration::from_secs(10 * 60)).await;
+    assert!(was_asked());
+    show_members(wire);
+    sleep(Duration::from_secs(2 * 60 * 60)).await;
+    let answer = pair.bob.get(members(&room)).send().await.ok();
+    assert_eq!(who(&answer["chunk"]).len(), 3);
+}
+
+/// C5: rooms of a server that is slow to say who is in them hold up no room of another's.
+#[tokio::test(start_paused = true)]
+async fn c5_slow_servers_hold_up_no_others() {
+    let federation = Federation::of([ONE, TWO, THREE]).await;
+    let alice = federation[ONE].register("alice").await;
+    let bob = federation[TWO].register("bob").await;
+    let carol = federation[THREE].register("carol").await;
+    hide_members(&federation.wire);
+    for _ in 0..9 {
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        assert_eq!(join(&bob, &room, &[ONE]).await.0, 200);
+    }
+    let room = carol.create_room(json!({ "preset": "public_chat" })).await;
+    let begun = Instant::now();
+    assert_eq!(join(&bob, &room, &[THREE]).await.0, 200);
+    let answer = bob.get(members(&room)).send().await.ok();
+    assert_eq!(who(&answer["chunk"]).len(), 2);
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }

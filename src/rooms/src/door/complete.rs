@@ -7,7 +7,9 @@
 //! rejected after all.
 //!
 //! A claim is believed as the state of an entry is, with two limits: the room's create event is the one
-//! that we entered with, and our own join is allowed by it.
+//! that we entered with, and our own join is allowed by it. One by another server than the one that let us in
+//! must have a member on each server that this one named: whoever leaves servers out would keep what is said
+//! here from them.
 //!
 //! See [MSC3902](https://github.com/matrix-org/matrix-spec-proposals/pull/3902).
 
@@ -17,8 +19,9 @@ use std::{
 };
 
 use comity_protocol::{
+    auth::{MemberContent, Membership},
     event::Event,
-    id::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId},
+    id::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId},
 };
 use comity_storage::{Expect, Range, ReadError};
 use tokio::time::{Instant, timeout_at};
@@ -30,15 +33,17 @@ use crate::{
     event::read_id,
     live::read_root,
     log,
-    num::EventNum,
+    num::{EventNum, StateKeyNum},
     rooms::Rooms,
-    state::{AnyRoot, Lookup},
+    state::{AnyRoot, Half, Lookup},
     tables::{self, InRoom, Infos, Mode, Partials, Provisionals, RoomNum, Status, Verdict},
     view::RoomView,
 };
 
 /// How long a request waits for a room's state to be whole.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Members of a claimed state read at a time.
+const PAGE: usize = 512;
 
 /// What a room lacks that was entered without its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,13 +110,14 @@ impl Rooms {
         }))
     }
 
-    /// Completes a room by what another server claims of each event that our join follows.
+    /// Completes a room by what `claimant`, another server, claims of each event that our join follows.
     ///
     /// # Errors
     /// [`RoomError::Invalid`] for a claim that can't be true; nothing is stored then. Those of the store.
     pub async fn complete_state(
         &self,
         room_id: &RoomId,
+        claimant: &ServerName,
         claims: &[Claim],
     ) -> Result<Completed, RoomError> {
         let mut change = match self.change(room_id).await {
@@ -126,14 +132,13 @@ impl Rooms {
             return Ok(Completed::Wanted(wanted));
         }
         change.begin();
-        let before = change.claimed(claims).await?;
+        let before = change.claimed(claimant, claims).await?;
         Box::pin(change.complete(before)).await?;
         change.commit().await?;
-        self.0.completed.notify_waiters();
         Ok(Completed::Whole)
     }
 
-    /// The room once its state is whole: at once for most, else when it has been completed.
+    /// The room once its state isn't partial: at once for most, else when it has been completed, or left.
     ///
     /// # Errors
     /// [`RoomError::Incomplete`] if that takes too long; [`RoomError::UnknownRoom`].
@@ -205,7 +210,11 @@ impl Change {
     }
 
     /// The state before our join: what it was said to be when we came in, with the members in which the claims come together.
-    async fn claimed(&mut self, claims: &[Claim]) -> Result<AnyRoot, RoomError> {
+    async fn claimed(
+        &mut self,
+        claimant: &ServerName,
+        claims: &[Claim],
+    ) -> Result<AnyRoot, RoomError> {
         let mut roots = Vec::with_capacity(claims.len());
         for claim in claims {
             let ids: Vec<String> = claim.state.iter().map(ToString::to_string).collect();
@@ -229,6 +238,7 @@ impl Change {
         if self.lookup(root, &create).await? != ours {
             return Err(RoomError::Invalid("the state is another room's"));
         }
+        self.check_servers(claimant, root).await?;
         // What the room is like was said by who let us in. Whoever else is asked for its members says nothing of that: else
         // any server in it could undo its power levels and bans for us.
         let join = self.live()?.partial.as_ref().map(|partial| partial.join);
@@ -237,6 +247,38 @@ impl Change {
         let entered = entered.and_then(|known| known.root_before);
         let entered = entered.ok_or_else(|| RoomError::Damaged("a join has no state".into()))?;
         Ok(entered.known_rest().with_members_of(root).into())
+    }
+
+    /// Whether a claimed state has a member on each server that was named when we came in, if another server than the one
+    /// that named them claims it.
+    async fn check_servers(&self, claimant: &ServerName, root: AnyRoot) -> Result<(), RoomError> {
+        let named = self.live()?.partial.as_ref();
+        let named = named.map_or(&[][..], |partial| &partial.servers);
+        if named
+            .first()
+            .is_some_and(|first| first == claimant.as_str())
+        {
+            return Ok(());
+        }
+        let mut absent: BTreeSet<&str> = named.iter().map(String::as_str).collect();
+        let trie = self.trie()?;
+        let mut members = trie.entries(root, Some(Half::Members), StateKeyNum::member(0));
+        while !absent.is_empty() {
+            let page = members.next_page(PAGE).await?;
+            if page.is_empty() {
+                return Err(RoomError::Invalid("the state lacks servers of the room"));
+            }
+            let nums: Vec<EventNum> = page.into_iter().map(|(_, num)| num).collect();
+            for known in self.known(&nums).await? {
+                let content = MemberContent::read(known.event.content().get());
+                let user = known.event.state_key();
+                let user = user.and_then(|user| <&UserId>::try_from(user).ok());
+                if let (Some(user), Some(Membership::Join)) = (user, content.membership) {
+                    absent.remove(user.server_name().as_str());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes the room's state whole, `before` being the one before our join.
@@ -497,6 +539,8 @@ impl Change {
         if live.partial.take().is_none() {
             return Ok(());
         }
+        self.end_wait();
+        let live = self.live_mut()?;
         let provisional = std::mem::take(&mut live.provisional);
         for num in provisional {
             self.batch()

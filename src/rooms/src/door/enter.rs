@@ -49,6 +49,15 @@ pub struct Entry {
     pub omitted: Option<Vec<OwnedServerName>>,
 }
 
+/// What came of an entry.
+#[derive(Debug)]
+pub enum Entered {
+    /// The room is ours by this join.
+    Placed(Placed),
+    /// It was ours already. There the join is news, to be received as others are.
+    Before(Signed),
+}
+
 /// The events of an entry that were stored, by their ids.
 #[derive(Default)]
 struct Taken {
@@ -58,12 +67,12 @@ struct Taken {
 }
 
 impl Rooms {
-    /// Makes a room ours by the answer to a join of a user of ours.
+    /// Makes a room ours by the answer to a join of a user of ours, unless it is ours already.
     ///
     /// # Errors
     /// [`RoomError::Invalid`] for an answer that makes no room, [`RoomError::Rejected`] where the join
     /// isn't allowed by the state that came with it. Nothing of the room is seen then.
-    pub async fn enter(&self, room_id: &RoomId, entry: Entry) -> Result<Placed, RoomError> {
+    pub async fn enter(&self, room_id: &RoomId, entry: Entry) -> Result<Entered, RoomError> {
         let Entry {
             version,
             join,
@@ -108,7 +117,7 @@ impl Rooms {
             }
             let mut change = self.entering(room_id, version).await?;
             if change.live()?.head.mode.takes_part() {
-                break;
+                return Ok(Entered::Before(join));
             }
             if let Some(known) = change.state_event("m.room.create", "").await?
                 && known.event_id() != create
@@ -123,17 +132,12 @@ impl Rooms {
         drop(ordered);
         let mut change = self.entering(room_id, version).await?;
         if change.live()?.head.mode.takes_part() {
-            // Another user of ours was faster: the join is news.
-            let (room_id, event_id) = (room_id.to_owned(), join.event().event_id().to_owned());
-            Box::pin(change.take_in(join)).await?;
-            let found = self.view(&room_id).await?.event(&event_id).await?;
-            let place = found.and_then(|found| found.place());
-            let (seq, _) = place.ok_or(RoomError::UnknownEvent)?;
-            return Ok(Placed { event_id, seq });
+            // Another user of ours was faster.
+            return Ok(Entered::Before(join));
         }
         let placed = Box::pin(change.settle(join, &listed, taken, omitted)).await?;
         change.commit().await?;
-        Ok(placed)
+        Ok(Entered::Placed(placed))
     }
 
     /// Takes a room to be entered: as it is, or as one of which nothing is known yet.

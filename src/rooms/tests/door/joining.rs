@@ -11,9 +11,9 @@ use comity_protocol::{
     sign::{KeyRing, KeyValidity, PublishedKey, SigningKey},
 };
 use comity_rooms::{
-    Arrival, Config, DirectoryFilter, DirectoryPage, Elsewhere, Entry, Filled, Hole, Intent, Join,
-    Outcome, PeerView, Placed, Profile, Remote as RemoteRoom, Resolved, RoomError, Rooms, Run,
-    Span, Way, log,
+    Arrival, Config, DirectoryFilter, DirectoryPage, Elsewhere, Entered, Entry, Filled, Hole,
+    Intent, Join, Outcome, PeerView, Placed, Profile, Remote as RemoteRoom, Resolved, RoomError,
+    Rooms, Run, Span, Way, log,
     num::EventNum,
     tables::{Mode, Verdict},
 };
@@ -149,7 +149,14 @@ impl Elsewhere for Bridge {
     ) -> Result<(), RoomError> {
         let join = self.made(user, room_id, Membership::Join, content).await?;
         let entry = answer(&self.them, self.me(), room_id, read(join.event())).await?;
-        self.us.enter(room_id, entry).await.map(drop)
+        let news = match self.us.enter(room_id, entry).await? {
+            Entered::Placed(_) => return Ok(()),
+            Entered::Before(join) => Arrival {
+                event: join,
+                way: Way::New,
+            },
+        };
+        self.us.receive(room_id, vec![news]).await.map(drop)
     }
 
     async fn knock(

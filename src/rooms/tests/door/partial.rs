@@ -16,10 +16,12 @@ use crate::{
     joining::{
         ACCEPTED, BOB, Ring, hears, mode, name, order, pdus, read, say, signed, state, two, user,
     },
-    remote::{ADMIN, Draft, USERS, World, id},
+    remote::{ADMIN, ALICE, Draft, USERS, World, id},
 };
 
 const SOME: [RoomVersion; 3] = [RoomVersion::V6, RoomVersion::V10, RoomVersion::V12];
+/// The server that let us in.
+const RESIDENT: &str = "localhost";
 const REJECTED: Outcome = Outcome::Settled(Verdict::Rejected);
 const SOFT_FAILED: Outcome = Outcome::Settled(Verdict::SoftFailed);
 
@@ -90,15 +92,24 @@ impl Partial {
         }
     }
 
+    /// What becomes of the room by what a server claims.
+    async fn by(&self, server: &str, claim: &Claim) -> Result<Completed, RoomError> {
+        let claims = std::slice::from_ref(claim);
+        let server = name(server);
+        self.here
+            .complete_state(&self.room_id, server, claims)
+            .await
+    }
+
     async fn complete(&self) -> Result<Completed, RoomError> {
-        let claim = [self.claim().await];
-        let first = self.here.complete_state(&self.room_id, &claim).await?;
+        let claim = self.claim().await;
+        let first = self.by(RESIDENT, &claim).await?;
         let Completed::Wanted(wanted) = first else {
             return Ok(first);
         };
         assert!(wanted.contains(&self.before));
         self.fetch().await;
-        self.here.complete_state(&self.room_id, &claim).await
+        self.by(RESIDENT, &claim).await
     }
 
     /// Brings what the claim names.
@@ -120,6 +131,14 @@ impl Partial {
         let view = self.world.rooms.view(&self.room_id).await.unwrap();
         let found = view.state(kind, key).await.unwrap().unwrap();
         found.event.event_id().to_owned()
+    }
+
+    /// A claim without somebody's membership.
+    async fn without(&self, who: &str, claim: &Claim) -> Claim {
+        let member = self.theirs_of("m.room.member", who).await;
+        let mut claim = claim.clone();
+        claim.state.retain(|id| *id != member);
+        claim
     }
 
     /// What a user says after an event, by these memberships of theirs and of others.
@@ -352,7 +371,7 @@ async fn a_false_state_is_not_believed() {
     room.fetch().await;
     let create = room.theirs_of("m.room.create", "").await;
     claim.state.retain(|id| *id != create);
-    let refused = here.complete_state(&room_id, &[claim]).await;
+    let refused = room.by(RESIDENT, &claim).await;
     assert!(matches!(refused, Err(RoomError::Invalid(_))));
 
     let (levels, boss) = (
@@ -372,10 +391,45 @@ async fn a_false_state_is_not_believed() {
         way: Way::Outlier,
     };
     here.receive(&room_id, vec![outlier]).await.unwrap();
-    let refused = here.complete_state(&room_id, &[claim]).await;
+    let refused = room.by(RESIDENT, &claim).await;
     assert!(matches!(refused, Err(RoomError::Invalid(_))));
     assert_eq!(mode(&here, &room_id).await, Mode::Partial);
     assert_eq!(room.complete().await.unwrap(), Completed::Whole);
+}
+
+/// Another server than the one that let us in is believed only where its state has a member on each server that this one
+/// named: else any server in the room could keep what is said here from the others.
+#[tokio::test(start_paused = true)]
+async fn c5_a_state_without_servers_of_the_room_is_not_believed() {
+    for version in SOME {
+        let room = Partial::new(version).await;
+        room.fetch().await;
+        let whole = room.claim().await;
+        let less = room.without(ALICE, &whole).await;
+        let refused = room.by("remote", &less).await;
+        assert!(matches!(refused, Err(RoomError::Invalid(_))), "{version}");
+        assert_eq!(mode(&room.here, &room.room_id).await, Mode::Partial);
+        let believed = room.by("remote", &whole).await;
+        assert_eq!(believed.unwrap(), Completed::Whole, "{version}");
+
+        let room = Partial::new(version).await;
+        room.fetch().await;
+        let less = room.without(ALICE, &room.claim().await).await;
+        let believed = room.by(RESIDENT, &less).await;
+        assert_eq!(believed.unwrap(), Completed::Whole, "{version}");
+    }
+}
+
+/// Who waits for the members of a room hears at once that we have left it.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_room_that_was_left() {
+    let room = Partial::new(RoomVersion::V11).await;
+    let start = tokio::time::Instant::now();
+    let leave = room.here.leave(user(BOB), &room.room_id, None);
+    let (view, left) = tokio::join!(room.here.whole_view(&room.room_id), leave);
+    left.unwrap();
+    assert_eq!(view.unwrap().head().mode, Mode::Left);
+    assert!(start.elapsed().as_secs() < 1);
 }
 
 /// Who leaves before the room is complete has left it; who comes again enters it anew.

@@ -1,0 +1,42 @@
+//! Joins of ours into rooms that are ours already, made part of the room by another server: because nobody
+//! here could let the user in, or could tell whether they may.
+//!
+//! Such a join follows what that server has, which may be more than has come here yet. So it is received as
+//! news are, and what it rests on is searched for.
+
+use comity_protocol::{
+    event::Signed,
+    id::{RoomId, ServerName},
+};
+use comity_rooms::{Arrival, Outcome, RoomError, Rooms, Way, tables::Verdict};
+
+use crate::missing::{Fetcher, Search};
+
+impl Fetcher {
+    /// Brings a join that a server took in to the room, with what it rests on and isn't here. Whether it
+    /// is part of the room here too.
+    ///
+    /// # Errors
+    /// The rooms'; that what it rests on can't be had is none.
+    pub async fn bring_join(
+        &self,
+        rooms: &Rooms,
+        room_id: &RoomId,
+        server: &ServerName,
+        join: Signed,
+    ) -> Result<bool, RoomError> {
+        let arrival = || Arrival {
+            event: join.clone(),
+            way: Way::New,
+        };
+        let mut outcomes = rooms.receive(room_id, vec![arrival()]).await?;
+        if let Some((_, Outcome::Wanted(wanted))) = outcomes.pop() {
+            let view = rooms.view(room_id).await?;
+            let search = Search::new(self, view, server, &join).await?;
+            Box::pin(search.complete(join.clone(), wanted)).await?;
+        }
+        outcomes = rooms.receive(room_id, vec![arrival()]).await?;
+        let outcome = outcomes.pop().map(|(_, outcome)| outcome);
+        Ok(outcome == Some(Outcome::Settled(Verdict::Accepted)))
+    }
+}
