@@ -4,7 +4,7 @@
 //! line and waits with its room, durable and bounded, until a search finds what it lacks. A room's are
 //! tried again after half a minute, doubling up to an hour, and sooner when a server that sent one of them,
 //! or that has something new of the room, speaks to us. After a week one is given up: what follows it
-//! asks for it anew.
+//! asks for it anew. Whatever one server sends takes a part of the places only, in a room and in all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,10 +27,16 @@ use crate::{
     tables::{InWait, Staged, Waiting, WaitingEvents},
 };
 
-/// Events of a room that wait; of more nothing is kept.
-const OF_ROOM: usize = 32;
+/// Events of a room that wait, and those of them that one server sent; of more nothing is kept.
+const OF_ROOM: Places = Places {
+    all: 32,
+    of_one: 16,
+};
 /// Events that wait in all rooms.
-const ALL: usize = 4_096;
+const ALL: Places = Places {
+    all: 4_096,
+    of_one: 512,
+};
 /// Before they are tried again, at first and at the longest.
 const WAITS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60 * 60));
 /// Nothing is tried sooner than after this part of a wait, whoever speaks: who speaks all the time and has
@@ -51,15 +57,35 @@ pub(crate) struct WaitingRoom {
 /// What is known of a room whose events wait.
 #[derive(Default)]
 struct Known {
-    events: BTreeSet<String>,
-    origins: BTreeSet<String>,
+    /// Who sent each.
+    events: BTreeMap<String, String>,
     wake: Arc<Notify>,
 }
 
 impl Known {
     fn add(&mut self, waiting: &Waiting) {
-        self.events.insert(waiting.event.event_id.clone());
-        self.origins.insert(waiting.origin.clone());
+        let event_id = waiting.event.event_id.clone();
+        self.events.insert(event_id, waiting.origin.clone());
+    }
+}
+
+/// How many events may wait.
+struct Places {
+    all: usize,
+    /// Sent by one server.
+    of_one: usize,
+}
+
+impl Places {
+    /// Those that are left for events of a server, beside others by who sent them.
+    fn left<'a>(&self, origin: &ServerName, taken: impl Iterator<Item = &'a String>) -> usize {
+        let (mut all, mut of_one) = (0, 0);
+        for other in taken {
+            all += 1;
+            of_one += usize::from(other == origin.as_str());
+        }
+        let left = self.of_one.saturating_sub(of_one);
+        left.min(self.all.saturating_sub(all))
     }
 }
 
@@ -97,12 +123,13 @@ impl WaitingRoom {
         let _alone = self.adding.lock().await;
         let events: Vec<Staged> = {
             let rooms = self.rooms.lock();
-            let all: usize = rooms.values().map(|known| known.events.len()).sum();
             let known = rooms.get(&room).map(|known| &known.events);
-            let fits = OF_ROOM.saturating_sub(known.map_or(0, BTreeSet::len));
-            let is_new = |event: &Staged| known.is_none_or(|ids| !ids.contains(&event.event_id));
-            let new = events.into_iter().filter(is_new);
-            new.take(fits.min(ALL.saturating_sub(all))).collect()
+            let here = known.into_iter().flat_map(BTreeMap::values);
+            let everywhere = rooms.values().flat_map(|known| known.events.values());
+            let left = OF_ROOM.left(origin, here).min(ALL.left(origin, everywhere));
+            let is_new =
+                |event: &Staged| known.is_none_or(|ids| !ids.contains_key(&event.event_id));
+            events.into_iter().filter(is_new).take(left).collect()
         };
         if events.is_empty() {
             return Ok(false);
@@ -133,7 +160,8 @@ impl WaitingRoom {
     /// A server spoke to us, and has something new of these rooms.
     pub fn heard_from(&self, origin: &ServerName, rooms: &BTreeSet<RoomKey>) {
         for (room, known) in self.rooms.lock().iter() {
-            if rooms.contains(room) || known.origins.contains(origin.as_str()) {
+            let mut origins = known.events.values();
+            if rooms.contains(room) || origins.any(|other| other == origin.as_str()) {
                 known.wake.notify_one();
             }
         }
@@ -170,7 +198,7 @@ impl WaitingRoom {
         let Some(known) = rooms.get_mut(&room) else {
             return Ok(false);
         };
-        known.events.retain(|id| !done.contains(id));
+        known.events.retain(|id, _| !done.contains(id));
         let waits = !known.events.is_empty();
         if !waits {
             rooms.remove(&room);
@@ -243,4 +271,26 @@ impl Inner {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D8: one server's events leave places for the others', in a room and in all rooms.
+    #[test]
+    fn d8_nobody_takes_all_the_places() {
+        let (evil, friend) = ("evil.test", "friend.test");
+        let name = |name: &str| OwnedServerName::try_from(name).unwrap();
+        for places in [OF_ROOM, ALL] {
+            let (all, of_one) = (places.all, places.of_one);
+            let mut taken = vec![evil.to_owned(); of_one - 1];
+            assert_eq!(places.left(&name(evil), taken.iter()), 1);
+            taken.push(evil.to_owned());
+            assert_eq!(places.left(&name(evil), taken.iter()), 0);
+            assert_eq!(places.left(&name(friend), taken.iter()), of_one);
+            taken.resize(all - 1, "others.test".to_owned());
+            assert_eq!(places.left(&name(friend), taken.iter()), 1);
+        }
+    }
 }
