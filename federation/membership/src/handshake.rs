@@ -61,7 +61,10 @@ impl OtherServers {
             tracing::debug!(%server, %trouble, "another server could not help");
             match (trouble, &refusal) {
                 (Trouble::Ours(error), _) => return Err(error),
-                (trouble, None) => refusal = trouble.refusal(),
+                // That a server wants to be asked later says nothing of the room.
+                (trouble, None | Some(RoomError::LimitExceeded { .. })) => {
+                    refusal = trouble.refusal().or(refusal);
+                }
                 (_, Some(_)) => {}
             }
         }

@@ -2,8 +2,12 @@
 
 use comity_federation_client::PeerError;
 use comity_rooms::RoomError;
+use serde_json::Value;
 
 use crate::template::TemplateError;
+
+/// How long a server may tell a client to wait, at the least and at the most, in milliseconds.
+const WAITS: (u64, u64) = (1_000, 60 * 60 * 1_000);
 
 /// No server could be reached, or none was sensible.
 pub(crate) const NOBODY: RoomError =
@@ -40,11 +44,19 @@ impl Trouble {
 
 /// What a server's refusal says to the client.
 pub(crate) fn refusal(error: &PeerError) -> Option<RoomError> {
-    Some(match error.refusal()?.errcode.as_str() {
+    let refusal = error.refusal()?;
+    Some(match refusal.errcode.as_str() {
         "M_FORBIDDEN" => RoomError::Forbidden("the room's server refused it"),
         "M_NOT_FOUND" => RoomError::OtherServer("the other server does not know it"),
         "M_UNABLE_TO_AUTHORISE_JOIN" => RoomError::UnableToAuthoriseJoin,
         "M_UNABLE_TO_GRANT_JOIN" => RoomError::UnableToGrantJoin,
+        "M_LIMIT_EXCEEDED" => {
+            let wait = refusal.body.get("retry_after_ms");
+            let wait = wait.and_then(Value::as_u64).unwrap_or_default();
+            RoomError::LimitExceeded {
+                retry_after_ms: wait.clamp(WAITS.0, WAITS.1),
+            }
+        }
         "M_INCOMPATIBLE_ROOM_VERSION" | "M_UNSUPPORTED_ROOM_VERSION" => {
             RoomError::UnsupportedVersion
         }

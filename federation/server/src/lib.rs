@@ -44,10 +44,14 @@ pub use transactions::MAX_TRANSACTION;
 pub(crate) use comity_web::{ApiError, Json, Path, Query};
 pub(crate) use routes::Routes;
 
-/// A room that isn't here may be elsewhere: whoever asks goes on to the next server.
-pub(crate) fn no_such_room(error: RoomError) -> ApiError {
+/// What another server is told and a client isn't. A room that isn't here may be elsewhere, and who can't be let in by
+/// us may be by others: whoever asks goes on to the next server.
+pub(crate) fn ask_others(error: RoomError) -> ApiError {
+    let text = error.to_string();
     match error {
         RoomError::UnknownRoom => ApiError::not_found("There is no such room here"),
+        RoomError::UnableToAuthoriseJoin => ApiError::bad("M_UNABLE_TO_AUTHORISE_JOIN", text),
+        RoomError::UnableToGrantJoin => ApiError::bad("M_UNABLE_TO_GRANT_JOIN", text),
         error => error.into(),
     }
 }

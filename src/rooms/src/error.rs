@@ -52,12 +52,19 @@ pub enum RoomError {
     #[error("guests may not join this room")]
     GuestAccess,
     /// Whether the user fulfils the room's conditions can't be told here
-    /// (`M_UNABLE_TO_AUTHORISE_JOIN`).
+    /// (`M_UNABLE_TO_AUTHORISE_JOIN` to servers, `M_FORBIDDEN` to clients).
     #[error("this server can't tell whether the user may join")]
     UnableToAuthoriseJoin,
-    /// The user may join, and nobody of this server can let them in (`M_UNABLE_TO_GRANT_JOIN`).
+    /// The user may join, and nobody of this server can let them in (`M_UNABLE_TO_GRANT_JOIN` to
+    /// servers, `M_FORBIDDEN` to clients).
     #[error("no user of this server may invite to the room")]
     UnableToGrantJoin,
+    /// Another server wants to be asked later (`M_LIMIT_EXCEEDED`).
+    #[error("the other server has been asked too often")]
+    LimitExceeded {
+        /// In so many milliseconds.
+        retry_after_ms: u64,
+    },
     /// A room one is still in can't be forgotten (`M_UNKNOWN`).
     #[error("the user has not left the room")]
     NotLeft,

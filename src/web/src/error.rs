@@ -244,8 +244,14 @@ impl From<RoomError> for ApiError {
             RoomError::Signature(_) => Self::forbidden(text),
             RoomError::InvalidState(_) => Self::bad("M_INVALID_ROOM_STATE", text),
             RoomError::OtherServer(_) => Self::not_found(text),
-            RoomError::UnableToAuthoriseJoin => Self::bad("M_UNABLE_TO_AUTHORISE_JOIN", text),
-            RoomError::UnableToGrantJoin => Self::bad("M_UNABLE_TO_GRANT_JOIN", text),
+            // Which server may let a user in is a matter between servers, whose API has codes for it.
+            RoomError::UnableToAuthoriseJoin | RoomError::UnableToGrantJoin => {
+                Self::forbidden(text)
+            }
+            RoomError::LimitExceeded { retry_after_ms } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", text)
+                    .with("retry_after_ms", retry_after_ms)
+            }
             RoomError::NotLeft => Self::bad("M_UNKNOWN", text),
             RoomError::Incomplete => Self::unavailable(text),
             RoomError::UnknownAlias => Self::not_found(text),

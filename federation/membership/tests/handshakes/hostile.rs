@@ -75,6 +75,34 @@ async fn c2_templates_for_something_else_are_thrown_away() {
     assert_eq!(status, 200, "{body}");
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias>: whatever a server
+/// refuses a join with, the client is told what its API has for it.
+#[tokio::test(start_paused = true)]
+async fn refusals_are_told_in_the_clients_terms() {
+    let pair = Pair::new().await;
+    let room = format!("!room:{EVIL}");
+    let said = [
+        (403, "M_FORBIDDEN", 403, "M_FORBIDDEN"),
+        (400, "M_UNABLE_TO_AUTHORISE_JOIN", 403, "M_FORBIDDEN"),
+        (400, "M_UNABLE_TO_GRANT_JOIN", 403, "M_FORBIDDEN"),
+        (429, "M_LIMIT_EXCEEDED", 429, "M_LIMIT_EXCEEDED"),
+    ];
+    for (n, (status, errcode, expected, told)) in said.into_iter().enumerate() {
+        let name = format!("peer{n}.test");
+        let peer = HostilePeer::on(&pair.federation.wire, &name);
+        let error = json!({ "errcode": errcode, "error": "canary", "retry_after_ms": 5_000 });
+        peer.answer(Method::GET, &make("join"), move |_| (status, error.clone()));
+        let (status, body) = join(&pair.bob, &room, &[&name]).await;
+        assert_eq!((status, &body["errcode"]), (expected, &json!(told)));
+        assert!(!body.to_string().contains("canary"), "{body}");
+        let wait = (expected == 429).then_some(5_000);
+        assert_eq!(body["retry_after_ms"].as_u64(), wait, "{errcode}");
+    }
+    // What is said of the room says more than that it can't be said now.
+    let (status, _) = join(&pair.bob, &room, &["peer3.test", "peer0.test"]).await;
+    assert_eq!(status, 403);
+}
+
 /// A room of the peer's own: its state, and the answers that let a user join it.
 pub struct Den {
     pub id: String,

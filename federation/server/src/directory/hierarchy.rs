@@ -7,7 +7,7 @@ use comity_protocol::id::OwnedRoomId;
 use comity_web::{RoomSummary, SpaceRoom};
 use serde::{Deserialize, Serialize};
 
-use crate::{Api, ApiError, Json, Path, Query, no_such_room, request::Origin};
+use crate::{Api, ApiError, Json, Path, Query, ask_others, request::Origin};
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -32,7 +32,7 @@ pub(super) async fn get(
         .rooms
         .peer_hierarchy(&origin, &room_id, suggested_only)
         .await
-        .map_err(no_such_room)?;
+        .map_err(ask_others)?;
     Ok(Json(Answer {
         room: space.room.into(),
         children: space.children.into_iter().map(RoomSummary::from).collect(),

@@ -8,7 +8,7 @@ use comity_protocol::id::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Api, ApiError, Json, Path, no_such_room, request::Sent};
+use crate::{Api, ApiError, Json, Path, ask_others, request::Sent};
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -57,6 +57,6 @@ pub(super) async fn put(
     api.rooms
         .exchange_third_party_invite(&origin, &room_id, sender, user, &content)
         .await
-        .map_err(no_such_room)?;
+        .map_err(ask_others)?;
     Ok(Json(json!({})))
 }

@@ -9,7 +9,7 @@ use comity_protocol::{
 };
 
 use super::make::{Answer, versions};
-use crate::{Api, ApiError, Json, Path, Query, no_such_room, request::Origin};
+use crate::{Api, ApiError, Json, Path, Query, ask_others, request::Origin};
 
 pub(super) async fn get(
     State(api): State<Api>,
@@ -22,6 +22,6 @@ pub(super) async fn get(
         .rooms
         .template(&origin, &room_id, &user, Membership::Knock, Some(&versions))
         .await
-        .map_err(no_such_room)?;
+        .map_err(ask_others)?;
     Answer::of(&api, &template).map(Json)
 }

@@ -9,7 +9,7 @@ use comity_protocol::{
 };
 
 use super::make::Answer;
-use crate::{Api, ApiError, Json, Path, no_such_room, request::Origin};
+use crate::{Api, ApiError, Json, Path, ask_others, request::Origin};
 
 pub(super) async fn get(
     State(api): State<Api>,
@@ -20,6 +20,6 @@ pub(super) async fn get(
         .rooms
         .template(&origin, &room_id, &user, Membership::Leave, None)
         .await
-        .map_err(no_such_room)?;
+        .map_err(ask_others)?;
     Answer::of(&api, &template).map(Json)
 }

@@ -8,7 +8,7 @@ use comity_protocol::{
 };
 use serde_json::value::RawValue;
 
-use crate::{Api, ApiError, no_such_room};
+use crate::{Api, ApiError, ask_others};
 
 /// A membership as its server has signed it, with the keys that say so.
 pub(super) struct Membership {
@@ -24,11 +24,7 @@ impl Membership {
         (room_id, event_id): (&RoomId, &EventId),
         body: &RawValue,
     ) -> Result<Self, ApiError> {
-        let version = api
-            .rooms
-            .room_version(room_id)
-            .await
-            .map_err(no_such_room)?;
+        let version = api.rooms.room_version(room_id).await.map_err(ask_others)?;
         Self::of_version(api, origin, version, event_id, body).await
     }
 

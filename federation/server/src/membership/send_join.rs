@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::send::Membership;
 use crate::{
-    Api, ApiError, Path, Query, no_such_room,
+    Api, ApiError, Path, Query, ask_others,
     portions::{Part, answer},
     request::Sent,
 };
@@ -76,5 +76,5 @@ async fn admit(
     let Membership { event, keys } =
         Membership::read(api, &origin, (&room_id, &event_id), &body).await?;
     let admitted = api.rooms.send_join(&origin, &room_id, event, &keys).await;
-    admitted.map_err(no_such_room)
+    admitted.map_err(ask_others)
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::send::Membership;
-use crate::{Api, ApiError, Json, Path, no_such_room, pdu::pdus, request::Sent};
+use crate::{Api, ApiError, Json, Path, ask_others, pdu::pdus, request::Sent};
 
 #[derive(Serialize)]
 pub(super) struct Answer {
@@ -24,6 +24,6 @@ pub(super) async fn put(
         Membership::read(&api, &origin, (&room_id, &event_id), &body).await?;
     let knocked = api.rooms.send_knock(&origin, &room_id, event, &keys).await;
     Ok(Json(Answer {
-        knock_room_state: pdus(&knocked.map_err(no_such_room)?)?,
+        knock_room_state: pdus(&knocked.map_err(ask_others)?)?,
     }))
 }

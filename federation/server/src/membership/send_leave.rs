@@ -7,7 +7,7 @@ use comity_protocol::id::{OwnedEventId, OwnedRoomId};
 use serde_json::{Value, json, value::RawValue};
 
 use super::send::Membership;
-use crate::{Api, ApiError, Json, Path, no_such_room, request::Sent};
+use crate::{Api, ApiError, Json, Path, ask_others, request::Sent};
 
 type Room = (OwnedRoomId, OwnedEventId);
 
@@ -38,5 +38,5 @@ async fn leave(
     let Membership { event, keys } =
         Membership::read(api, &origin, (&room_id, &event_id), &body).await?;
     let left = api.rooms.send_leave(&origin, &room_id, event, &keys).await;
-    left.map_err(no_such_room)
+    left.map_err(ask_others)
 }
