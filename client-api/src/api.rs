@@ -3,6 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use comity_accounts::{AccountError, Accounts, Limit};
+use comity_key_backup::KeyBackup;
 use comity_protocol::id::OwnedUserId;
 use comity_rooms::{HORIZON, Rooms};
 use comity_runtime::Runtime;
@@ -38,6 +39,8 @@ pub struct Capabilities {
     pub rooms: Rooms,
     /// Delivery.
     pub sync: Sync,
+    /// Backups of room keys.
+    pub key_backup: KeyBackup,
     /// What the operator decided.
     pub settings: Settings,
 }
@@ -117,9 +120,7 @@ impl Api {
 
     /// Lets accounts that were deactivated leave their rooms.
     async fn finish_deactivations(&self) -> Result<(), AccountError> {
-        self.accounts
-            .finish_deactivations(&Leaving(&self.rooms))
-            .await
+        self.accounts.finish_deactivations(&Leaving(self)).await
     }
 }
 

@@ -55,6 +55,7 @@ mod directory;
 mod discovery;
 mod ephemeral;
 mod events;
+mod key_backup;
 mod membership;
 mod named_room;
 mod notices;

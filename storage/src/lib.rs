@@ -22,6 +22,7 @@
     )
 )]
 
+mod attempts;
 pub mod batch;
 pub mod check;
 mod claim;
@@ -43,6 +44,7 @@ mod store;
 pub mod system;
 pub mod table;
 
+pub use attempts::Attempts;
 pub use batch::{Batch, Expect};
 pub use engine::Engine;
 pub use error::{CommitError, OpenError, ReadError};

@@ -9,6 +9,7 @@ use comity_federation_client::{Keyring, Outbound, OutboundConfig, OwnKeys, Peers
 use comity_federation_membership::OtherServers;
 use comity_federation_receiver::{Checks, Fetcher, Receiver};
 use comity_federation_sender::Sender;
+use comity_key_backup::KeyBackup;
 use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -119,6 +120,7 @@ impl House {
             });
         let api = Api::new(Capabilities {
             sync: Sync::new(rooms.clone(), accounts.clone()),
+            key_backup: KeyBackup::new(rooms.tenant().clone()),
             accounts,
             rooms,
             settings: Settings {

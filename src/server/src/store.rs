@@ -74,6 +74,7 @@ pub async fn engine(config: &Config, runtime: &Runtime) -> Result<Engine, OpenEr
 pub fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
     tables.extend(comity_rooms::tables::all());
+    tables.extend(comity_key_backup::tables::all());
     tables.extend(comity_federation_client::tables::all());
     tables.extend(comity_federation_receiver::tables::all());
     tables.extend(comity_federation_sender::tables::all());

@@ -20,15 +20,33 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("accounts", &["protocol", "runtime", "storage"]),
     ("federation-client", &["protocol", "runtime", "storage"]),
     ("rooms", &["protocol", "runtime", "storage"]),
+    ("key-backup", &["protocol", "storage"]),
     (
         "sync",
         &["accounts", "protocol", "rooms", "runtime", "storage"],
     ),
-    ("web", &["accounts", "protocol", "rooms", "storage", "sync"]),
+    (
+        "web",
+        &[
+            "accounts",
+            "key-backup",
+            "protocol",
+            "rooms",
+            "storage",
+            "sync",
+        ],
+    ),
     (
         "client-api",
         &[
-            "accounts", "protocol", "rooms", "runtime", "storage", "sync", "web",
+            "accounts",
+            "key-backup",
+            "protocol",
+            "rooms",
+            "runtime",
+            "storage",
+            "sync",
+            "web",
         ],
     ),
     (
@@ -86,6 +104,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "federation-receiver",
             "federation-sender",
             "federation-server",
+            "key-backup",
             "protocol",
             "rooms",
             "runtime",

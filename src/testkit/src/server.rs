@@ -13,6 +13,7 @@ use comity_federation_client::{Keyring, OwnKeys, Peers};
 use comity_federation_membership::OtherServers;
 use comity_federation_receiver::{Checks, Fetcher, Receiver};
 use comity_federation_sender::Sender;
+use comity_key_backup::KeyBackup;
 use comity_protocol::{
     id::{OwnedServerName, ServerName},
     room_version::RoomVersion,
@@ -32,6 +33,7 @@ use crate::{Client, Wire, lanes};
 pub fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
     tables.extend(comity_rooms::tables::all());
+    tables.extend(comity_key_backup::tables::all());
     tables.extend(comity_federation_client::tables::all());
     tables.extend(comity_federation_receiver::tables::all());
     tables.extend(comity_federation_sender::tables::all());
@@ -233,6 +235,7 @@ impl Server {
             });
         let api = Api::new(Capabilities {
             sync: Sync::new(rooms.clone(), accounts.clone()),
+            key_backup: KeyBackup::new(rooms.tenant().clone()),
             accounts,
             rooms,
             settings: comity_client_api::Settings {

@@ -6,6 +6,7 @@ use std::{borrow::Cow, fmt};
 
 use axum::response::{IntoResponse, Response};
 use comity_accounts::AccountError;
+use comity_key_backup::BackupError;
 use comity_protocol::{
     auth::{Membership, Rejection},
     event::{BuildError, FormatError},
@@ -208,6 +209,24 @@ impl From<AccountError> for ApiError {
             E::Read(cause) => cause.into(),
             E::Commit(cause) => cause.into(),
             E::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<BackupError> for ApiError {
+    fn from(error: BackupError) -> Self {
+        use BackupError as E;
+        let text = error.to_string();
+        match error {
+            E::UnknownVersion | E::UnknownKey => Self::not_found(text),
+            E::WrongVersion { current } => {
+                Self::new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION", text)
+                    .with("current_version", current)
+            }
+            E::InvalidParam(_) => Self::invalid_param(text),
+            E::TooLarge(_) => Self::too_large(text),
+            E::Read(cause) => cause.into(),
+            E::Commit(cause) => cause.into(),
         }
     }
 }
