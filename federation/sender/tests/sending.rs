@@ -312,6 +312,36 @@ async fn two_servers_talk_across_an_outage() {
     }
 }
 
+/// Who was banned while they could not be reached learns it, though their server has to ask for what the ban rests on when it is in the
+/// room no more. What came after the ban it isn't told.
+#[tokio::test(start_paused = true)]
+async fn a_ban_reaches_across_an_outage() {
+    const THEM: &str = "them.test";
+    let federation = Federation::of([US, THEM]).await;
+    let alice = federation[US].register("alice").await;
+    let bob = federation[THEM].register("bob").await;
+    let room = public_room(&alice).await;
+    let join = bob.post(format!("/_matrix/client/v3/join/{}", encode(&room)));
+    join.query("via", US).json(json!({})).send().await.ok();
+    after(5).await;
+    let token = bob.sync(None).await["next_batch"].clone();
+    federation.wire.cut(US, THEM);
+    for n in 1..30 {
+        alice.send(&room, &format!("a{n}")).await;
+        after(10).await;
+    }
+    alice.ban(&room, &bob.id).await;
+    after(60).await;
+    alice.send(&room, "after the ban").await;
+    federation.wire.heal();
+    after(3_600).await;
+    let left = bob.sync(token.as_str()).await["rooms"]["leave"][&room].clone();
+    let events = left["timeline"]["events"].as_array().unwrap();
+    let ban = events.iter().find(|event| event["state_key"] == bob.id);
+    assert_eq!(ban.unwrap()["content"]["membership"], "ban", "{left}");
+    assert!(!left.to_string().contains("after the ban"), "{left}");
+}
+
 /// F11: what a peer refuses for ever is left out, the rest is delivered within a minute.
 #[tokio::test(start_paused = true)]
 async fn f11_a_refused_event_is_parked() {

@@ -16,7 +16,9 @@ pub(super) async fn get(
     Path((room_id, event_id)): Path<(OwnedRoomId, OwnedEventId)>,
     Origin(origin): Origin,
 ) -> Result<Response, ApiError> {
-    let view = api.rooms.peer_view(&origin, &room_id).await?;
+    let about = [event_id.clone()];
+    let view = api.rooms.peer_view_about(&origin, &room_id, &about);
+    let view = view.await?;
     let chain = view.event_auth(&event_id).await?;
     let parts = vec![
         Part::text(r#"{"auth_chain":["#),

@@ -31,9 +31,10 @@ pub(super) async fn post(
     Path(room_id): Path<OwnedRoomId>,
     Sent { origin, body }: Sent<Asked>,
 ) -> Result<Json<Answer>, ApiError> {
-    let view = api.rooms.peer_view(&origin, &room_id).await?;
-    let limit = body.limit.unwrap_or(DEFAULT);
     let (earliest, latest) = (&body.earliest_events, &body.latest_events);
+    let view = api.rooms.peer_view_about(&origin, &room_id, latest);
+    let view = view.await?;
+    let limit = body.limit.unwrap_or(DEFAULT);
     let events = view
         .missing_events(earliest, latest, limit, body.min_depth)
         .await?;

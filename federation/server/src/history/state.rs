@@ -18,7 +18,9 @@ pub(super) async fn get(
     Query(At { event_id }): Query<At>,
     Origin(origin): Origin,
 ) -> Result<Response, ApiError> {
-    let view = api.rooms.peer_view(&origin, &room_id).await?;
+    let about = [event_id.clone()];
+    let view = api.rooms.peer_view_about(&origin, &room_id, &about);
+    let view = view.await?;
     let state = view.state_before(&event_id).await?;
     let parts = vec![
         Part::text(r#"{"auth_chain":["#),

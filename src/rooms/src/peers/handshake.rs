@@ -61,6 +61,7 @@ impl Rooms {
         let view = PeerView {
             view: self.view(room_id).await?,
             server: origin.to_owned(),
+            is_in: true,
         };
         let found = view.found(&event_id).await?;
         let before = read_root(&found.status.root_before)?;

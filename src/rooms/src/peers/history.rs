@@ -75,7 +75,7 @@ impl PeerView {
         limit: usize,
         min_depth: u64,
     ) -> Result<Vec<Event>, RoomError> {
-        let latest = self.nums(latest).await?;
+        let latest = self.nums_owed(latest).await?;
         let mut known: BTreeSet<u32> = self.nums(earliest).await?.into_iter().collect();
         known.extend(&latest);
         let mut walk = Walk::new(&self.view);
@@ -103,6 +103,16 @@ impl PeerView {
         Ok(found.map(|found| found.event))
     }
 
+    /// The numbers of those of the events that the server may ask about.
+    async fn nums_owed(&self, ids: &[OwnedEventId]) -> Result<Vec<u32>, RoomError> {
+        let nums: Vec<EventNum> = self.nums(ids).await?.into_iter().map(EventNum).collect();
+        if self.is_in {
+            return Ok(nums.into_iter().map(|num| num.0).collect());
+        }
+        let found = self.owed(self.view.load(&nums).await?).await?;
+        Ok(found.into_iter().map(|found| found.num.0).collect())
+    }
+
     /// The numbers of those of the events that are here.
     async fn nums(&self, ids: &[OwnedEventId]) -> Result<Vec<u32>, RoomError> {
         let mut nums = Vec::new();
@@ -116,6 +126,7 @@ impl PeerView {
 
 impl Eyes for PeerView {
     async fn seen(&self, found: Vec<Found>) -> Result<Vec<Found>, RoomError> {
+        let found = self.owed(found).await?;
         let visible = self.visible(&found).await?;
         let seen = found.into_iter().zip(visible);
         Ok(seen

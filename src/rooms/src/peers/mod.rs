@@ -5,6 +5,10 @@
 //! was said while nobody of that server could see it goes out redacted, as the graph needs its events
 //! whoever may read them. Everything is read at one position, and every walk and list has an end.
 //!
+//! A server that isn't in the room any more may still have to learn why: who bans its last user while it can't be
+//! reached is heard of when it is no member, by an event that rests on others. So it may ask about what it was owed
+//! ([`PeerView::was_owed`]), event by event, and sees nothing else by whatever way.
+//!
 //! State is handed out by numbers, so that the answer about a large room can be written in portions.
 
 mod acl;
@@ -41,12 +45,18 @@ use crate::{
 
 /// Rooms looked at for one bare event id: in the first room versions servers choose the ids.
 const ROOMS_OF_AN_ID: usize = 16;
+/// Events about which a server that isn't in the room may ask at a time.
+const ASKED_ABOUT: usize = 20;
+
+const OUTSIDE: RoomError = RoomError::Forbidden("the server is not in the room");
 
 /// A room as a server that takes part in it may see it.
 #[derive(Clone)]
 pub struct PeerView {
     view: RoomView,
     server: OwnedServerName,
+    /// The server is in the room: it sees more than it was owed when it was.
+    is_in: bool,
 }
 
 /// A state and what it rests on, by numbers for [`PeerView::pdus`] and [`PeerView::ids`].
@@ -69,18 +79,49 @@ impl Rooms {
         server: &ServerName,
         room_id: &RoomId,
     ) -> Result<PeerView, RoomError> {
-        const OUTSIDE: RoomError = RoomError::Forbidden("the server is not in the room");
+        let view = self.any_peer_view(server, room_id).await?;
+        if view.is_in { Ok(view) } else { Err(OUTSIDE) }
+    }
+
+    /// [`Self::peer_view`] for a server that asks about these events. One that isn't in the room any more is shown what
+    /// it was owed, if one of the events is of that.
+    ///
+    /// # Errors
+    /// As [`Self::peer_view`].
+    pub async fn peer_view_about(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        events: &[OwnedEventId],
+    ) -> Result<PeerView, RoomError> {
+        let view = self.any_peer_view(server, room_id).await?;
+        if view.is_in {
+            return Ok(view);
+        }
+        for event_id in events.iter().take(ASKED_ABOUT) {
+            match view.found(event_id).await {
+                Err(RoomError::UnknownEvent) => {}
+                found => return found.map(|_| view),
+            }
+        }
+        Err(OUTSIDE)
+    }
+
+    /// The room for a server that it doesn't shut out, whether that is in it or not.
+    async fn any_peer_view(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+    ) -> Result<PeerView, RoomError> {
         let view = match self.view(room_id).await {
             Err(RoomError::UnknownRoom) => return Err(OUTSIDE),
             view => view?,
         };
-        if !view.head().mode.takes_part()
-            || !view.lets_in(server).await?
-            || !view.has_server(server).await?
-        {
+        if !view.head().mode.takes_part() || !view.lets_in(server).await? {
             return Err(OUTSIDE);
         }
         Ok(PeerView {
+            is_in: view.has_server(server).await?,
             view,
             server: server.to_owned(),
         })
@@ -125,7 +166,7 @@ impl Rooms {
     /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1eventeventid>
     ///
     /// # Errors
-    /// [`RoomError::UnknownEvent`], also for a server that isn't in the room.
+    /// [`RoomError::UnknownEvent`], also for a server that isn't in the room and wasn't owed the event.
     pub async fn peer_event(
         &self,
         server: &ServerName,
@@ -145,7 +186,8 @@ impl Rooms {
                 continue;
             };
             let room_id = parse_room_id(&info.value.room_id)?;
-            let view = match self.peer_view(server, &room_id).await {
+            let about = [event_id.to_owned()];
+            let view = match self.peer_view_about(server, &room_id, &about).await {
                 Err(RoomError::Forbidden(_)) => continue,
                 view => view?,
             };
@@ -265,13 +307,48 @@ impl PeerView {
         let num = self.view.num(event_id).await?;
         let num = num.ok_or(RoomError::UnknownEvent)?;
         let found = self.view.load(&[num]).await?.pop();
-        found
+        let found = found
             .filter(|found| match found.status.verdict {
                 Verdict::Accepted => self.view.holds(found),
                 Verdict::SoftFailed => true,
                 Verdict::Outlier => found.event.state_key().is_some(),
                 Verdict::Named | Verdict::Rejected => false,
             })
-            .ok_or(RoomError::UnknownEvent)
+            .ok_or(RoomError::UnknownEvent)?;
+        if self.is_in || self.was_owed(&found).await? {
+            Ok(found)
+        } else {
+            Err(RoomError::UnknownEvent)
+        }
+    }
+
+    /// Those of some events that the server may have at all.
+    async fn owed(&self, mut found: Vec<Found>) -> Result<Vec<Found>, RoomError> {
+        if self.is_in {
+            return Ok(found);
+        }
+        let mut owed = Vec::with_capacity(found.len());
+        for one in found.drain(..) {
+            if self.was_owed(&one).await? {
+                owed.push(one);
+            }
+        }
+        Ok(owed)
+    }
+
+    /// Whether an event is one that others had to send to this server: it was in the room by the state before it. That
+    /// was settled when the event came, and nothing which came later changes it. What the server says itself counts for
+    /// nothing: it might follow what it was never owed.
+    async fn was_owed(&self, found: &Found) -> Result<bool, RoomError> {
+        let root = found.root_before()?.filter(|root| !root.is_partial());
+        let Some(root) = root.filter(|_| found.status.verdict == Verdict::Accepted) else {
+            return Ok(false);
+        };
+        if found.event.sender().server_name() == self.server {
+            return Ok(false);
+        }
+        let census = self.view.census().await?;
+        let census = self.view.census_at(census, root).await?;
+        Ok(census.of(&self.server).joined > 0)
     }
 }

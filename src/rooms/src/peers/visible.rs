@@ -19,9 +19,10 @@ use crate::{
 };
 
 impl PeerView {
-    /// Events as the server may have them: those that none of its users could see, redacted; and those of
+    /// Those of some events that the server may have, as it may have them: those that none of its users could see, redacted; and those of
     /// an erased account, unless the server was in the room when they came or when the account ended.
     pub(super) async fn shown(&self, found: Vec<Found>) -> Result<Vec<Event>, RoomError> {
+        let found = self.owed(found).await?;
         let mut visible = self.visible(&found).await?;
         for (visible, one) in visible.iter_mut().zip(&found) {
             *visible &= !self.is_veiled(one).await?;

@@ -109,6 +109,78 @@ async fn e2_servers_outside_read_nothing() {
     assert!(is_refused(template.await));
 }
 
+/// E2: a server that isn't in the room any more is shown what it was owed when it was, so that it learns why it is
+/// out; nothing that came since, and nothing that it says itself opens more to it.
+#[tokio::test(start_paused = true)]
+async fn e2_a_server_that_is_out_reads_what_it_was_owed() {
+    for version in [RoomVersion::V10, RoomVersion::V12] {
+        let mut world = World::new(version).await;
+        let (room_id, rooms) = (world.remote.room_id.clone(), world.rooms.clone());
+        let knocks = json!({ "join_rule": "knock" });
+        let knocks = Draft::state(
+            ADMIN,
+            "m.room.join_rules",
+            "",
+            knocks,
+            &[&world.tip.clone()],
+        );
+        world.tip = world.accepted(knocks).await;
+        let theirs = chain(&mut world, 1).await.remove(0);
+        let before = chain(&mut world, 2).await;
+        let kick = Draft::member(ADMIN, USERS[2], "leave", &[&world.tip.clone()]);
+        world.tip = world.accepted(kick).await;
+        let kick = world.tip.clone();
+        // Who hadn't heard of the kick said something to them too.
+        let beside = world
+            .accepted(Draft::message(USERS[0], "beside", &[&before[1]]))
+            .await;
+        let secret = Draft::state(ADMIN, "m.room.topic", "", json!({}), &[&kick, &beside]);
+        let secret = world.accepted(secret).await;
+        let knock = Draft::member(USERS[2], USERS[2], "knock", &[&secret, &theirs]);
+        let knock = world.accepted(knock).await;
+        let after = world
+            .accepted(Draft::message(USERS[0], "after", &[&knock]))
+            .await;
+
+        let other = server("other");
+        assert!(is_refused(rooms.peer_view(other, &room_id).await));
+        let about = async |events: &[&OwnedEventId]| {
+            let events: Vec<_> = events.iter().map(|id| (*id).clone()).collect();
+            rooms.peer_view_about(other, &room_id, &events).await
+        };
+        for closed in [&secret, &knock, &after] {
+            assert!(is_refused(about(&[closed]).await), "{version}");
+            assert!(is_unknown(rooms.peer_event(other, closed).await));
+        }
+        for open in [&before[0], &kick, &beside] {
+            assert!(about(&[open]).await.is_ok(), "{version}");
+            assert!(rooms.peer_event(other, open).await.is_ok());
+        }
+        let view = about(&[&knock, &kick]).await.unwrap();
+        let theirs = [theirs.clone()];
+        let latest = [kick.clone(), knock.clone(), after.clone()];
+        let found = view.missing_events(&theirs, &latest, 20, 0).await.unwrap();
+        assert_eq!(ids(&found), before, "{version}");
+        let found = view
+            .backfill(std::slice::from_ref(&after), 100)
+            .await
+            .unwrap();
+        assert!(ids(&found).contains(&kick), "{version}");
+        for closed in [&secret, &knock, &after] {
+            assert!(!ids(&found).contains(closed), "{version}");
+            assert!(is_unknown(view.event(closed).await), "{version}");
+            assert!(is_unknown(view.state_before(closed).await), "{version}");
+            assert!(is_unknown(view.event_auth(closed).await), "{version}");
+        }
+        let state = view.state_before(&kick).await.unwrap();
+        let state = view.ids(&state.state).await.unwrap();
+        let joined = world
+            .remote
+            .state_after(&before[1], "m.room.member", USERS[2]);
+        assert!(state.contains(&joined), "{version}");
+    }
+}
+
 /// E1: another room's event is a missing one, whatever is asked of it. State and auth chain are those
 /// of the event.
 #[tokio::test(start_paused = true)]
