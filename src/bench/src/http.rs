@@ -66,6 +66,27 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// The body of an answer that says yes.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for any status but 2xx.
+    pub fn accepted(self, method: &Method, path: &str) -> Result<Bytes> {
+        if (200..300).contains(&self.status) {
+            return Ok(self.body);
+        }
+        Err(Error::Refused {
+            method: method.to_string(),
+            path: path.split('?').next().unwrap_or_default().to_owned(),
+            status: self.status,
+            body: String::from_utf8_lossy(&self.body)
+                .chars()
+                .take(200)
+                .collect(),
+        })
+    }
+}
+
 /// One connection, opened on first use and again when the server closed it.
 pub struct Connection {
     target: Target,
@@ -136,6 +157,32 @@ impl Connection {
         token: Option<&str>,
         body: Bytes,
     ) -> Result<Answer> {
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        self.exchange(method, path, authorization.as_deref(), body)
+            .await
+    }
+
+    /// [`Connection::request`] with an `Authorization` of another kind.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn signed(
+        &mut self,
+        method: Method,
+        path: &str,
+        authorization: &str,
+        body: Bytes,
+    ) -> Result<Answer> {
+        self.exchange(method, path, Some(authorization), body).await
+    }
+
+    async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        authorization: Option<&str>,
+        body: Bytes,
+    ) -> Result<Answer> {
         let mut kept = self.sender.take();
         if let Some(sender) = &mut kept
             && sender.ready().await.is_err()
@@ -150,8 +197,8 @@ impl Connection {
             .method(method)
             .uri(path)
             .header(HOST, &self.target.host);
-        if let Some(token) = token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");

@@ -21,6 +21,7 @@ mod machine;
 mod matrix;
 mod plot;
 mod record;
+mod remote;
 mod report;
 mod run;
 mod servers;
@@ -34,7 +35,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::record::Recorder;
-use crate::run::{Elsewhere, Plan};
+use crate::remote::Remotes;
+use crate::run::{Bench, Elsewhere, Plan};
 use crate::servers::{Kind, Places};
 use crate::workloads::Sizes;
 
@@ -127,7 +129,7 @@ enum Task {
 #[derive(Args)]
 struct Load {
     /// The workloads' numbers.
-    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5", value_parser = clap::value_parser!(u8).range(1..=5))]
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5,7,8,9", value_parser = parse_workload)]
     workloads: Vec<u8>,
     /// How often each server is measured.
     #[arg(long, default_value_t = 5)]
@@ -153,12 +155,37 @@ struct Load {
     /// Rooms of the account in many rooms (W5).
     #[arg(long, default_value_t = 300)]
     account_rooms: usize,
+    /// Members of the rooms that are joined, one case each (W7).
+    #[arg(long, value_delimiter = ',', default_value = "2000")]
+    join_members: Vec<usize>,
+    /// Events that other servers send, in each case (W8).
+    #[arg(long, default_value_t = 2000)]
+    ingest_pdus: usize,
+    /// State entries of the rooms whose forks are resolved, one case each (W9).
+    #[arg(long, value_delimiter = ',', default_value = "500,2000")]
+    resolve_entries: Vec<usize>,
+    /// Forks, and what each two disagree about, one case each (W9).
+    #[arg(long, value_delimiter = ',', default_value = "2x20,10x20", value_parser = parse_forks)]
+    forks: Vec<(usize, usize)>,
     /// Decides the order of the servers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The record, appended to.
     #[arg(long, default_value = "target/bench.jsonl")]
     record: PathBuf,
+}
+
+fn parse_workload(text: &str) -> std::result::Result<u8, String> {
+    let number = text.parse().ok().filter(|number| run::ALL.contains(number));
+    number.ok_or_else(|| format!("not one of {:?}", run::ALL))
+}
+
+/// `FORKSxCONFLICTS`.
+fn parse_forks(text: &str) -> std::result::Result<(usize, usize), String> {
+    let numbers = text.split_once('x');
+    let numbers =
+        numbers.and_then(|(forks, conflicts)| Some((forks.parse().ok()?, conflicts.parse().ok()?)));
+    numbers.ok_or_else(|| "not of the form 10x200".to_owned())
 }
 
 impl Load {
@@ -173,6 +200,10 @@ impl Load {
                 polls: self.polls.clone(),
                 poll_accounts: self.poll_accounts,
                 account_rooms: self.account_rooms,
+                join_members: self.join_members.clone(),
+                ingest_pdus: self.ingest_pdus,
+                resolve_entries: self.resolve_entries.clone(),
+                forks: self.forks.clone(),
             },
             repeats: self.repeats,
             seed: self.seed,
@@ -247,13 +278,22 @@ async fn perform(task: Task) -> Result<()> {
             let synapse = synapse.unwrap_or_else(|| home.join(".cache/comity/synapse"));
             let data = data.join(tag()?);
             std::fs::create_dir_all(&data)?;
+            let began_ms = date("+%s%3N")?;
+            let began_ms = began_ms.parse().map_err(|_| Error::Program(began_ms))?;
+            let remotes = Remotes::start(&data, began_ms).await?;
             let places = Places {
                 comity: std::path::absolute(comity)?,
                 synapse,
+                authority: Some(remotes.authority().to_owned()),
                 data,
             };
             let recorder = Recorder::append_to(&load.record)?;
-            run::side_by_side(&load.plan(tag()?), &servers, &places, &recorder, now()?).await
+            let bench = Bench {
+                kinds: &servers,
+                places: &places,
+                remotes: &remotes,
+            };
+            run::side_by_side(&load.plan(tag()?), bench, &recorder, now()?).await
         }
         Task::Kill {
             comity,
@@ -267,6 +307,7 @@ async fn perform(task: Task) -> Result<()> {
             let places = Places {
                 comity: std::path::absolute(comity)?,
                 synapse: PathBuf::new(),
+                authority: None,
                 data: data.clone(),
             };
             let plan = kill::Plan {

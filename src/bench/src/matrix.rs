@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::http::{Answer, Connection, Target};
+use crate::http::{Connection, Target};
 
 /// The password of every account the bench makes. The servers it makes them on are thrown away.
 const PASSWORD: &str = "bench-only-Passw0rd";
@@ -38,21 +38,6 @@ pub fn encode(part: &str) -> String {
     out
 }
 
-fn accepted(method: &Method, path: &str, answer: Answer) -> Result<Bytes> {
-    if (200..300).contains(&answer.status) {
-        return Ok(answer.body);
-    }
-    Err(Error::Refused {
-        method: method.to_string(),
-        path: path.split('?').next().unwrap_or_default().to_owned(),
-        status: answer.status,
-        body: String::from_utf8_lossy(&answer.body)
-            .chars()
-            .take(200)
-            .collect(),
-    })
-}
-
 /// Calls an endpoint and parses its answer.
 ///
 /// # Errors
@@ -68,7 +53,7 @@ pub async fn call(
     let answer = connection
         .request(method.clone(), path, token, body)
         .await?;
-    Ok(serde_json::from_slice(&accepted(&method, path, answer)?)?)
+    Ok(serde_json::from_slice(&answer.accepted(&method, path)?)?)
 }
 
 fn text(answer: &Value, field: &'static str, of: &str) -> Result<String> {
@@ -163,6 +148,53 @@ pub async fn join(connection: &mut Connection, account: &Account, room: &str) ->
     Ok(())
 }
 
+/// Joins `account` to a room that another server is in.
+///
+/// # Errors
+/// [`Error::Refused`] when the server can't.
+pub async fn join_through(
+    connection: &mut Connection,
+    account: &Account,
+    room: &str,
+    server: &str,
+) -> Result<()> {
+    let (room, server) = (encode(room), encode(server));
+    // One name for what servers of before and after version 1.12 of the specification look for.
+    let path = format!("/_matrix/client/v3/join/{room}?server_name={server}&via={server}");
+    let token = Some(account.token.as_str());
+    call(connection, Method::POST, &path, token, Some(json!({})))
+        .await
+        .map(drop)
+}
+
+/// How many members are in the room, as `account` is told.
+///
+/// # Errors
+/// [`Error::Refused`] when the server doesn't say.
+pub async fn members(connection: &mut Connection, account: &Account, room: &str) -> Result<usize> {
+    let path = format!("/_matrix/client/v3/rooms/{}/joined_members", encode(room));
+    let answer = call(connection, Method::GET, &path, Some(&account.token), None).await?;
+    let joined = answer.get("joined").and_then(Value::as_object);
+    Ok(joined.map_or(0, serde_json::Map::len))
+}
+
+/// Whether the server has the event and shows it.
+///
+/// # Errors
+/// When there is no answer.
+pub async fn has_event(
+    connection: &mut Connection,
+    account: &Account,
+    room: &str,
+    event: &str,
+) -> Result<bool> {
+    let (room, event) = (encode(room), encode(event));
+    let path = format!("/_matrix/client/v3/rooms/{room}/event/{event}");
+    let token = Some(account.token.as_str());
+    let answer = connection.request(Method::GET, &path, token, Bytes::new());
+    Ok(answer.await?.status == 200)
+}
+
 /// Sends a text message; returns once the server has acknowledged it.
 ///
 /// # Errors
@@ -179,7 +211,7 @@ pub async fn send(
     let answer = connection
         .request(Method::PUT, &path, Some(token), content)
         .await?;
-    accepted(&Method::PUT, &path, answer).map(drop)
+    answer.accepted(&Method::PUT, &path).map(drop)
 }
 
 /// Stores `filter` for the account and gives its ID.
@@ -234,7 +266,7 @@ pub async fn sync(
     let answer = connection
         .request(Method::GET, &path, Some(&account.token), Bytes::new())
         .await?;
-    let body = accepted(&Method::GET, &path, answer)?;
+    let body = answer.accepted(&Method::GET, &path)?;
     let next: NextBatch = serde_json::from_slice(&body)?;
     Ok((next.next_batch, body))
 }

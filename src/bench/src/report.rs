@@ -99,6 +99,17 @@ pub fn label(name: &str) -> &str {
         "ms" => "answered, ms",
         "mb" => "answer, MB",
         "cpu_ms" => "CPU, ms",
+        "usable_ms" => "usable, ms",
+        "complete_ms" => "complete, ms",
+        "peak_memory_mb" => "memory at its peak, MB",
+        "serve_ms" => "another server let in, ms",
+        "serve_cpu_s" => "CPU-seconds for that",
+        "serve_mb" => "what that one was told, MB",
+        "pdus_per_s" => "events a second",
+        "cpu_s_per_1k_pdus" => "CPU-seconds per 1,000 events",
+        "forks_cpu_s" => "CPU-seconds to take the forks",
+        "merged_ms" => "the event that joins them shown, ms",
+        "merged_cpu_ms" => "CPU for that, ms",
         other => other,
     }
 }

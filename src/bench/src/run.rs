@@ -15,14 +15,17 @@ use crate::error::Result;
 use crate::http::Target;
 use crate::machine::{self, Processes};
 use crate::record::{Line, Recorder};
+use crate::remote::Remotes;
 use crate::servers::{self, Kind, Places, Running};
 use crate::workloads::account::Busy;
 use crate::workloads::crowd::Crowd;
 use crate::workloads::sends::Sends;
-use crate::workloads::{Measurement, Site, Sizes, account, crowd, deliver, fanout, idle, sends};
+use crate::workloads::{
+    Measurement, Site, Sizes, account, crowd, deliver, enter, fanout, idle, ingest, resolve, sends,
+};
 
 /// The workloads by number, in the order in which they run.
-pub const ALL: [u8; 5] = [1, 2, 3, 4, 5];
+pub const ALL: [u8; 8] = [1, 2, 3, 4, 5, 7, 8, 9];
 
 /// Everything a server was prepared with.
 struct Prepared {
@@ -40,7 +43,9 @@ async fn prepare(site: &Site, sizes: &Sizes, chosen: &[u8]) -> Result<Prepared> 
             2 => sizes.listeners.clear(),
             3 => sizes.waiting.clear(),
             4 => sizes.polls.clear(),
-            _ => sizes.account_rooms = 0,
+            5 => sizes.account_rooms = 0,
+            // Their rooms can be joined once only, so each repeat makes its own.
+            _ => {}
         }
     }
     Ok(Prepared {
@@ -61,6 +66,9 @@ async fn workload(
         2 => deliver::run(site, &prepared.crowd, sizes).await,
         3 => fanout::run(site, &prepared.crowd, sizes).await,
         4 => idle::run(site, &prepared.crowd, sizes).await,
+        7 => enter::run(site, sizes).await,
+        8 => ingest::run(site, sizes).await,
+        9 => resolve::run(site, sizes).await,
         _ => account::run(site, &prepared.busy).await,
     }
 }
@@ -157,6 +165,7 @@ pub async fn elsewhere(
         secret: server.secret,
         tag: plan.tag.clone(),
         serial: AtomicU64::new(0),
+        remotes: None,
     };
     let prepared = prepare(&site, &plan.sizes, &plan.workloads).await?;
     for repeat in 1..=plan.repeats {
@@ -175,17 +184,32 @@ pub async fn elsewhere(
     Ok(())
 }
 
-/// Starts each of `kinds` on new data and measures them side by side.
+/// What is put side by side.
+#[derive(Clone, Copy)]
+pub struct Bench<'a> {
+    /// Which servers.
+    pub kinds: &'a [Kind],
+    /// Where their things are.
+    pub places: &'a Places,
+    /// Those that they share rooms with.
+    pub remotes: &'a Remotes,
+}
+
+/// Starts each of the servers on new data and measures them side by side.
 ///
 /// # Errors
 /// When a server can't be started or prepared.
 pub async fn side_by_side(
     plan: &Plan,
-    kinds: &[Kind],
-    places: &Places,
+    bench: Bench<'_>,
     recorder: &Recorder,
     date: String,
 ) -> Result<()> {
+    let Bench {
+        kinds,
+        places,
+        remotes,
+    } = bench;
     plan.begin(recorder, date)?;
     let mut ready = Vec::new();
     for kind in kinds {
@@ -193,7 +217,7 @@ pub async fn side_by_side(
         let port = servers::free_port()?;
         eprintln!("preparing {}", kind.name());
         let running = servers::start(*kind, places, port).await?;
-        let mut site = site(plan, &running).await?;
+        let mut site = site(plan, &running, remotes).await?;
         let prepared = prepare(&site, &plan.sizes, &plan.workloads).await?;
         site.processes.settle().await;
         running.stop().await?;
@@ -237,12 +261,13 @@ pub async fn side_by_side(
     Ok(())
 }
 
-async fn site(plan: &Plan, running: &Running) -> Result<Site> {
+async fn site(plan: &Plan, running: &Running, remotes: &Remotes) -> Result<Site> {
     Ok(Site {
         target: Target::resolve(&running.base_url).await?,
         processes: running.processes(),
         secret: running.secret.clone(),
         tag: plan.tag.clone(),
         serial: AtomicU64::new(0),
+        remotes: Some(remotes.clone()),
     })
 }

@@ -117,8 +117,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("testkit", &["*"]),
     ("sim", &["*"]),
     ("fuzz", &["*"]),
-    // Knows any homeserver by its API alone.
-    ("bench", &[]),
+    // Knows any homeserver by its API alone, and makes other servers' events by the rules.
+    ("bench", &["protocol"]),
 ];
 
 /// What hides behind the names of one crate. Tests may use it anywhere, as oracle or peer.

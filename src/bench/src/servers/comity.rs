@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::{Places, Running, log_file, output, ready};
+use super::{Places, Running, SERVER_NAME, log_file, output, ready};
 use crate::error::{Error, Result};
 
 pub(super) async fn start(
@@ -18,10 +18,20 @@ pub(super) async fn start(
     fs::create_dir_all(&folder)?;
     let log = folder.join("log");
     let base_url = format!("http://127.0.0.1:{port}");
-    let mut server = Command::new(&places.comity)
+    let mut server = Command::new(&places.comity);
+    if let Some(authority) = &places.authority {
+        let authority = authority.display().to_string();
+        server
+            .env(
+                "COMITY_OUTBOUND__EXTRA_CA_FILES",
+                format!("[{authority:?}]"),
+            )
+            .env("COMITY_OUTBOUND__ALLOW_PRIVATE_ADDRESSES", "true");
+    }
+    let mut server = server
         .arg("serve")
         .current_dir(&folder)
-        .env("COMITY_SERVER_NAME", "bench.invalid")
+        .env("COMITY_SERVER_NAME", SERVER_NAME)
         .env("COMITY_PUBLIC_BASEURL", &base_url)
         .env("COMITY_DATA_DIR", folder.join("data"))
         .env("COMITY_LISTEN__CLIENT", format!("127.0.0.1:{port}"))

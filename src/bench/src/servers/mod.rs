@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 use crate::http::{Connection, Target};
 use crate::machine::Processes;
 
+/// The name of every server that the bench starts. Nobody ever looks for it.
+pub const SERVER_NAME: &str = "bench.invalid";
+
 /// What can be put side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
@@ -48,6 +51,8 @@ pub struct Places {
     pub synapse: PathBuf,
     /// Where the servers keep their data, on a disk whose fsync is real.
     pub data: PathBuf,
+    /// The certificate of the authority that the bench's own homeservers have theirs from, where there are any.
+    pub authority: Option<PathBuf>,
 }
 
 /// A server that runs.

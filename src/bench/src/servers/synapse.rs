@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::postgres::{self, USER};
-use super::{Places, Running, log_file, output, ready};
+use super::{Places, Running, SERVER_NAME, log_file, output, ready};
 use crate::error::{Error, Result};
 
 pub(super) async fn start(places: &Places, port: u16) -> Result<Running> {
@@ -28,7 +28,10 @@ pub(super) async fn start(places: &Places, port: u16) -> Result<Running> {
     let log = folder.join("log");
     let settings = folder.join("homeserver.yaml");
     fs::write(folder.join("logging.yaml"), LOGGING)?;
-    fs::write(&settings, configuration(&folder, &database, port))?;
+    fs::write(
+        &settings,
+        configuration(&folder, &database, places.authority.as_deref(), port),
+    )?;
     let module = |arguments: &[&str]| -> Result<Command> {
         let mut command = Command::new(&python);
         command
@@ -99,11 +102,12 @@ root: {level: WARNING, handlers: [console]}
 disable_existing_loggers: false
 ";
 
-fn configuration(folder: &Path, database: &Path, port: u16) -> String {
+fn configuration(folder: &Path, database: &Path, authority: Option<&Path>, port: u16) -> String {
     let (folder, database) = (folder.display(), database.display());
     let never = "{per_second: 1000000, burst_count: 1000000}";
+    let authorities: Vec<&Path> = authority.into_iter().collect();
     format!(
-        "server_name: bench.invalid
+        "server_name: {SERVER_NAME}
 public_baseurl: http://127.0.0.1:{port}/
 report_stats: false
 enable_metrics: false
@@ -125,6 +129,10 @@ rc_registration: {never}
 rc_joins: {{local: {never}, remote: {never}}}
 rc_joins_per_room: {never}
 rc_room_creation: {never}
+federation_custom_ca_list: {authorities:?}
+ip_range_blacklist: []
+federation_rr_transactions_per_room_per_second: 1000000
+rc_federation: {{window_size: 1000, sleep_limit: 1000000, sleep_delay: 0, reject_limit: 1000000, concurrent: 1000}}
 rc_login: {{address: {never}, account: {never}, failed_attempts: {never}}}
 rc_invites: {{per_room: {never}, per_user: {never}, per_issuer: {never}}}
 "

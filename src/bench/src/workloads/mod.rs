@@ -1,11 +1,14 @@
-//! The workloads W1–W5 of `docs/benchmarks.md`, each in two halves: `prepare` makes its accounts and
-//! rooms once a server, `run` loads and measures as often as wanted.
+//! The workloads of `docs/benchmarks.md`, each in two halves: `prepare` makes its accounts and
+//! rooms once a server, `run` loads and measures as often as wanted. W7–W9 make rooms on other servers as they run.
 
 pub mod account;
 pub mod crowd;
 pub mod deliver;
+pub mod enter;
 pub mod fanout;
 pub mod idle;
+pub mod ingest;
+pub mod resolve;
 pub mod sends;
 
 use std::collections::BTreeMap;
@@ -15,8 +18,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::http::Target;
+use crate::error::{Error, Result};
+use crate::http::{Connection, Target};
 use crate::machine::Processes;
+use crate::matrix::{self, Account};
+use crate::remote::Remotes;
 
 /// A homeserver under load, as the workloads see it.
 pub struct Site {
@@ -30,6 +36,8 @@ pub struct Site {
     pub tag: String,
     /// Counts everything that must be unique within the tag.
     pub serial: AtomicU64,
+    /// Servers to share rooms with; they must be trusted by the one that is measured.
+    pub remotes: Option<Remotes>,
 }
 
 impl Site {
@@ -40,6 +48,15 @@ impl Site {
             self.tag,
             self.serial.fetch_add(1, Ordering::Relaxed)
         )
+    }
+
+    /// The servers to share rooms with.
+    ///
+    /// # Errors
+    /// There are none: somebody else started the measured server.
+    pub fn remotes(&self) -> Result<&Remotes> {
+        let none = || Error::Program("needs a server that `compare` started".to_owned());
+        self.remotes.as_ref().ok_or_else(none)
     }
 }
 
@@ -60,12 +77,24 @@ pub struct Sizes {
     pub poll_accounts: usize,
     /// W5: rooms of the account.
     pub account_rooms: usize,
+    /// W7: members of the rooms, one case each.
+    #[serde(default)]
+    pub join_members: Vec<usize>,
+    /// W8: events of each case.
+    #[serde(default)]
+    pub ingest_pdus: usize,
+    /// W9: state entries of the rooms, one case each.
+    #[serde(default)]
+    pub resolve_entries: Vec<usize>,
+    /// W9: forks, and what they disagree about, one case each.
+    #[serde(default)]
+    pub forks: Vec<(usize, usize)>,
 }
 
 /// What one case of one run gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
-    /// `W1` … `W5`.
+    /// `W1` … `W9`.
     pub workload: String,
     /// Which case of it, as the table says it.
     pub case: String,
@@ -124,6 +153,31 @@ impl<'a> Meter<'a> {
     pub(crate) fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
+}
+
+/// How often it is asked whether something has come.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Waits until the server shows an event to `account`.
+///
+/// # Errors
+/// It doesn't within `patience`.
+pub(crate) async fn shown(
+    connection: &mut Connection,
+    account: &Account,
+    (room, event): (&str, &str),
+    patience: Duration,
+) -> Result<()> {
+    let begun = Instant::now();
+    while !matrix::has_event(connection, account, room, event).await? {
+        if begun.elapsed() > patience {
+            return Err(Error::Program(format!(
+                "an event was not shown within {patience:?}"
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
 }
 
 /// A count as a number to calculate with.
