@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidread_markers>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::id::OwnedRoomId;
 use comity_rooms::ReceiptKind;
 use serde::Deserialize;
@@ -27,6 +28,7 @@ pub(super) async fn post(
     Path(room_id): Path<OwnedRoomId>,
     Json(asked): Json<Asked>,
 ) -> Result<Json<Value>, ApiError> {
+    api.limit(Limit::InPassing, &user.id)?;
     if let Some(event_id) = asked.fully_read {
         let event_id = marker::read_event_id(&event_id)?;
         marker::fully_read(&api, &user.id, &room_id, &event_id).await?;

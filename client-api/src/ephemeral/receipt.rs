@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreceiptreceipttypeeventid>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::id::OwnedRoomId;
 use comity_rooms::ReceiptKind;
 use serde::Deserialize;
@@ -23,6 +24,7 @@ pub(super) async fn post(
     Path((room_id, kind, event_id)): Path<(OwnedRoomId, String, String)>,
     Json(Asked { thread_id }): Json<Asked>,
 ) -> Result<Json<Value>, ApiError> {
+    api.limit(Limit::InPassing, &user.id)?;
     let event_id = marker::read_event_id(&event_id)?;
     let thread = match &thread_id {
         None => None,

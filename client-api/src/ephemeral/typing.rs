@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::{
     auth::Membership,
     id::{OwnedRoomId, OwnedUserId},
@@ -31,6 +32,7 @@ pub(super) async fn put(
 ) -> Result<Json<Value>, ApiError> {
     user.must_be(&typist)?;
     user.may_act()?;
+    api.limit(Limit::InPassing, &user.id)?;
     let member = api.rooms.member(&user.id, &room_id).await?;
     if member.is_none_or(|row| row.value.membership() != Membership::Join) {
         return Err(ApiError::forbidden("You are not in this room"));

@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidthreads>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::id::OwnedRoomId;
 use comity_rooms::Found;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,7 @@ pub(super) async fn get(
     Path(room_id): Path<OwnedRoomId>,
     Query(which): Query<Which>,
 ) -> Result<Json<Answer>, ApiError> {
+    api.limit(Limit::LookUp, &user.id)?;
     let access = Access::of(&api, &user.id, &room_id).await?;
     let view = &access.view;
     let wanted = match which.limit {

@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::id::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,7 @@ pub(super) async fn get(
     Path(room_id): Path<OwnedRoomId>,
     Query(when): Query<When>,
 ) -> Result<Json<Answer>, ApiError> {
+    api.limit(Limit::LookUp, &user.id)?;
     let access = Access::of(&api, &user.id, &room_id).await?;
     let backwards = when.dir == Direction::Backwards;
     let found = api

@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::id::OwnedRoomId;
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ pub(super) async fn post(
     user: User,
     Path(room_id): Path<OwnedRoomId>,
 ) -> Result<Json<Value>, ApiError> {
+    api.limit(Limit::AccountChange, &user.id)?;
     api.rooms.forget(&user.id, &room_id).await?;
     Ok(Json(json!({})))
 }

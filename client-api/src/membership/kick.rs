@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidkick>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::id::OwnedRoomId;
 use serde_json::{Value, json};
 
@@ -16,6 +17,7 @@ pub(super) async fn post(
     Json(Target { user_id, reason }): Json<Target>,
 ) -> Result<Json<Value>, ApiError> {
     user.may_act()?;
+    api.limit(Limit::Send, &user.id)?;
     api.rooms
         .kick(&user.id, &room_id, &user_id, reason.as_deref())
         .await?;

@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::id::OwnedRoomId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ pub(super) async fn post(
     Path(room_id): Path<OwnedRoomId>,
     Json(asked): Json<Asked>,
 ) -> Result<Json<Value>, ApiError> {
+    api.limit(Limit::Send, &user.id)?;
     notices::may_leave(&api, &user.id, &room_id).await?;
     api.rooms
         .leave(&user.id, &room_id, asked.reason.as_deref())

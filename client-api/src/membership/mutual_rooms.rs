@@ -3,6 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mutual_rooms>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_protocol::id::{OwnedRoomId, RoomId, UserId, is_compliant};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ pub(super) async fn get(
     user: User,
     Query(asked): Query<Asked>,
 ) -> Result<Json<Answer>, ApiError> {
+    api.limit(Limit::Directory, &user.id)?;
     let other = asked
         .user_id
         .ok_or_else(|| ApiError::missing_param("The parameter user_id is missing"))?;

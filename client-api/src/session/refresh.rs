@@ -3,9 +3,10 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3refresh>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use serde::{Deserialize, Serialize};
 
-use crate::{Api, ApiError, Json};
+use crate::{Address, Api, ApiError, Json};
 
 #[derive(Deserialize)]
 pub(super) struct Refresh {
@@ -23,8 +24,10 @@ pub(super) struct Answer {
 
 pub(super) async fn post(
     State(api): State<Api>,
+    Address(address): Address,
     Json(Refresh { refresh_token }): Json<Refresh>,
 ) -> Result<Json<Answer>, ApiError> {
+    api.limit(Limit::LoginByAddress, &address)?;
     let issued = api.accounts.refresh(&refresh_token).await?;
     Ok(Json(Answer {
         access_token: issued.access_token,

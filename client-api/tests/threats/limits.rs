@@ -1,7 +1,7 @@
 //! Section G, limits and sign-in.
 
 use comity_accounts::Standing;
-use comity_testkit::{User, encode, password};
+use comity_testkit::{Server, Settings, User, encode, password};
 use serde_json::json;
 
 use crate::{V3, alone};
@@ -100,6 +100,77 @@ async fn g8_absurd_numbers_and_future_positions() {
     ] {
         let answer = alice.post(&path).json(body).send().await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+}
+
+/// G9: whatever writes, or costs more than a page, has a limit for who repeats it.
+#[tokio::test(start_paused = true)]
+async fn g9_whoever_repeats_has_to_wait() {
+    let settings = Settings {
+        limits: true,
+        ..Settings::default()
+    };
+    let server = Server::with(settings).await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let event = encode(&alice.send(&room, "x").await);
+    let (id, me, v1) = (encode(&room), encode(&alice.id), "/_matrix/client/v1");
+    let target = json!({"user_id": "@nobody:localhost"});
+    for (method, path, body) in [
+        (
+            "PUT",
+            format!("{V3}/rooms/{id}/send/m.room.message/T"),
+            json!({"body": "x"}),
+        ),
+        ("POST", format!("{V3}/rooms/{id}/kick"), target.clone()),
+        ("POST", format!("{V3}/rooms/{id}/ban"), target.clone()),
+        ("POST", format!("{V3}/rooms/{id}/unban"), target.clone()),
+        ("POST", format!("{V3}/rooms/{id}/leave"), json!({})),
+        ("POST", format!("{V3}/rooms/{id}/forget"), json!({})),
+        (
+            "PUT",
+            format!("{V3}/rooms/{id}/typing/{me}"),
+            json!({"typing": true}),
+        ),
+        (
+            "POST",
+            format!("{V3}/rooms/{id}/receipt/m.read/{event}"),
+            json!({}),
+        ),
+        ("POST", format!("{V3}/rooms/{id}/read_markers"), json!({})),
+        ("GET", format!("{v1}/rooms/{id}/threads"), json!(null)),
+        (
+            "GET",
+            format!("{v1}/rooms/{id}/timestamp_to_event?ts=0&dir=f"),
+            json!(null),
+        ),
+        (
+            "GET",
+            format!("{v1}/mutual_rooms?user_id=%40nobody%3Alocalhost"),
+            json!(null),
+        ),
+        (
+            "POST",
+            format!("{V3}/refresh"),
+            json!({"refresh_token": "x"}),
+        ),
+    ] {
+        let mut waits = false;
+        for n in 0..300 {
+            let path = path.replace("/T", &format!("/{n}"));
+            let request = match method {
+                "PUT" => alice.put(&path).json(body.clone()),
+                "POST" => alice.post(&path).json(body.clone()),
+                _ => alice.get(&path),
+            };
+            let answer = request.send().await;
+            if answer.status == 429 {
+                answer.error(429, "M_LIMIT_EXCEEDED");
+                waits = true;
+                break;
+            }
+        }
+        assert!(waits, "{method} {path} may be repeated for ever");
     }
 }
 

@@ -35,8 +35,12 @@ pub enum Limit {
     InviteByReceiver,
     /// Changes of one's account that fan out: profile, presence, account data; by user.
     AccountChange,
+    /// What is told in passing: typing, receipts; by user.
+    InPassing,
     /// Searches of users and rooms, by user.
     Directory,
+    /// Looks into a room that cost more than a page: threads, times; by user.
+    LookUp,
     /// Look-ups that have to be asked of other servers, by address: no account is needed for them.
     Elsewhere,
     /// Reports to the administrators, by user.
@@ -56,6 +60,8 @@ impl Limit {
             Self::InviteBySender => (30, Duration::from_secs(3)),
             Self::InviteByReceiver => (30, Duration::from_secs(10)),
             Self::AccountChange => (50, Duration::from_millis(500)),
+            Self::InPassing => (200, Duration::from_millis(100)),
+            Self::LookUp => (100, Duration::from_millis(200)),
             Self::Directory => (30, Duration::from_millis(500)),
             Self::Elsewhere => (100, Duration::from_millis(200)),
             Self::Report => (5, Duration::from_secs(30)),
