@@ -31,9 +31,9 @@ async function until(what, found, seconds = 30) {
     }
 }
 
-/** A client for a session, syncing, its first sync done. */
-async function start(session, initialSyncLimit = 20) {
-    const client = sdk.createClient({
+/** A client for a session. */
+const clientOf = (session) =>
+    sdk.createClient({
         baseUrl,
         userId: session.user_id,
         accessToken: session.access_token,
@@ -41,6 +41,10 @@ async function start(session, initialSyncLimit = 20) {
         timelineSupport: true,
         logger: silent,
     });
+
+/** A client for a session, syncing, its first sync done. */
+async function start(session, initialSyncLimit = 20) {
+    const client = clientOf(session);
     await client.startClient({ initialSyncLimit, lazyLoadMembers: true, threadSupport: true, pollTimeout: 10_000 });
     await until("the first sync", () => client.isInitialSyncComplete());
     clients.push(client);
@@ -138,8 +142,10 @@ test("redact", async () => {
 
 test("thread", async () => {
     const root = await say(alice, "a topic");
-    await seen(bob, root);
-    for (const body of ["first", "second"]) await bob.sendMessage(roomId, root, text(body));
+    // One that doesn't sync: the library fails a reply whose echo is there before the answer to its sending, whose
+    // order nobody promises (it looks for the echo in the main timeline alone: Room.updatePendingEvent).
+    const replying = clientOf(await logIn(`bob${suffix}`));
+    for (const body of ["first", "second"]) await replying.sendMessage(roomId, root, text(body));
     const thread = await until("the thread appears", () => roomOf(alice).getThread(root));
     await until("it has both replies", () => thread.length === 2);
     const bundled = (await alice.fetchRoomEvent(roomId, root)).unsigned["m.relations"]["m.thread"];
@@ -223,6 +229,15 @@ test("leave", async () => {
     await until("the others see it", () => roomOf(alice).getMember(bob.getUserId())?.membership === "leave");
     await until("it is gone", () => roomOf(bob).getMyMembership() === "leave");
     await assert.rejects(say(bob, "still here?"), { errcode: "M_FORBIDDEN" });
+});
+
+test("come back", async () => {
+    await alice.invite(roomId, bob.getUserId());
+    await until("the invitation arrives", () => roomOf(bob).getMyMembership() === "invite");
+    await bob.joinRoom(roomId);
+    await until("the join arrives", () => roomOf(bob).getMyMembership() === "join");
+    await until("the others see it", () => roomOf(alice).getMember(bob.getUserId())?.membership === "join");
+    await seen(alice, await say(bob, "here again"));
 });
 
 test.after(() => clients.forEach((client) => client.stopClient()));

@@ -471,6 +471,25 @@ async fn leave(scenario: &mut Scenario) -> Result<()> {
     Ok(())
 }
 
+async fn come_back(scenario: &mut Scenario) -> Result<()> {
+    let Scenario { alice, bob, .. } = scenario;
+    let guest = bob.client.user_id().context("no session")?.to_owned();
+    alice.room()?.invite_user_by_id(&guest).await?;
+    let invited = bob
+        .until("the invitation", async |device| {
+            let room = device.room()?;
+            Ok((room.state() == RoomState::Invited).then_some(room))
+        })
+        .await?;
+    invited.join().await?;
+    bob.until("the join", async |device| {
+        Ok((device.room()?.state() == RoomState::Joined).then_some(()))
+    })
+    .await?;
+    let id = bob.say("here again").await?;
+    alice.sees(&id).await.map(drop)
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let (mut passed, mut failed) = (0, 0);
@@ -491,7 +510,7 @@ async fn main() -> ExitCode {
             macro_rules! steps {
                 ($($step:ident)*) => { $( report(stringify!($step), &$step(&mut scenario).await); )* };
             }
-            steps!(invite_and_join send edit react redact thread unread paginate converge reconnect leave);
+            steps!(invite_and_join send edit react redact thread unread paginate converge reconnect leave come_back);
         }
     }
     println!("{passed} passed, {failed} failed");
