@@ -23,7 +23,13 @@ mod life;
 mod pool;
 mod random;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -33,6 +39,9 @@ use life::Life;
 pub use clock::Clock;
 pub use pool::{Pool, PoolError};
 pub use random::Random;
+
+/// Where turns are by chance, a task is sent to the end of the queue one time in so many.
+const LATER: u64 = 3;
 
 /// The outside world as the server sees it. Cloning is one reference count.
 #[derive(Clone, Debug)]
@@ -44,6 +53,8 @@ struct Inner {
     random: Random,
     /// Of a simulated process.
     life: Option<Life>,
+    /// Of a simulated process whose tasks take their turns by chance.
+    turns: Option<Random>,
 }
 
 impl Runtime {
@@ -53,6 +64,7 @@ impl Runtime {
             clock: Clock::system(),
             random: Random::system(),
             life: None,
+            turns: None,
         }))
     }
 
@@ -68,10 +80,23 @@ impl Runtime {
     /// A world derived from `seed` in which the wall clock is `ahead` of where [`simulated`](Self::simulated) starts it: for a
     /// process that begins later than others, or whose clock is wrong.
     pub fn simulated_ahead(seed: u64, ahead: Duration) -> Self {
+        Self::simulated_with(seed, ahead, None)
+    }
+
+    /// [`simulated_ahead`](Self::simulated_ahead), and the seed also decides whose turn it is: a task that could go on may have to
+    /// let others go first, again and again. Tokio's own order is always the same, so it shows one interleaving of the many
+    /// that several threads can bring about.
+    pub fn shuffled_ahead(seed: u64, ahead: Duration) -> Self {
+        // A stream of its own: whoever draws keys isn't disturbed by how often a task is looked at.
+        Self::simulated_with(seed, ahead, Some(Random::seeded(!seed)))
+    }
+
+    fn simulated_with(seed: u64, ahead: Duration, turns: Option<Random>) -> Self {
         Self(Arc::new(Inner {
             clock: Clock::simulated(ahead),
             random: Random::seeded(seed),
             life: Some(Life::default()),
+            turns,
         }))
     }
 
@@ -126,11 +151,25 @@ impl Runtime {
         }
         let process = self.clone();
         tokio::spawn(async move {
+            let future = process.in_turn(future);
             match process.within(future).await {
                 Some(outcome) => outcome,
                 // Who waits for it died as well.
                 None => std::future::pending().await,
             }
+        })
+    }
+
+    /// The future, which gets its turn by chance where this world says so.
+    fn in_turn<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        let turns = self.0.turns.clone();
+        let mut future = Box::pin(future);
+        poll_fn(move |context| {
+            if turns.as_ref().is_some_and(|turns| turns.below(LATER) == 0) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            future.as_mut().poll(context)
         })
     }
 
@@ -209,6 +248,34 @@ mod tests {
         }
         let expected = [("one", 1), ("other", 1), ("other", 2), ("other", 3)];
         assert_eq!(all, expected);
+    }
+
+    /// Law 7: a seed also decides whose turn it is, and two seeds differ in it.
+    #[test]
+    fn a_seed_decides_whose_turn_it_is() {
+        let run = |seed| {
+            let world = tokio::runtime::Builder::new_current_thread();
+            let world = { world }.enable_time().start_paused(true).build().unwrap();
+            world.block_on(async {
+                let process = Runtime::shuffled_ahead(seed, Duration::ZERO);
+                let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+                for task in 0..8 {
+                    let told = told.clone();
+                    drop(process.spawn("turn", async move { told.send(task).unwrap() }));
+                }
+                drop(told);
+                let mut all = Vec::new();
+                while let Some(task) = heard.recv().await {
+                    all.push(task);
+                }
+                all
+            })
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        let mut all = run(1);
+        all.sort_unstable();
+        assert_eq!(all, (0..8).collect::<Vec<_>>());
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,7 +66,7 @@ fn one(
 ) -> Result<(), String> {
     let reactor = reactor();
     reactor.block_on(async {
-        let runtime = Runtime::simulated(world.rng.random());
+        let runtime = Runtime::shuffled_ahead(world.rng.random(), Duration::ZERO);
         // Time goes on where the last life ended.
         tokio::time::advance(world.lived).await;
         world.runtime = Some(runtime);
