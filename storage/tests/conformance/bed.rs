@@ -145,19 +145,27 @@ pub async fn sql(statement: &str) {
 }
 
 /// The files of a folder, in the order in which RocksDB needs them: what the manifest names must
-/// be there, what is there and not named is dropped.
+/// be there, what is there and not named is dropped. A store that runs may remove a file meanwhile:
+/// then what was copied is the folder of no moment, and it is copied anew.
 pub fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    let mut names: Vec<_> = std::fs::read_dir(from)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    assert!(from.is_dir());
+    while let Err(error) = copy_once(from, to) {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        std::fs::remove_dir_all(to).unwrap();
+    }
+}
+
+fn copy_once(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    let names = std::fs::read_dir(from)?.map(|entry| Ok(entry?.file_name()));
+    let mut names = names.collect::<std::io::Result<Vec<_>>>()?;
     names.sort_by_key(|name| name.to_string_lossy().ends_with(".sst"));
     for name in names {
         if name != "LOCK" {
-            std::fs::copy(from.join(&name), to.join(&name)).unwrap();
+            std::fs::copy(from.join(&name), to.join(&name))?;
         }
     }
+    Ok(())
 }
 
 /// Small mutable rows of a user.
