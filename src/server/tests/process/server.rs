@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use comity_testkit::spec::{self, Seen};
 use serde_json::Value;
 
 /// Longer than anything may take.
@@ -40,7 +41,8 @@ impl Answer {
     }
 }
 
-/// The binary with its data in `folder`, set up by `environment` (keys without `COMITY_`).
+/// The binary with its data in `folder`, set up by `environment` (keys without `COMITY_`), with [`comity_testkit::lanes`] lanes
+/// where that doesn't say.
 pub fn comity(folder: &Path, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_comity"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("COMITY_")) {
@@ -52,6 +54,7 @@ pub fn comity(folder: &Path, environment: &[(&str, &str)]) -> Command {
         ("REGISTRATION__OPEN", "true"),
     ];
     command.env("COMITY_DATA_DIR", folder);
+    command.env("COMITY_STORAGE__LANES", comity_testkit::lanes().to_string());
     for (name, value) in all.iter().chain(environment) {
         command.env(format!("COMITY_{name}"), value);
     }
@@ -210,10 +213,30 @@ pub fn ask(
     let (head, text) = text.split_once("\r\n\r\n").unwrap_or_default();
     let status = head.get(9..12).and_then(|status| status.parse().ok());
     let status = status.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    assert_as_specified(method, path, status, text);
     Ok(Answer {
         status,
         text: text.to_owned(),
     })
+}
+
+/// An answer in JSON is one that the specification knows; what the HTTP layer refuses has none.
+fn assert_as_specified(method: &str, path: &str, status: u16, text: &str) {
+    let (Some(spec), Ok(body)) = (spec::get(), serde_json::from_str(text)) else {
+        return;
+    };
+    let path = path.split('?').next().unwrap_or_default();
+    let violations = spec.violations(Seen {
+        method,
+        path,
+        status,
+        body: Some(&body),
+        events: true,
+    });
+    assert!(
+        violations.is_empty(),
+        "{method} {path} {status}: {violations:?}\n{text}"
+    );
 }
 
 /// Every file below a folder.
