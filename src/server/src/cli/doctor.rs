@@ -47,7 +47,7 @@ pub(super) fn doctor(config: Result<Config, Failure>) -> Result<(), Failure> {
             .map(|address| ("port", port(address))),
     );
     findings.push(("open files", open_files()));
-    findings.push(("clock", clock(runtime.clock().now_ms())));
+    findings.push(("clock", clock(runtime.clock().now_ms(), &config.data_dir)));
     findings.extend(
         disk(&config.data_dir, &runtime)
             .into_iter()
@@ -141,13 +141,34 @@ fn store(config: &Config, runtime: &Runtime) -> Finding {
 }
 
 /// Matrix's signatures and tokens are dated.
-fn clock(now_ms: u64) -> Finding {
+fn clock(now_ms: u64, folder: &Path) -> Finding {
     const START_OF_2026: u64 = 1_767_225_600_000;
     const START_OF_2100: u64 = 4_102_444_800_000;
-    match now_ms {
-        START_OF_2026..START_OF_2100 => Good("says a year that can be".to_owned()),
-        _ => Bad("is years off: other servers would refuse what we sign".to_owned()),
+    /// As far as clocks may differ of which one was set.
+    const LEEWAY_MS: u64 = 60_000;
+    if !(START_OF_2026..START_OF_2100).contains(&now_ms) {
+        return Bad("is years off: other servers would refuse what we sign".to_owned());
     }
+    match newest_ms(folder).and_then(|newest| newest.checked_sub(now_ms)) {
+        Some(ahead) if ahead > LEEWAY_MS => Bad(format!(
+            "is behind by {} s or more, or was ahead: {} was written later than now",
+            ahead / 1_000,
+            folder.display()
+        )),
+        _ => Good("says a time that can be".to_owned()),
+    }
+}
+
+/// When the newest file of the folder, or of one in it, was written, in milliseconds since 1970.
+fn newest_ms(folder: &Path) -> Option<u64> {
+    let below = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = below(folder).flat_map(|entry| below(&entry.path()).chain([entry]));
+    let written = files.filter_map(|file| {
+        let written = file.metadata().ok()?.modified().ok()?;
+        let since = written.duration_since(std::time::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok()
+    });
+    written.max()
 }
 
 fn disk(folder: &Path, runtime: &Runtime) -> Vec<Finding> {
