@@ -90,11 +90,8 @@ impl OtherServers {
             Ok(Entered::Before(join)) => {
                 let fetcher = &self.0.fetcher;
                 let is_in = fetcher.bring_join(&rooms, room_id, &server, join).await;
-                if is_in.map_err(Trouble::Ours)? {
-                    Ok(())
-                } else {
-                    Err(Trouble::Answer("what the join rests on does not allow it"))
-                }
+                let is_in = is_in.map_err(Trouble::Ours)?;
+                is_in.then_some(()).ok_or(Trouble::NotAllowed)
             }
             Ok(Entered::Placed(_)) => {
                 if is_partial {
@@ -104,9 +101,7 @@ impl OtherServers {
                 Ok(())
             }
             Err(RoomError::Invalid(what)) => Err(Trouble::Answer(what)),
-            Err(RoomError::Rejected(_)) => Err(Trouble::Answer(
-                "the join is not allowed by the state that came with it",
-            )),
+            Err(RoomError::Rejected(_)) => Err(Trouble::NotAllowed),
             Err(error) => Err(Trouble::Ours(error)),
         }
     }

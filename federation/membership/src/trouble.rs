@@ -22,6 +22,9 @@ pub(crate) enum Trouble {
     /// Its template is none for us.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// It let the user in, and by the state that it sent with that the room's rules forbid it.
+    #[error("the join is not allowed by the state that came with it")]
+    NotAllowed,
     /// Its answer is not what was asked for.
     #[error("{0}")]
     Answer(&'static str),
@@ -36,6 +39,7 @@ impl Trouble {
     pub fn refusal(&self) -> Option<RoomError> {
         match self {
             Self::Peer(error) => refusal(error),
+            Self::NotAllowed => Some(RoomError::Forbidden("the room's rules forbid it")),
             Self::Template(TemplateError::Version) => Some(RoomError::UnsupportedVersion),
             Self::Template(_) | Self::Answer(_) | Self::Ours(_) => None,
         }

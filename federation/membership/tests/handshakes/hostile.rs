@@ -194,6 +194,26 @@ impl Den {
     }
 }
 
+/// A join that a server took in and the state that it answers with forbids is none, and its user is told so.
+#[tokio::test(start_paused = true)]
+async fn what_the_state_forbids_is_told_as_forbidden() {
+    let pair = Pair::new().await;
+    let peer = HostilePeer::on(&pair.federation.wire, EVIL);
+    let den = Den::of(&peer);
+    let all: Vec<Value> = den.state.iter().map(|event| event.json.clone()).collect();
+    let mut closed = all[2].clone();
+    closed["content"] = json!({ "join_rule": "invite" });
+    for key in ["hashes", "signatures"] {
+        closed.as_object_mut().unwrap().remove(key);
+    }
+    let closed = peer.sign("10", closed).json;
+    let state = [all[0].clone(), all[1].clone(), closed];
+    den.answer(&peer, &pair.bob.id, &state, &all);
+    let (status, body) = join(&pair.bob, &den.id, &[EVIL]).await;
+    assert_eq!((status, &body["errcode"]), (403, &json!("M_FORBIDDEN")));
+    assert!(synced(&pair.bob, "join", &den.id).await.is_none());
+}
+
 /// C5, B2: an answer without the room's create event, or with another one's, makes no room; events of
 /// it that are signed badly, of another room, or forbidden are left out of it.
 #[tokio::test(start_paused = true)]

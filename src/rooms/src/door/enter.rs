@@ -135,6 +135,9 @@ impl Rooms {
             // Another user of ours was faster.
             return Ok(Entered::Before(join));
         }
+        // What the join rests on may be known from an earlier stay, and isn't always sent again.
+        let own = std::slice::from_ref(join.event());
+        change.take_known(own, &create, &mut taken).await?;
         let placed = Box::pin(change.settle(join, &listed, taken, omitted)).await?;
         change.commit().await?;
         Ok(Entered::Placed(placed))
