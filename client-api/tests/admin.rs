@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use comity_accounts::{Reported, Standing};
-use comity_testkit::{Server, User};
+use comity_testkit::{Server, User, encode};
 use serde_json::{Value, json};
 
 const CLIENT: &str = "/_matrix/client";
@@ -148,4 +148,26 @@ async fn what_one_cannot_see_cannot_be_reported() {
     let _ = report(&since).await.ok();
     let kept = server.api.accounts.reports(None, 10).await.unwrap();
     assert_eq!(kept.len(), 1);
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directorylistroomroomid>: the directory is the
+/// server's, so its administrators decide what stands there, members or not, whatever their power in the room.
+#[tokio::test(start_paused = true)]
+async fn administrators_publish_rooms() {
+    let server = Server::start().await;
+    let (root, alice) = (admin(&server, "root").await, server.register("alice").await);
+    let room = alice.create_room(json!({ "name": "A room" })).await;
+    let listed = format!("{CLIENT}/v3/directory/list/room/{}", encode(&room));
+    for visibility in ["public", "private"] {
+        let told = json!({ "visibility": visibility });
+        root.put(&listed).json(&told).send().await.ok();
+        assert_eq!(alice.get(&listed).send().await.ok(), told);
+    }
+    let none = format!(
+        "{CLIENT}/v3/directory/list/room/{}",
+        encode("!none:localhost")
+    );
+    let public = json!({ "visibility": "public" });
+    let answer = root.put(none).json(public).send().await;
+    answer.error(403, "M_FORBIDDEN");
 }

@@ -59,8 +59,9 @@ pub(super) async fn put(
         Listed::Public => Visibility::Public,
         Listed::Private => Visibility::Private,
     };
+    let member = (!user.is_admin()).then_some(&*user.id);
     api.rooms
-        .set_visibility(&user.id, &room_id, visibility)
+        .set_visibility(member, &room_id, visibility)
         .await?;
     Ok(Json(json!({})))
 }

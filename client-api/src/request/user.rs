@@ -47,9 +47,14 @@ impl User {
         Ok(())
     }
 
+    /// Whether this is a server administrator.
+    pub(crate) fn is_admin(&self) -> bool {
+        self.session.requester.admin
+    }
+
     /// Refuses all but server administrators.
     pub(crate) fn must_be_admin(&self) -> Result<(), ApiError> {
-        if self.session.requester.admin {
+        if self.is_admin() {
             return Ok(());
         }
         Err(ApiError::forbidden("You are not a server administrator"))

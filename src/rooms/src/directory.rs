@@ -139,23 +139,25 @@ impl Rooms {
     }
 
     /// Puts a room into the directory or takes it out: for members with the power to set its
-    /// canonical alias.
+    /// canonical alias, and for an administrator of the server (no `member`), whose directory it is.
     ///
     /// # Errors
     /// [`RoomError::UnknownRoom`], [`RoomError::Rejected`], [`RoomError::Forbidden`].
     pub async fn set_visibility(
         &self,
-        user: &UserId,
+        member: Option<&UserId>,
         room_id: &RoomId,
         visibility: Visibility,
     ) -> Result<(), RoomError> {
         let mut change = self.change(room_id).await?;
-        change.must_be_joined(user).await?;
-        let powers = change.powers().await?;
-        if !powers.may_set(user, "m.room.canonical_alias") {
-            return Err(RoomError::Forbidden(
-                "only moderators of the room may publish it",
-            ));
+        if let Some(user) = member {
+            change.must_be_joined(user).await?;
+            let powers = change.powers().await?;
+            if !powers.may_set(user, "m.room.canonical_alias") {
+                return Err(RoomError::Forbidden(
+                    "only moderators of the room may publish it",
+                ));
+            }
         }
         change.publish(visibility == Visibility::Public)?;
         change.commit().await.map(drop)

@@ -393,11 +393,11 @@ async fn the_directory_is_read_in_pages() {
         };
         assert_eq!(rooms.directory(&spaces, 10, None).await.unwrap().total, 0);
         let refused = rooms
-            .set_visibility(bob, &ids[3], Visibility::Private)
+            .set_visibility(Some(bob), &ids[3], Visibility::Private)
             .await;
         assert!(matches!(refused, Err(RoomError::Forbidden(_))));
         rooms
-            .set_visibility(alice, &ids[3], Visibility::Private)
+            .set_visibility(Some(alice), &ids[3], Visibility::Private)
             .await
             .unwrap();
         assert_eq!(rooms.directory(&all, 10, None).await.unwrap().total, 4);
