@@ -4,6 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use comity_accounts::{AccountError, Accounts, Limit};
 use comity_key_backup::KeyBackup;
+use comity_media::Media;
 use comity_protocol::id::OwnedUserId;
 use comity_rooms::{HORIZON, Rooms};
 use comity_runtime::Runtime;
@@ -41,6 +42,8 @@ pub struct Capabilities {
     pub sync: Sync,
     /// Backups of room keys.
     pub key_backup: KeyBackup,
+    /// Uploads and what is made of them.
+    pub media: Media,
     /// What the operator decided.
     pub settings: Settings,
 }
@@ -92,6 +95,9 @@ impl Api {
                 tokio::time::sleep(TEND).await;
                 if let Err(cause) = api.rooms.tend(HORIZON).await {
                     tracing::warn!(%cause, "rows that nobody needs could not be removed");
+                }
+                if let Err(cause) = api.media.tend().await {
+                    tracing::warn!(%cause, "media that nobody needs could not be removed");
                 }
             }
         }));

@@ -4,7 +4,7 @@ use axum::{Router, routing::MethodRouter};
 
 use crate::{
     Api, account, account_data, admin, creation, devices, directory, discovery, ephemeral, events,
-    key_backup, membership, notices, openid, presence, profile, push, registration, reports,
+    key_backup, media, membership, notices, openid, presence, profile, push, registration, reports,
     session, spaces, sync, user_directory,
 };
 
@@ -21,6 +21,7 @@ pub fn router(api: Api) -> Router {
         .and(ephemeral::routes())
         .and(events::routes())
         .and(key_backup::routes())
+        .and(media::routes())
         .and(membership::routes())
         .and(notices::routes())
         .and(openid::routes())
@@ -53,6 +54,13 @@ impl Routes {
     /// `/_matrix/client/v1…`
     pub(crate) fn v1(self, path: &str, methods: MethodRouter<Api>) -> Self {
         self.at(&format!("/_matrix/client/v1{path}"), methods)
+    }
+
+    /// `/_matrix/media/v3…`, and the same below `r0` and `v1`, by which older clients ask.
+    pub(crate) fn media(self, path: &str, methods: MethodRouter<Api>) -> Self {
+        self.at(&format!("/_matrix/media/r0{path}"), methods.clone())
+            .at(&format!("/_matrix/media/v1{path}"), methods.clone())
+            .at(&format!("/_matrix/media/v3{path}"), methods)
     }
 
     /// The whole path.

@@ -33,4 +33,4 @@ pub use keyring::{Keyring, Keys, OwnKeys};
 pub use outbound::{Outbound, OutboundConfig, OutboundError, is_public};
 pub use peers::{PeerError, Peers, Refusal};
 pub use per_server::PerServer;
-pub use transport::{Limits, Transport, TransportError};
+pub use transport::{Limits, Streamed, Transport, TransportError, Web};

@@ -1,10 +1,11 @@
 //! The one seam between what is said to another server and how it gets there.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use comity_protocol::id::ServerName;
+use futures_util::{StreamExt, stream, stream::BoxStream};
 
 /// What a request may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,39 @@ pub trait Transport: Send + Sync + 'static {
         request: http::Request<Bytes>,
         limits: Limits,
     ) -> Result<http::Response<Bytes>, TransportError>;
+
+    /// Sends a request and hands on the answer's body as it comes. The time is for its head, and again for each piece.
+    /// Within one process all of it comes at once.
+    ///
+    /// # Errors
+    /// No answer came. What goes wrong later cuts the body short.
+    async fn stream(
+        &self,
+        to: &ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Streamed, TransportError> {
+        let answer = self.send(to, request, limits).await?;
+        Ok(answer.map(|body| stream::iter([Ok(body)]).boxed()))
+    }
+}
+
+/// An answer whose body comes piece by piece; an error cuts it short.
+pub type Streamed = http::Response<BoxStream<'static, io::Result<Bytes>>>;
+
+/// The way to what isn't Matrix: pages and files by their addresses.
+#[async_trait]
+pub trait Web: Send + Sync + 'static {
+    /// Asks for what an `http:` or `https:` address names, following where it leads; with the address it came from.
+    ///
+    /// # Errors
+    /// No answer came.
+    async fn get(
+        &self,
+        address: &str,
+        accept: &'static str,
+        limits: Limits,
+    ) -> Result<(String, Streamed), TransportError>;
 }
 
 /// Why no answer came. For the operator; a client is told that the server couldn't be reached.

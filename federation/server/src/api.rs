@@ -6,6 +6,7 @@ use comity_accounts::Accounts;
 use comity_federation_client::{Keyring, OwnKeys};
 use comity_federation_receiver::Receiver;
 use comity_federation_sender::Ear;
+use comity_media::Media;
 use comity_protocol::id::OwnedServerName;
 use comity_rooms::Rooms;
 
@@ -27,6 +28,8 @@ pub struct Capabilities {
     pub accounts: Accounts,
     /// The room engine.
     pub rooms: Rooms,
+    /// What our users uploaded.
+    pub media: Media,
     /// What takes transactions.
     pub receiver: Receiver,
     /// What is to know who spoke to us.

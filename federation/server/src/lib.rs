@@ -25,6 +25,7 @@ mod directory;
 mod discovery;
 mod history;
 mod keys;
+mod media;
 mod membership;
 mod openid;
 mod pdu;

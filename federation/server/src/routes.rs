@@ -3,7 +3,8 @@
 use axum::{Router, routing::MethodRouter};
 
 use crate::{
-    Api, directory, discovery, history, keys, membership, openid, queries, transactions, users,
+    Api, directory, discovery, history, keys, media, membership, openid, queries, transactions,
+    users,
 };
 
 /// Everything other servers may ask for; [`comity_web::join`] puts it together with what clients may.
@@ -13,6 +14,7 @@ pub fn router(api: Api) -> Router {
         .and(discovery::routes())
         .and(history::routes())
         .and(keys::routes())
+        .and(media::routes())
         .and(membership::routes())
         .and(openid::routes())
         .and(queries::routes())

@@ -45,6 +45,8 @@ pub enum Limit {
     Elsewhere,
     /// Reports to the administrators, by user.
     Report,
+    /// Files uploaded, and ids made for them, by user.
+    Upload,
 }
 
 impl Limit {
@@ -65,6 +67,7 @@ impl Limit {
             Self::Directory => (30, Duration::from_millis(500)),
             Self::Elsewhere => (100, Duration::from_millis(200)),
             Self::Report => (5, Duration::from_secs(30)),
+            Self::Upload => (100, Duration::from_secs(1)),
         }
     }
 }

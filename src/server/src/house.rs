@@ -6,10 +6,12 @@ use axum::Router;
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Settings, Support};
 use comity_federation_client::{Keyring, Outbound, OutboundConfig, OwnKeys, Peers};
+use comity_federation_media::RemoteMedia;
 use comity_federation_membership::OtherServers;
 use comity_federation_receiver::{Checks, Fetcher, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
+use comity_media::{Media, Workers};
 use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -84,8 +86,9 @@ impl House {
         };
         let outbound =
             Outbound::new(&outbound, runtime.clone()).map_err(|error| error.to_string())?;
+        let outbound = Arc::new(outbound);
         let peers = Peers::new(
-            Arc::new(outbound),
+            outbound.clone(),
             &tenant,
             config.server_name.clone(),
             signing,
@@ -94,6 +97,7 @@ impl House {
             .await
             .map_err(|error| error.to_string())?;
         let keyring = Keyring::new(peers.clone(), tenant.clone(), &keys, Vec::new());
+        let remote_media = RemoteMedia::new(peers.clone(), outbound);
         let fetcher = Fetcher {
             peers,
             checks: Checks::new(keyring.clone(), runtime),
@@ -106,10 +110,14 @@ impl House {
             .await
             .map_err(|error| error.to_string())?;
         receiver.resume().await.map_err(|error| error.to_string())?;
+        let media = media(config, &tenant)?;
+        media.use_elsewhere(Arc::new(remote_media));
+        media.resume().await.map_err(|error| error.to_string())?;
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
+                media: media.clone(),
                 receiver,
                 ear: sender.ear(),
                 keyring,
@@ -123,6 +131,7 @@ impl House {
             key_backup: KeyBackup::new(rooms.tenant().clone()),
             accounts,
             rooms,
+            media,
             settings: Settings {
                 public_baseurl: config.public_baseurl.clone(),
                 support: Support {
@@ -156,4 +165,24 @@ impl House {
         drop(self.sender);
         self.tenant.close().await.map_err(|error| error.to_string())
     }
+}
+
+fn media(config: &Config, tenant: &Tenant) -> Result<Media, String> {
+    let media = &config.media;
+    let media = comity_media::Config {
+        server_name: config.server_name.clone(),
+        folder: config.data_dir.join("media"),
+        max_upload_bytes: media.max_upload_bytes,
+        max_user_bytes: media.max_user_bytes,
+        max_remote_bytes: media.max_remote_bytes,
+        max_cache_bytes: media.max_cache_bytes,
+        previews: media.url_previews,
+        max_pending_uploads: media.max_pending_uploads,
+        pending_lifetime: Duration::from_secs(media.pending_upload_hours.saturating_mul(60 * 60)),
+    };
+    // This very program, told to be a worker.
+    let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
+    let workers = Workers::new(program, [crate::cli::RENDER.to_owned()]);
+    Media::open(tenant.clone(), media, Arc::new(workers))
+        .map_err(|error| format!("{}: {error}", config.data_dir.join("media").display()))
 }

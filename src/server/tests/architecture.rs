@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("storage", &["protocol", "runtime"]),
     ("accounts", &["protocol", "runtime", "storage"]),
     ("federation-client", &["protocol", "runtime", "storage"]),
+    ("media", &["protocol", "runtime", "storage"]),
     ("rooms", &["protocol", "runtime", "storage"]),
     ("key-backup", &["protocol", "storage"]),
     (
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "accounts",
             "key-backup",
+            "media",
             "protocol",
             "rooms",
             "storage",
@@ -41,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "accounts",
             "key-backup",
+            "media",
             "protocol",
             "rooms",
             "runtime",
@@ -83,12 +86,23 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "federation-media",
+        &[
+            "federation-client",
+            "media",
+            "protocol",
+            "runtime",
+            "storage",
+        ],
+    ),
+    (
         "federation-server",
         &[
             "accounts",
             "federation-client",
             "federation-receiver",
             "federation-sender",
+            "media",
             "protocol",
             "rooms",
             "web",
@@ -100,11 +114,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "accounts",
             "client-api",
             "federation-client",
+            "federation-media",
             "federation-membership",
             "federation-receiver",
             "federation-sender",
             "federation-server",
             "key-backup",
+            "media",
             "protocol",
             "rooms",
             "runtime",

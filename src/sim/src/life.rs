@@ -96,6 +96,8 @@ async fn open(
             let ends = end.clone();
             Place {
                 disk: disk.clone(),
+                // Nobody uploads anything here.
+                files: comity_testkit::files(),
                 lanes: world.lanes,
                 sync: world.sync,
                 runtime: world.runtime.clone().ok_or("no life")?,

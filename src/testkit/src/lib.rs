@@ -33,8 +33,11 @@ mod user;
 pub use client::{Answer, Client, Request, encode};
 pub use cost::Cost;
 pub use federation::{Asked, Fate, Federation, HostilePeer, Passing, Pdu, PeerRoom, Reply, Wire};
-pub use server::{Place, SHARED_SECRET, Server, Settings, tables};
+pub use server::{Place, SHARED_SECRET, Server, Settings, files, tables};
 pub use user::{User, password};
+
+/// A picture: PNG, 200 pixels by 100.
+pub const PICTURE: &[u8] = include_bytes!("../pictures/red-200x100.png");
 
 /// The number of lanes a test's store opens with: `COMITY_TEST_LANES` (1 or 4), or 1.
 ///

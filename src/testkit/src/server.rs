@@ -10,10 +10,12 @@ use std::{
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Support};
 use comity_federation_client::{Keyring, OwnKeys, Peers};
+use comity_federation_media::RemoteMedia;
 use comity_federation_membership::OtherServers;
 use comity_federation_receiver::{Checks, Fetcher, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
+use comity_media::{InProcess, Media};
 use comity_protocol::{
     id::{OwnedServerName, ServerName},
     room_version::RoomVersion,
@@ -25,6 +27,7 @@ use comity_storage::{
     CommitError, Engine, Lanes, OpenError, Options, Registered, Store, TenantId, engine::Memory,
 };
 use comity_sync::Sync;
+use tempfile::TempDir;
 
 use crate::{Client, Wire, lanes};
 
@@ -32,6 +35,7 @@ use crate::{Client, Wire, lanes};
 #[must_use]
 pub fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
+    tables.extend(comity_media::tables::all());
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_key_backup::tables::all());
     tables.extend(comity_federation_client::tables::all());
@@ -50,6 +54,7 @@ pub struct Server {
     /// What tells other servers.
     pub sender: Sender,
     pub(crate) disk: Memory,
+    files: Arc<TempDir>,
     wire: Wire,
     settings: Settings,
     /// How often it was started on this disk: no run draws the random numbers of another.
@@ -60,6 +65,8 @@ pub struct Server {
 pub struct Place {
     /// The disk, which a crash and another server outlive.
     pub disk: Memory,
+    /// Where media is, which a crash and another server outlive as well.
+    pub files: Arc<TempDir>,
     /// Lanes of a disk that is empty.
     pub lanes: u8,
     /// Whether an answer waits for the disk (`[storage] sync`).
@@ -87,6 +94,16 @@ pub struct Settings {
     pub limits: bool,
     /// The room version of a room whose creator names none.
     pub default_version: RoomVersion,
+    /// The longest upload, in bytes.
+    pub max_upload_bytes: u64,
+    /// The longest file of another server, in bytes.
+    pub max_remote_bytes: u64,
+    /// How many bytes of other servers' files are kept.
+    pub max_cache_bytes: u64,
+    /// Whether pages are previewed.
+    pub previews: bool,
+    /// How many bytes a user may upload altogether.
+    pub max_user_bytes: Option<u64>,
 }
 
 impl Default for Settings {
@@ -98,6 +115,11 @@ impl Default for Settings {
             guests: true,
             limits: false,
             default_version: RoomVersion::V12,
+            max_upload_bytes: 1 << 20,
+            max_user_bytes: None,
+            previews: true,
+            max_remote_bytes: 1 << 20,
+            max_cache_bytes: 1 << 30,
         }
     }
 }
@@ -126,7 +148,8 @@ impl Server {
 
     /// A new server among others.
     pub(crate) async fn on_wire(wire: &Wire, settings: Settings) -> Self {
-        Self::on(Memory::new(), wire.clone(), settings, 1).await
+        let disk = (Memory::new(), files());
+        Self::on(disk, wire.clone(), settings, 1).await
     }
 
     /// Its name.
@@ -135,15 +158,27 @@ impl Server {
         &self.settings.server_name
     }
 
+    /// What it reaches others through.
+    #[must_use]
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     /// The server that finds what this one had made durable.
     pub async fn restarted(&self) -> Self {
-        let (disk, wire) = (self.disk.crash(), self.wire.clone());
+        let (disk, wire) = ((self.disk.crash(), self.files.clone()), self.wire.clone());
         Self::on(disk, wire, self.settings.clone(), self.run + 1).await
     }
 
-    async fn on(disk: Memory, wire: Wire, settings: Settings, run: u64) -> Self {
+    async fn on(
+        (disk, files): (Memory, Arc<TempDir>),
+        wire: Wire,
+        settings: Settings,
+        run: u64,
+    ) -> Self {
         let place = Place {
             disk,
+            files,
             wire,
             lanes: u8::try_from(lanes()).expect("a number of lanes"),
             sync: true,
@@ -164,6 +199,7 @@ impl Server {
     pub async fn open(place: Place, settings: Settings) -> Result<Self, OpenError> {
         let Place {
             disk,
+            files,
             runtime,
             wire,
             ..
@@ -212,6 +248,7 @@ impl Server {
         );
         let sender = Sender::start(rooms.clone(), accounts.clone(), peers.clone()).await?;
         let keyring = Keyring::new(peers.clone(), rooms.tenant().clone(), &keys, Vec::new());
+        let remote_media = RemoteMedia::new(peers.clone(), wire.web());
         let fetcher = Fetcher {
             peers,
             checks: Checks::new(keyring.clone(), rooms.tenant().runtime()),
@@ -221,10 +258,26 @@ impl Server {
         let receiver = Receiver::new(rooms.clone(), accounts.clone(), fetcher);
         elsewhere.resume().await?;
         receiver.resume().await?;
+        let media = comity_media::Config {
+            server_name: settings.server_name.clone(),
+            folder: files.path().to_owned(),
+            max_upload_bytes: settings.max_upload_bytes,
+            max_user_bytes: settings.max_user_bytes,
+            max_remote_bytes: settings.max_remote_bytes,
+            max_cache_bytes: settings.max_cache_bytes,
+            previews: settings.previews,
+            max_pending_uploads: 5,
+            pending_lifetime: Duration::from_secs(24 * 60 * 60),
+        };
+        let renderer = Arc::new(InProcess::new(rooms.tenant().runtime()));
+        let media = Media::open(rooms.tenant().clone(), media, renderer).expect("media opens");
+        media.use_elsewhere(Arc::new(remote_media));
+        media.resume().await.expect("media resumes");
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {
                 accounts: accounts.clone(),
                 rooms: rooms.clone(),
+                media: media.clone(),
                 receiver,
                 ear: sender.ear(),
                 keyring,
@@ -236,6 +289,7 @@ impl Server {
         let api = Api::new(Capabilities {
             sync: Sync::new(rooms.clone(), accounts.clone()),
             key_backup: KeyBackup::new(rooms.tenant().clone()),
+            media,
             accounts,
             rooms,
             settings: comity_client_api::Settings {
@@ -257,11 +311,18 @@ impl Server {
             router,
             sender,
             disk,
+            files,
             wire,
             settings,
             run: 1,
         })
     }
+}
+
+/// An empty folder, gone when nobody has it any more.
+#[must_use]
+pub fn files() -> Arc<TempDir> {
+    Arc::new(tempfile::tempdir().expect("a folder for media"))
 }
 
 /// No two runs, of one server or of two, draw the same numbers.

@@ -7,6 +7,7 @@ use std::{borrow::Cow, fmt};
 use axum::response::{IntoResponse, Response};
 use comity_accounts::AccountError;
 use comity_key_backup::BackupError;
+use comity_media::{MediaError, NotFetched};
 use comity_protocol::{
     auth::{Membership, Rejection},
     event::{BuildError, FormatError},
@@ -225,6 +226,48 @@ impl From<BackupError> for ApiError {
             }
             E::InvalidParam(_) => Self::invalid_param(text),
             E::TooLarge(_) => Self::too_large(text),
+            E::Read(cause) => cause.into(),
+            E::Commit(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<MediaError> for ApiError {
+    fn from(error: MediaError) -> Self {
+        use MediaError as E;
+        let text = error.to_string();
+        match error {
+            E::NotFound => Self::not_found(text),
+            E::NotYetUploaded => Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text),
+            E::CannotOverwrite => Self::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", text),
+            E::NotYours | E::Quota => Self::forbidden(text),
+            E::TooLarge => Self::too_large(text),
+            E::TooManyPending => Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", text)
+                .with("retry_after_ms", 60_000),
+            E::NoSize => Self::invalid_param(text),
+            E::NoPicture => Self::bad("M_UNKNOWN", text),
+            E::PictureTooLarge => Self::too_large(text),
+            E::NoPreviews => Self::new(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", text),
+            E::BadAddress => Self::invalid_param(text),
+            E::NotFetched(NotFetched::NotFound) => Self::not_found(text),
+            E::NotFetched(NotFetched::NotYetUploaded) => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text)
+            }
+            E::NotFetched(NotFetched::TooLarge) => {
+                Self::new(StatusCode::BAD_GATEWAY, "M_TOO_LARGE", text)
+            }
+            E::NotFetched(NotFetched::Unreachable(cause)) => {
+                tracing::info!(cause, "media could not be fetched");
+                let text = "The media's server can't be reached";
+                Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", text)
+            }
+            E::FetchedTooMuch { retry_after_ms } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", text)
+                    .with("retry_after_ms", retry_after_ms)
+            }
+            E::Broken => Self::bad("M_UNKNOWN", text),
+            E::Stopped | E::Busy => Self::unavailable(text),
+            E::Blob(cause) => Self::internal(cause),
             E::Read(cause) => cause.into(),
             E::Commit(cause) => cause.into(),
         }

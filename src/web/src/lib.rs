@@ -14,6 +14,7 @@
 )]
 
 mod body;
+pub mod content;
 mod directory;
 mod error;
 mod path;
@@ -22,6 +23,7 @@ mod routes;
 mod summary;
 
 pub use body::{Json, bytes, parse, read};
+pub use content::ThumbnailRequest;
 pub use directory::{DirectoryRequest, Filter, PublicRooms};
 pub use error::ApiError;
 pub use path::Path;

@@ -140,21 +140,26 @@ impl Dialer {
         Err(last)
     }
 
+    /// As [`Self::connect`], without TLS: for pages that are read without.
+    pub async fn connect_plain(&self, targets: &[Target]) -> Result<TcpStream, TransportError> {
+        let mut last = TransportError::Lookup("no target".to_owned());
+        for target in targets {
+            for address in self.addresses(target).await? {
+                match tcp(address).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => last = error,
+                }
+            }
+        }
+        Err(last)
+    }
+
     async fn connect_to(
         &self,
         address: SocketAddr,
         name: &ServerName<'static>,
     ) -> Result<TlsStream<TcpStream>, TransportError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one outgoing client; the address was checked"
-        )]
-        let stream = timeout(CONNECT, TcpStream::connect(address)).await;
-        let stream = stream
-            .map_err(|_| TransportError::Connect("timed out".to_owned()))?
-            .map_err(|error| TransportError::Connect(error.to_string()))?;
-        // Requests are short; waiting to fill a packet only delays them.
-        drop(stream.set_nodelay(true));
+        let stream = tcp(address).await?;
         timeout(TLS, self.tls.connect(name.clone(), stream))
             .await
             .map_err(|_| TransportError::Tls("timed out".to_owned()))?
@@ -177,6 +182,21 @@ impl Dialer {
         found.truncate(ADDRESSES);
         Ok(found)
     }
+}
+
+/// A connection to an address that was looked at.
+async fn tcp(address: SocketAddr) -> Result<TcpStream, TransportError> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one outgoing client; the address was checked"
+    )]
+    let stream = timeout(CONNECT, TcpStream::connect(address)).await;
+    let stream = stream
+        .map_err(|_| TransportError::Connect("timed out".to_owned()))?
+        .map_err(|error| TransportError::Connect(error.to_string()))?;
+    // Requests are short; waiting to fill a packet only delays them.
+    drop(stream.set_nodelay(true));
+    Ok(stream)
 }
 
 /// As the system resolves names, its hosts file included.

@@ -6,6 +6,8 @@
 mod address;
 mod dial;
 mod discover;
+mod page;
+mod stream;
 mod well_known;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -14,18 +16,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use comity_protocol::id::{OwnedServerName, ServerName};
 use comity_runtime::Runtime;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
 
 pub use address::is_public;
 use dial::{Dialer, Srv};
 use discover::{Ask, Route, Routes, WellKnown};
 
-use crate::transport::{Limits, Transport, TransportError};
+use crate::transport::{Limits, Streamed, Transport, TransportError};
 
 /// Requests on their way at once; more wait, within their own time.
 const IN_FLIGHT: usize = 2_000;
@@ -133,6 +138,14 @@ impl Outbound {
 
     async fn open(&self, route: &Route) -> Result<Connection, TransportError> {
         let stream = self.dialer.connect(&route.targets, &route.name).await?;
+        self.speak(stream).await
+    }
+
+    /// HTTP over a connection.
+    async fn speak<S>(&self, stream: S) -> Result<Connection, TransportError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (connection, driver) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .handshake(TokioIo::new(stream))
@@ -192,6 +205,17 @@ impl Transport for Outbound {
             .await
             .unwrap_or(Err(TransportError::Timeout))
     }
+
+    async fn stream(
+        &self,
+        to: &ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Streamed, TransportError> {
+        let head = self.open_stream(to, request);
+        let head = tokio::time::timeout(limits.timeout, head).await;
+        stream::pieces(head.unwrap_or(Err(TransportError::Timeout))?, limits)
+    }
 }
 
 #[async_trait]
@@ -230,16 +254,7 @@ async fn exchange(
         error: broken(failed.error()),
     })?;
     let (head, body) = answer.into_parts();
-    // Nobody was asked to compress; what unpacks to a hundred times its size isn't unpacked (G2).
-    let encoding = head.headers.get(header::CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| encoding != "identity") {
-        return Err(TransportError::Broken("a compressed answer".to_owned()).into());
-    }
-    let announced = head.headers.get(header::CONTENT_LENGTH);
-    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > max_bytes) {
-        return Err(TransportError::TooLarge.into());
-    }
+    fits(&head.headers, max_bytes)?;
     let body = Limited::new(body, max_bytes).collect().await;
     let body = body.map_err(|error| {
         if error.is::<LengthLimitError>() {
@@ -252,6 +267,21 @@ async fn exchange(
     let again = tokio::time::timeout(READY, connection.ready()).await;
     let connection = matches!(again, Ok(Ok(()))).then_some(connection);
     Ok((Response::from_parts(head, body.to_bytes()), connection))
+}
+
+/// Refuses an answer by its head.
+fn fits(headers: &HeaderMap, max_bytes: usize) -> Result<(), TransportError> {
+    // Nobody was asked to compress; what unpacks to a hundred times its size isn't unpacked (G2).
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        return Err(TransportError::Broken("a compressed answer".to_owned()));
+    }
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > max_bytes) {
+        return Err(TransportError::TooLarge);
+    }
+    Ok(())
 }
 
 fn broken(error: &hyper::Error) -> TransportError {

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use futures_util::StreamExt;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::{
     ServerConfig,
@@ -20,6 +21,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::Web;
 
 /// A certificate authority of our own.
 struct Authority {
@@ -290,4 +292,106 @@ async fn g3_well_known() {
         assert_eq!(found, WellKnown::Absent);
         assert!(connections.load(Ordering::SeqCst) <= 6);
     }
+}
+
+/// The pages of the web that a test's server over TLS has, and what came of them.
+async fn page(outbound: &Outbound, address: &str) -> Result<(String, String), TransportError> {
+    let (from, answer) = outbound.get(address, "*/*", LIMITS).await?;
+    let mut body = answer.into_body();
+    let mut read = Vec::new();
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| TransportError::Broken(error.to_string()))?;
+        read.extend_from_slice(&piece);
+    }
+    Ok((from, String::from_utf8(read).unwrap()))
+}
+
+/// A page with the `Host` that was asked for, relative redirects, and redirects without end.
+#[tokio::test]
+async fn pages_are_followed_to_where_they_are() {
+    let authority = Authority::new("pages");
+    let (address, connections) = authority
+        .serve(loopback(), |head| {
+            let redirect = |to: &str| {
+                format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n")
+                    .into_bytes()
+            };
+            match head.split(' ').nth(1).unwrap() {
+                "/a/first?x=y" => redirect("second"),
+                "/a/second" => {
+                    let line = |name| head.lines().find_map(|line| line.strip_prefix(name));
+                    ok(line("host: ").unwrap())
+                }
+                _ => redirect("/loop"),
+            }
+        })
+        .await;
+    let outbound = authority.outbound(true);
+    let (from, body) = page(&outbound, &format!("https://{address}/a/first?x=y"))
+        .await
+        .unwrap();
+    assert_eq!(from, format!("https://{address}/a/second"));
+    assert_eq!(body, address.to_string());
+    let before = connections.load(Ordering::SeqCst);
+    let endless = page(&outbound, &format!("https://{address}/loop")).await;
+    assert!(matches!(endless, Err(TransportError::Broken(_))));
+    assert_eq!(connections.load(Ordering::SeqCst), before + 6);
+    for bad in [
+        "ftp://a/",
+        "file:///etc/passwd",
+        "https://a:b@127.0.0.1/",
+        "x",
+        "https://",
+    ] {
+        let refused = page(&outbound, bad).await;
+        assert_eq!(refused, Err(TransportError::Name), "{bad}");
+    }
+}
+
+/// H2: however a private address is written, and wherever a redirect leads, nothing is connected to.
+#[tokio::test]
+async fn h2_pages_are_on_the_public_internet() {
+    let authority = Authority::new("private-pages");
+    let (address, connections) = authority.serve(loopback(), |_| ok("secret")).await;
+    let outbound = authority.outbound(false);
+    let port = address.port();
+    for scheme in ["http", "https"] {
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "2130706433",
+            "0x7f.1",
+            "0177.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[2002:7f00:1::]",
+            "0.0.0.0",
+            "10.0.0.1",
+            "169.254.169.254",
+        ] {
+            let refused = page(&outbound, &format!("{scheme}://{host}:{port}/")).await;
+            assert_eq!(refused, Err(TransportError::PrivateAddress), "{host}");
+        }
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
+
+/// H3, G2: a body is handed on as it comes and cut where it is too long.
+#[tokio::test]
+async fn h3_pages_are_cut() {
+    let authority = Authority::new("long-pages");
+    let chunk = |length: usize| format!("{length:x}\r\n{}\r\n", "x".repeat(length));
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let endless = format!("{head}{}{}", chunk(900), chunk(900)).into_bytes();
+    let (address, _) = authority.serve(loopback(), move |_| endless.clone()).await;
+    let outbound = authority.outbound(true);
+    let cut = page(&outbound, &format!("https://{address}/")).await;
+    assert!(matches!(cut, Err(TransportError::Broken(_))), "{cut:?}");
+    let announced = ok(&"x".repeat(1001));
+    let (address, _) = authority
+        .serve(loopback(), move |_| announced.clone())
+        .await;
+    let cut = page(&outbound, &format!("https://{address}/")).await;
+    assert_eq!(cut, Err(TransportError::TooLarge));
 }

@@ -8,6 +8,7 @@
 mod events;
 mod handshakes;
 mod keys;
+mod media;
 mod queries;
 mod transaction;
 mod users;
@@ -25,7 +26,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     backoff::BackOff,
@@ -277,22 +278,8 @@ impl Peers {
 
     /// Sends a request unless its server is left alone; the body of a good answer.
     async fn exchange(&self, to: &ServerName, call: Call) -> Result<Bytes, PeerError> {
-        if !self.is_peer(to) {
-            return Err(PeerError::Name);
-        }
-        let backoff = &self.inner.backoff;
-        let admitted = backoff.admits(to, self.urgent).await;
-        if !admitted.map_err(CommitError::from)? {
-            return Err(PeerError::BackingOff);
-        }
-        let patience = call.limits.timeout;
-        // What goes unsigned is what a server needs to know others; it never waits for their answers.
-        let turn = if call.signed {
-            let turn = timeout(patience, self.inner.in_flight.turn(to)).await;
-            turn.map_err(|_| TransportError::Timeout)?
-        } else {
-            None
-        };
+        let turn = self.admitted(to, &call).await?;
+        let (backoff, patience) = (&self.inner.backoff, call.limits.timeout);
         let (request, limits) = self.request(to, call)?;
         // A transport that forgets its limits would hold up a destination for good.
         // Its time begins now: that others of ours were before it is not the server's fault.
@@ -314,6 +301,27 @@ impl Peers {
         } else {
             Err(PeerError::Refused(Box::new(refusal(&answer))))
         }
+    }
+
+    /// A request's turn at its server, unless that is left alone.
+    async fn admitted(
+        &self,
+        to: &ServerName,
+        call: &Call,
+    ) -> Result<Option<OwnedSemaphorePermit>, PeerError> {
+        if !self.is_peer(to) {
+            return Err(PeerError::Name);
+        }
+        let admitted = self.inner.backoff.admits(to, self.urgent).await;
+        if !admitted.map_err(CommitError::from)? {
+            return Err(PeerError::BackingOff);
+        }
+        // What goes unsigned is what a server needs to know others; it never waits for their answers.
+        if !call.signed {
+            return Ok(None);
+        }
+        let turn = timeout(call.limits.timeout, self.inner.in_flight.turn(to)).await;
+        Ok(turn.map_err(|_| TransportError::Timeout)?)
     }
 
     fn request(

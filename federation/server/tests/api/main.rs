@@ -11,6 +11,7 @@ mod discovery;
 mod history;
 mod invites;
 mod keys;
+mod media;
 mod membership;
 mod openid;
 mod queries;

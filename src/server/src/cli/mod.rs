@@ -22,6 +22,9 @@ use crate::{
     operator::{self, Order},
 };
 
+/// The command by which the server starts a worker.
+pub(crate) const RENDER: &str = "render-picture";
+
 /// A Matrix homeserver.
 #[derive(Debug, Parser)]
 #[command(name = "comity", version, arg_required_else_help = true)]
@@ -50,6 +53,9 @@ enum Command {
     Config(ConfigCommand),
     /// Walk the store of a server that is stopped and say of every row that is not as it should be.
     Check,
+    /// Make a picture smaller: what the server starts for each that it must not decode by itself.
+    #[command(hide = true, name = RENDER)]
+    Render,
     /// Look for what would keep the server from running well: configuration, ports, clock, disk, store.
     Doctor,
 }
@@ -97,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check) => check_config(file),
         Command::Serve => load(file).and_then(serve::serve),
         Command::Check => load(file).and_then(|config| check::check(&config)),
+        Command::Render => comity_media::work().map_err(Failure::doing("cannot render")),
         Command::Doctor => doctor::doctor(load(file)),
     };
     match done {

@@ -31,6 +31,7 @@ async fn run(config: Config) -> Result<(), Failure> {
             .max_connections
             .unwrap_or_else(|| open_files() / 4 * 3)
             .max(1),
+        upload_bytes: config.media.max_upload_bytes,
         ..Limits::default()
     };
     let lifecycle = Lifecycle::default();

@@ -21,8 +21,8 @@ pub use problem::Problem;
 pub use reference::reference;
 use settings::{Entry, General, Settings};
 pub use settings::{
-    Federation, Limits, Listen, Log, LogFormat, Outbound, Registration, Rooms, Secret, Storage,
-    StorageEngine, Support,
+    Federation, Limits, Listen, Log, LogFormat, Media, Outbound, Registration, Rooms, Secret,
+    Storage, StorageEngine, Support,
 };
 
 /// A configuration that makes sense as a whole.
@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[rooms]`
     pub rooms: Rooms,
+    /// `[media]`
+    pub media: Media,
     /// `[support]`
     pub support: Support,
     /// `[log]`
@@ -133,6 +135,7 @@ impl Config {
                 registration: settings.registration,
                 limits: settings.limits,
                 rooms: settings.rooms,
+                media: settings.media,
                 support: settings.support,
                 log: settings.log,
                 storage: settings.storage,

@@ -145,6 +145,26 @@ section! {
 }
 
 section! {
+    /// `[media]`: files that users upload. They are kept below `data_dir`.
+    Media {
+        /// The longest upload, in bytes.
+        max_upload_bytes: u64 = 50 << 20,
+        /// How many bytes a user may have uploaded altogether. Unset: any number.
+        max_user_bytes: Option<u64> = None,
+        /// The longest file fetched from another server, in bytes.
+        max_remote_bytes: u64 = 50 << 20,
+        /// How many bytes of other servers' files are kept. Beyond, those go that nobody has looked at for longest.
+        max_cache_bytes: u64 = 10 << 30,
+        /// Whether users see previews of the pages they write of. The pages are fetched by this server, from public addresses alone.
+        url_previews: bool = false,
+        /// How many ids a user may have asked for at a time without uploading anything to them.
+        max_pending_uploads: usize = 5,
+        /// How many hours such an id waits for its upload.
+        pending_upload_hours: u64 = 24,
+    }
+}
+
+section! {
     /// `[support]`: whom users and other servers' administrators turn to, published at `/.well-known/matrix/support`.
     Support {
         /// An administrator's e-mail address.
@@ -195,6 +215,7 @@ pub(super) struct Settings {
     pub registration: Registration,
     pub limits: Limits,
     pub rooms: Rooms,
+    pub media: Media,
     pub support: Support,
     pub log: Log,
     pub storage: Storage,
@@ -210,6 +231,7 @@ pub(super) fn entries() -> Vec<Entry> {
         Registration::entries("registration"),
         Limits::entries("limits"),
         Rooms::entries("rooms"),
+        Media::entries("media"),
         Support::entries("support"),
         Log::entries("log"),
         Storage::entries("storage"),
@@ -293,7 +315,7 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u32 usize);
+numbers!(u32 u64 usize);
 
 impl Setting for bool {
     fn parse(text: &str) -> Result<Value, &'static str> {

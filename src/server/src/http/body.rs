@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::body::Body as AnyBody;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{Limits, patience::UnderWay};
+use super::patience::UnderWay;
 
 /// Why a request's body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,19 +52,24 @@ impl Verdict {
 pub(super) struct Bounded {
     body: Incoming,
     left: u64,
-    gap: std::time::Duration,
+    gap: Duration,
     end: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     verdict: Verdict,
 }
 
 impl Bounded {
-    pub(super) fn new(body: Incoming, most: u64, limits: &Limits, verdict: Verdict) -> Self {
+    pub(super) fn new(
+        body: Incoming,
+        (most, whole): (u64, Duration),
+        gap: Duration,
+        verdict: Verdict,
+    ) -> Self {
         Self {
             body,
             left: most,
-            gap: limits.body_gap,
-            end: Instant::now() + limits.body_whole,
+            gap,
+            end: Instant::now() + whole,
             timer: None,
             verdict,
         }

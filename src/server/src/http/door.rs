@@ -104,7 +104,8 @@ fn refuse(shared: &Shared, request: &Request<Incoming>) -> Option<Response<Body>
     let length = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    (length > Some(shared.limits.body_of(request.uri().path()))).then(|| closing(too_large()))
+    let (most, _) = shared.limits.body_of(request.uri().path());
+    (length > Some(most)).then(|| closing(too_large()))
 }
 
 /// Preflights, liveness and readiness.
@@ -132,12 +133,13 @@ async fn endpoint(
     id: &str,
 ) -> Response<Body> {
     let verdict = Verdict::default();
-    let most = shared.limits.body_of(request.uri().path());
+    let bounds = shared.limits.body_of(request.uri().path());
     let mut request = request.map(|body| {
         if hyper::body::Body::is_end_stream(&body) {
             Body::empty()
         } else {
-            Body::new(Bounded::new(body, most, &shared.limits, verdict.clone()))
+            let gap = shared.limits.body_gap;
+            Body::new(Bounded::new(body, bounds, gap, verdict.clone()))
         }
     });
     request.extensions_mut().insert(ConnectInfo(peer));

@@ -48,6 +48,8 @@ pub struct Limits {
     pub body_gap: Duration,
     /// For a request's whole body.
     pub body_whole: Duration,
+    /// For a whole upload of media.
+    pub upload_whole: Duration,
     /// How long a client may take nothing of what we send.
     pub stalled_write: Duration,
     /// Bytes of a request's head.
@@ -56,6 +58,8 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Bytes of a transaction of another server, which holds up to 150 things of the size of an event.
     pub transaction_bytes: u64,
+    /// Bytes of an upload of media.
+    pub upload_bytes: u64,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
     /// How long answers may take once the server is asked to stop.
@@ -71,10 +75,12 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             body_gap: Duration::from_secs(10),
             body_whole: Duration::from_secs(60),
+            upload_whole: Duration::from_secs(30 * 60),
             stalled_write: Duration::from_secs(30),
             head_bytes: 16 * 1024,
             body_bytes: 1024 * 1024,
             transaction_bytes: comity_federation_server::MAX_TRANSACTION as u64,
+            upload_bytes: 1024 * 1024,
             streams: 100,
             drain: Duration::from_secs(20),
         }
@@ -82,12 +88,14 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes of the body of a request for this path.
-    fn body_of(&self, path: &str) -> u64 {
+    /// Bytes of the body of a request for this path, and the time it may take.
+    fn body_of(&self, path: &str) -> (u64, Duration) {
         if path.starts_with("/_matrix/federation/v1/send/") {
-            self.transaction_bytes
+            (self.transaction_bytes, self.body_whole)
+        } else if path.starts_with("/_matrix/media/") {
+            (self.upload_bytes, self.upload_whole)
         } else {
-            self.body_bytes
+            (self.body_bytes, self.body_whole)
         }
     }
 }

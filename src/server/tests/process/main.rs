@@ -13,6 +13,7 @@
 
 mod crowd;
 mod engines;
+mod pictures;
 mod postgres;
 mod secrets;
 mod server;

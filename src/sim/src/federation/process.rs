@@ -78,6 +78,8 @@ pub(crate) async fn start(world: &Shared, at: usize) -> Result<(), String> {
         let process = &world.servers[at];
         let place = Place {
             disk: process.disk.clone(),
+            // Nobody uploads anything here.
+            files: comity_testkit::files(),
             lanes: process.lanes,
             sync: true,
             runtime: runtime.clone(),

@@ -52,7 +52,21 @@ pub struct Asked {
 /// What a peer answers.
 pub struct Reply {
     status: StatusCode,
+    kind: String,
     body: Bytes,
+}
+
+const JSON: &str = "application/json";
+
+impl Reply {
+    /// A file of this content type.
+    pub fn file(kind: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            kind: kind.to_owned(),
+            body: body.into(),
+        }
+    }
 }
 
 impl From<Value> for Reply {
@@ -65,6 +79,7 @@ impl From<(u16, Value)> for Reply {
     fn from((status, body): (u16, Value)) -> Self {
         Self {
             status: StatusCode::from_u16(status).expect("a status"),
+            kind: JSON.to_owned(),
             body: body.to_string().into(),
         }
     }
@@ -73,8 +88,7 @@ impl From<(u16, Value)> for Reply {
 /// Byte by byte, for what is no JSON.
 impl From<Bytes> for Reply {
     fn from(body: Bytes) -> Self {
-        let status = StatusCode::OK;
-        Self { status, body }
+        Self::file(JSON, body)
     }
 }
 
@@ -212,6 +226,6 @@ async fn think(State(mind): State<Mind>, request: HttpRequest) -> http::Response
     };
     let response = http::Response::builder()
         .status(reply.status)
-        .header(CONTENT_TYPE, "application/json");
+        .header(CONTENT_TYPE, reply.kind);
     response.body(Body::from(reply.body)).expect("an answer")
 }

@@ -9,9 +9,10 @@ use std::{
 use async_trait::async_trait;
 use axum::{Router, body::Body};
 use bytes::Bytes;
-use comity_federation_client::{Limits, Transport, TransportError};
+use comity_federation_client::{Limits, Streamed, Transport, TransportError, Web};
 use comity_protocol::id::{OwnedServerName, ServerName};
 use comity_runtime::Runtime;
+use futures_util::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
 use parking_lot::Mutex;
@@ -36,6 +37,7 @@ type Judge = Arc<dyn Fn(&Passing<'_>) -> Fate + Send + Sync>;
 #[derive(Default)]
 struct State {
     servers: BTreeMap<OwnedServerName, Attached>,
+    sites: BTreeMap<String, Router>,
     without_spec: bool,
     cut: BTreeSet<Direction>,
     held: BTreeSet<Direction>,
@@ -116,6 +118,17 @@ impl Wire {
             wire: self.clone(),
             name: name.to_owned(),
         })
+    }
+
+    /// Lets a site of the web be found by its host.
+    pub fn site(&self, host: &str, router: Router) {
+        self.0.state.lock().sites.insert(host.to_owned(), router);
+    }
+
+    /// The way to the web.
+    #[must_use]
+    pub fn web(&self) -> Arc<dyn Web> {
+        Arc::new(self.clone())
     }
 
     /// From now on nothing goes either way between two servers.
@@ -246,6 +259,38 @@ impl Wire {
             .into_iter()
             .map(|found| format!("{method} {} {status}: {found}", uri.path()));
         self.0.state.lock().violations.extend(found);
+    }
+}
+
+/// Sites answer at once and lead nowhere else: how they are reached is tested where it is done.
+#[async_trait]
+impl Web for Wire {
+    async fn get(
+        &self,
+        address: &str,
+        _: &'static str,
+        limits: Limits,
+    ) -> Result<(String, Streamed), TransportError> {
+        let uri: http::Uri = address.parse().map_err(|_| TransportError::Name)?;
+        let host = uri.host().unwrap_or_default();
+        self.0.state.lock().log.push(format!("web: {address}"));
+        let site = self.0.state.lock().sites.get(host).cloned();
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let request = Request::get(target).body(Body::empty()).expect("a request");
+        let answered = site.ok_or_else(unreachable)?.oneshot(request).await;
+        let answer = answered.unwrap_or_else(|never| match never {});
+        let mut left = limits.max_bytes;
+        let answer = answer.map(|body| {
+            let pieces = body.into_data_stream().map(move |piece| {
+                let piece = piece.map_err(std::io::Error::other)?;
+                left = left
+                    .checked_sub(piece.len())
+                    .ok_or(std::io::ErrorKind::FileTooLarge)?;
+                Ok(piece)
+            });
+            pieces.boxed()
+        });
+        Ok((address.to_owned(), answer))
     }
 }
 

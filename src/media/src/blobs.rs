@@ -1,0 +1,342 @@
+//! Blobs: files named by the SHA-256 of what is in them.
+//!
+//! A blob is written to a staging file first, synced, and then moved to its name, so there is never a part of one under a name.
+//! Who reads a whole blob never sees a byte too many of one that is damaged: the last piece is held back until the name is
+//! found to be right.
+
+use std::{
+    io::{self, Read, Write},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
+use object_store::{
+    GetOptions, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as Name,
+};
+use sha2::{Digest, Sha256};
+use tokio::{
+    fs::File,
+    io::AsyncWriteExt,
+    sync::{Mutex, MutexGuard},
+};
+
+use crate::{MediaError, kind::HEAD, tables::Hash};
+
+/// Pieces of a body, or of a blob. An error cuts it short.
+pub type Pieces = BoxStream<'static, io::Result<Bytes>>;
+
+/// Where files lie that have no name yet.
+const STAGING: &str = "staging";
+/// Blobs that are put and taken away under one lock.
+const LOCKS: usize = 64;
+
+/// The blobs of one tenant.
+pub(crate) struct Blobs {
+    folder: PathBuf,
+    store: Arc<dyn ObjectStore>,
+    locks: Vec<Mutex<()>>,
+}
+
+/// A file without a name, gone when this is.
+pub(crate) struct Staged {
+    path: PathBuf,
+    name: String,
+    pub hash: Hash,
+    pub size: u64,
+    /// Its first bytes.
+    pub head: Vec<u8>,
+}
+
+impl Staged {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // It may have its name by now.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// A staged file being written.
+pub(crate) struct Staging {
+    file: std::fs::File,
+    hash: Sha256,
+    staged: Staged,
+}
+
+impl Staging {
+    pub fn create(path: PathBuf, name: String) -> io::Result<Self> {
+        let file = std::fs::File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        Ok(Self {
+            file,
+            hash: Sha256::new(),
+            staged: Staged {
+                path,
+                name,
+                hash: Hash::default(),
+                size: 0,
+                head: Vec::new(),
+            },
+        })
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        let missing = HEAD.saturating_sub(self.staged.head.len());
+        self.staged.head.extend(bytes.iter().take(missing));
+        self.staged.size += bytes.len() as u64;
+        self.hash.update(bytes);
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.note(bytes);
+        self.file.write_all(bytes)
+    }
+
+    pub fn copy(&mut self, from: &mut impl Read) -> io::Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let read = from.read(&mut buffer)?;
+            match buffer.get(..read) {
+                None | Some([]) => return Ok(()),
+                Some(bytes) => self.write(bytes)?,
+            }
+        }
+    }
+
+    pub fn finish(self) -> io::Result<Staged> {
+        self.file.sync_all()?;
+        Ok(self.done())
+    }
+
+    fn done(mut self) -> Staged {
+        self.staged.hash = self.hash.finalize().into();
+        self.staged
+    }
+}
+
+impl Blobs {
+    /// Blobs in a folder, which is made; what was staged by a run before goes.
+    pub fn on_disk(folder: &Path) -> io::Result<Self> {
+        let staging = folder.join(STAGING);
+        if staging.exists() {
+            std::fs::remove_dir_all(&staging)?;
+        }
+        std::fs::create_dir_all(&staging)?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            store: Arc::new(store.with_fsync(true)),
+            locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    /// Writes a body of at most `most` bytes to a staging file of this name and syncs it.
+    pub async fn stage(
+        &self,
+        name: &str,
+        mut body: Pieces,
+        most: u64,
+    ) -> Result<Staged, MediaError> {
+        let mut staging = Staging::create(self.staging(name), name.to_owned())?;
+        let mut file = File::from_std(staging.file.try_clone()?);
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|_| MediaError::Broken)?;
+            staging.note(&piece);
+            if staging.staged.size > most {
+                return Err(MediaError::TooLarge);
+            }
+            file.write_all(&piece).await?;
+        }
+        file.flush().await?;
+        file.sync_all().await?;
+        Ok(staging.done())
+    }
+
+    /// Where a staged file of this name lies.
+    pub fn staging(&self, name: &str) -> PathBuf {
+        self.folder.join(STAGING).join(name)
+    }
+
+    /// Nobody else puts or takes away this blob while the guard is held.
+    pub async fn lock(&self, hash: &Hash) -> Option<MutexGuard<'_, ()>> {
+        let at = hash.first().map_or(0, |byte| usize::from(*byte) % LOCKS);
+        match self.locks.get(at) {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        }
+    }
+
+    /// Gives a staged file its name.
+    pub async fn put(&self, staged: &Staged) -> Result<(), MediaError> {
+        let from = Name::from_iter([STAGING, &staged.name]);
+        self.store.rename(&from, &name_of(&staged.hash)).await?;
+        Ok(())
+    }
+
+    /// Takes a blob away. Who reads it goes on.
+    pub async fn delete(&self, hash: &Hash) -> Result<(), MediaError> {
+        match self.store.delete(&name_of(hash)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A blob of `size` bytes, or a part of it.
+    pub async fn read(
+        &self,
+        hash: &Hash,
+        size: u64,
+        part: Option<Range<u64>>,
+    ) -> Result<Pieces, MediaError> {
+        let whole = part.is_none();
+        let options = GetOptions {
+            range: part.map(Into::into),
+            ..GetOptions::default()
+        };
+        let found = self.store.get_opts(&name_of(hash), options).await?;
+        let pieces = found.into_stream().map(|piece| {
+            piece.map_err(|error| {
+                tracing::error!(%error, "a blob can't be read");
+                io::Error::other("a blob can't be read")
+            })
+        });
+        Ok(if whole {
+            verified(pieces.boxed(), *hash, size)
+        } else {
+            pieces.boxed()
+        })
+    }
+}
+
+/// `blobs/ab/cdef…`: two digits a folder, so that none grows without bound.
+fn name_of(hash: &Hash) -> Name {
+    let hex = hex(hash);
+    let (folder, file) = hex.split_at(2);
+    Name::from_iter(["blobs", folder, file])
+}
+
+/// In lower-case hexadecimal.
+pub(crate) fn hex(hash: &Hash) -> String {
+    use std::fmt::Write;
+    hash.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // a String takes everything
+        text
+    })
+}
+
+/// Lets a piece go when the next has come, and the last when all of them are what the name says.
+fn verified(pieces: Pieces, expected: Hash, size: u64) -> Pieces {
+    struct Read {
+        pieces: Pieces,
+        hash: Sha256,
+        left: u64,
+        held: Option<Bytes>,
+        done: bool,
+    }
+    let read = Read {
+        pieces,
+        hash: Sha256::new(),
+        left: size,
+        held: None,
+        done: false,
+    };
+    let next = move |mut read: Read| async move {
+        loop {
+            if read.done {
+                return Ok(None);
+            }
+            match read.pieces.next().await.transpose()? {
+                Some(piece) => {
+                    let length = piece.len() as u64;
+                    read.left = read.left.checked_sub(length).ok_or_else(damaged)?;
+                    read.hash.update(&piece);
+                    if let Some(piece) = read.held.replace(piece) {
+                        return Ok(Some((piece, read)));
+                    }
+                }
+                None => {
+                    let found: Hash = std::mem::take(&mut read.hash).finalize().into();
+                    if found != expected {
+                        return Err(damaged());
+                    }
+                    read.done = true;
+                    if let Some(piece) = read.held.take() {
+                        return Ok(Some((piece, read)));
+                    }
+                }
+            }
+        }
+    };
+    stream::try_unfold(read, next).boxed()
+}
+
+fn damaged() -> io::Error {
+    tracing::error!("a blob is damaged: its bytes are not what its name says");
+    io::Error::other("a blob is damaged")
+}
+
+/// A body that is in memory already.
+pub fn whole(bytes: Bytes) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream::iter([Ok(bytes)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(blobs: &Blobs, hash: &Hash, size: u64) -> io::Result<Vec<u8>> {
+        let mut pieces = blobs.read(hash, size, None).await.unwrap();
+        let mut all = Vec::new();
+        while let Some(piece) = pieces.next().await.transpose()? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
+    }
+
+    /// Faults, bit flips: no wrong byte of media is served as if it were right.
+    #[tokio::test]
+    async fn a_damaged_blob_is_never_served_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::on_disk(folder.path()).unwrap();
+        let content = Bytes::from(vec![7; 100_000]);
+        let body = whole(content.clone()).boxed();
+        let staged = blobs.stage("x", body, 100_000).await.unwrap();
+        blobs.put(&staged).await.unwrap();
+        let (hash, size) = (staged.hash, staged.size);
+        drop(staged);
+        assert_eq!(read(&blobs, &hash, size).await.unwrap(), content);
+        let file = folder.path().join(name_of(&hash).to_string());
+        for damage in [
+            |bytes: &mut Vec<u8>| bytes[50_000] ^= 1,
+            |bytes: &mut Vec<u8>| bytes[99_999] ^= 1,
+            |bytes: &mut Vec<u8>| bytes.truncate(99_999),
+            |bytes: &mut Vec<u8>| bytes.push(7),
+        ] {
+            let mut bytes = content.to_vec();
+            damage(&mut bytes);
+            std::fs::write(&file, bytes).unwrap();
+            assert!(read(&blobs, &hash, size).await.is_err());
+        }
+    }
+
+    /// H6, law 11: a body is cut at its bound, and what was staged of it goes.
+    #[tokio::test]
+    async fn what_is_too_long_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::on_disk(folder.path()).unwrap();
+        let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 1000]))).boxed();
+        let refused = blobs.stage("x", endless, 10_500).await;
+        assert!(matches!(refused, Err(MediaError::TooLarge)));
+        let staging = std::fs::read_dir(folder.path().join(STAGING)).unwrap();
+        assert_eq!(staging.count(), 0);
+    }
+}

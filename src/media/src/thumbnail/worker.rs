@@ -1,0 +1,205 @@
+//! The worker: a process of its own that reads one picture, makes what it is told of it, and ends.
+//!
+//! Decoders are where hostile files do harm, so they run where there is nothing to harm: a process without files, network names or
+//! secrets, with bounds on memory, time and what it may write, whose death is one picture that can't be read.
+//!
+//! It is told by its standard input: the task, and then the file to its end; it tells by its standard output.
+
+use std::{
+    io::{self, Read, Write},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use comity_runtime::{Pool, Runtime};
+use futures_util::StreamExt;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    sync::Semaphore,
+    time::timeout,
+};
+
+use super::render::{Rendered, Task, Unrendered, render};
+use crate::{Kind, Pieces};
+
+/// Of a worker: address space and answer in bytes, processor time in seconds.
+const MEMORY: u64 = 3 << 29;
+const ANSWER: u64 = 16 << 20;
+const PROCESSOR: u64 = 20;
+/// From its start to its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Workers at once, and pictures that wait for one.
+const WORKERS: usize = 2;
+const WAITING: usize = 64;
+/// The longest file that is looked at, in bytes.
+const FILE: u64 = 200 << 20;
+/// Bytes of the task before the file.
+const TASK: usize = 64;
+
+/// Does tasks somewhere.
+#[async_trait]
+pub trait Renderer: Send + Sync + 'static {
+    /// Does a task with a file of this kind.
+    ///
+    /// # Errors
+    /// [`RenderError`].
+    async fn render(&self, task: Task, kind: Kind, file: Pieces) -> Result<Rendered, RenderError>;
+}
+
+/// Why there is no picture.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// The file won't become one.
+    #[error("the file can't be rendered")]
+    Unrendered(Unrendered),
+    /// Too many are waiting.
+    #[error("too many pictures wait to be rendered")]
+    Busy,
+    /// It says nothing of the file.
+    #[error("rendering: {0}")]
+    Failed(String),
+}
+
+/// Processes of a program that calls [`work`].
+pub struct Workers {
+    program: PathBuf,
+    arguments: Vec<String>,
+    places: Semaphore,
+    running: Semaphore,
+}
+
+impl Workers {
+    /// Nothing is started before it is needed.
+    pub fn new(program: PathBuf, arguments: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            program,
+            arguments: arguments.into_iter().collect(),
+            places: Semaphore::new(WORKERS + WAITING),
+            running: Semaphore::new(WORKERS),
+        }
+    }
+
+    async fn ask(&self, task: Vec<u8>, mut file: Pieces) -> io::Result<Vec<u8>> {
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let (Some(mut input), Some(output)) = (input, output) else {
+            return Err(io::Error::other("a worker without pipes"));
+        };
+        let tell = async move {
+            input.write_all(&task).await?;
+            while let Some(piece) = file.next().await.transpose()? {
+                input.write_all(&piece).await?;
+            }
+            input.shutdown().await
+        };
+        let mut answer = Vec::new();
+        let mut output = output.take(ANSWER);
+        let hear = output.read_to_end(&mut answer);
+        // One that dies before it has heard everything says what it has to say by its silence.
+        let (told, heard) = tokio::join!(tell, hear);
+        heard?;
+        match told {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        child.wait().await?;
+        Ok(answer)
+    }
+}
+
+#[async_trait]
+impl Renderer for Workers {
+    async fn render(&self, task: Task, kind: Kind, file: Pieces) -> Result<Rendered, RenderError> {
+        let failed = |error: &dyn std::fmt::Display| RenderError::Failed(error.to_string());
+        let Ok(_place) = self.places.try_acquire() else {
+            return Err(RenderError::Busy);
+        };
+        let running = self.running.acquire().await;
+        let _running = running.map_err(|error| failed(&error))?;
+        let mut told = postcard::to_stdvec(&(task, kind)).map_err(|error| failed(&error))?;
+        told.resize(TASK, 0);
+        match timeout(PATIENCE, self.ask(told, file)).await {
+            Ok(Ok(answer)) => {
+                let made: Result<Result<Rendered, Unrendered>, _> = postcard::from_bytes(&answer);
+                // One that was ended by its bounds has said nothing.
+                made.unwrap_or(Err(Unrendered::Unreadable))
+                    .map_err(RenderError::Unrendered)
+            }
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(_) => Err(RenderError::Unrendered(Unrendered::Unreadable)),
+        }
+    }
+}
+
+/// What a worker does, from its start to its end.
+///
+/// # Errors
+/// Its bounds can't be set, or nobody talks to it.
+pub fn work() -> io::Result<()> {
+    let bounds = [
+        (Resource::As, MEMORY),
+        (Resource::Cpu, PROCESSOR),
+        (Resource::Fsize, 0),
+        (Resource::Core, 0),
+        // Its three pipes are open; nothing else will be.
+        (Resource::Nofile, 3),
+    ];
+    for (resource, most) in bounds {
+        let bound = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(resource, bound)?;
+    }
+    let mut input = io::stdin().lock();
+    let mut task = [0; TASK];
+    input.read_exact(&mut task)?;
+    let told: Result<((Task, Kind), _), _> = postcard::take_from_bytes(&task);
+    let ((task, kind), _) = told.map_err(io::Error::other)?;
+    let mut file = Vec::new();
+    (&mut input).take(FILE).read_to_end(&mut file)?;
+    let answer = postcard::to_stdvec(&render(task, kind, &file)).map_err(io::Error::other)?;
+    io::stdout().lock().write_all(&answer)
+}
+
+/// Renders in this process, where there can be no other: in simulations.
+pub struct InProcess(Pool);
+
+impl InProcess {
+    /// On a pool of its own.
+    pub fn new(runtime: &Runtime) -> Self {
+        Self(runtime.pool("rendering", WORKERS, WAITING))
+    }
+}
+
+#[async_trait]
+impl Renderer for InProcess {
+    async fn render(
+        &self,
+        task: Task,
+        kind: Kind,
+        mut file: Pieces,
+    ) -> Result<Rendered, RenderError> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = file.next().await {
+            let piece = piece.map_err(|error| RenderError::Failed(error.to_string()))?;
+            bytes.extend_from_slice(&piece);
+        }
+        let rendered = self.0.run(move || render(task, kind, &bytes)).await;
+        rendered
+            .map_err(|_| RenderError::Busy)?
+            .map_err(RenderError::Unrendered)
+    }
+}

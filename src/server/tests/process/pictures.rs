@@ -1,0 +1,98 @@
+//! Pictures are made smaller by processes of this very binary, which harm nobody when they are harmed (R16.2, H5).
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use comity_media::{Kind, RenderError, Renderer, Task, Unrendered, Workers, whole};
+use comity_testkit::PICTURE;
+use futures_util::StreamExt;
+
+fn workers() -> Workers {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_comity"));
+    Workers::new(program, ["render-picture".to_owned()])
+}
+
+const SMALL: Task = Task::Thumbnail {
+    width: 32,
+    height: 32,
+    crop: false,
+    animated: false,
+};
+
+fn file(bytes: &[u8]) -> comity_media::Pieces {
+    whole(Bytes::copy_from_slice(bytes)).boxed()
+}
+
+#[tokio::test]
+async fn a_worker_makes_a_picture_smaller() {
+    let workers = workers();
+    let made = workers.render(SMALL, Kind::Png, file(PICTURE)).await;
+    let made = made.unwrap();
+    assert_eq!((made.width, made.height), (32, 16));
+    let (kind, bytes) = made.file.unwrap();
+    let measured = workers.render(Task::Measure, kind, file(&bytes)).await;
+    assert_eq!(measured.unwrap().width, 32);
+}
+
+/// H5: what a worker can't read, or must not, is an answer, not a fault.
+#[tokio::test]
+async fn h5_hostile_files_are_refused() {
+    let workers = workers();
+    let mut bomb = PICTURE[..33].to_vec();
+    bomb[16..24].copy_from_slice(&[0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50]);
+    bomb[29..33].copy_from_slice(&[0xc4, 0xcd, 0xaa, 0x9d]);
+    for (kind, bytes, expected) in [
+        (Kind::Png, &bomb[..], Unrendered::TooLarge),
+        (Kind::Png, &PICTURE[..100], Unrendered::Unreadable),
+        (Kind::Jpeg, PICTURE, Unrendered::Unreadable),
+        (Kind::Webp, b"RIFF", Unrendered::Unreadable),
+        (Kind::Other, PICTURE, Unrendered::Unreadable),
+    ] {
+        let refused = workers.render(SMALL, kind, file(bytes)).await;
+        assert_eq!(refused, Err(RenderError::Unrendered(expected)), "{kind:?}");
+    }
+    // Of a file without end it reads the beginning, and that is all.
+    let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(&[0; 1 << 20])));
+    let began = Instant::now();
+    let refused = workers.render(SMALL, Kind::Png, endless.boxed()).await;
+    assert_eq!(
+        refused,
+        Err(RenderError::Unrendered(Unrendered::Unreadable))
+    );
+    assert!(began.elapsed() < Duration::from_secs(40));
+}
+
+/// A worker has nothing to look at: no environment, and no file it could open.
+#[test]
+fn a_worker_has_nothing_but_its_pipes() {
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_comity"))
+        .arg("render-picture")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = worker.stdin.take().unwrap();
+    input.write_all(&[0; 32]).unwrap();
+    let limits = PathBuf::from(format!("/proc/{}/limits", worker.id()));
+    let until = Instant::now() + Duration::from_secs(20);
+    let bounded = loop {
+        let text = std::fs::read_to_string(&limits).unwrap();
+        let files = text.lines().find(|line| line.starts_with("Max open files"));
+        if files.unwrap().split_whitespace().nth(3) == Some("3") {
+            break true;
+        }
+        if Instant::now() > until {
+            break false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(bounded);
+    drop(input);
+    let done = worker.wait_with_output().unwrap();
+    assert!(!done.status.success() && done.stdout.is_empty());
+}
