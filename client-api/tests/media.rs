@@ -199,14 +199,14 @@ async fn an_id_is_uploaded_to_once() {
         let path = format!("{LEGACY}/upload/{media}");
         alice.put(path).body(content, "text/plain").send()
     };
-    let (one, other) = tokio::join!(put(&[b'1'; 40]), put(&[b'2'; 40]));
+    let (one, other) = tokio::join!(put(&[b'a'; 40]), put(&[b'b'; 40]));
     let mut statuses = [one.status.as_u16(), other.status.as_u16()];
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409]);
-    let kept = if one.status == 200 { b'1' } else { b'2' };
+    let kept = if one.status == 200 { b'a' } else { b'b' };
     assert_eq!(download(&alice, &media).await.bytes[..], [kept; 40]);
-    upload(&alice, &[b'3'; 60], "text/plain", None).await;
-    let more = try_upload(&alice, b"4", "text/plain", None).await;
+    upload(&alice, &[b'c'; 60], "text/plain", None).await;
+    let more = try_upload(&alice, b"d", "text/plain", None).await;
     more.error(403, "M_FORBIDDEN");
 }
 

@@ -208,13 +208,14 @@ async fn h6_remote_media_is_bounded() {
     let mut media = Vec::new();
     for n in 1..=3 {
         media.push(upload(&alice, vec![n; 900], "x").await);
-        assert_eq!(
-            download(&bob, &media[media.len() - 1]).await.bytes.len(),
-            900
-        );
-        // Who looks later keeps it longer, to the day.
-        tokio::time::sleep(Duration::from_secs(25 * 60 * 60)).await;
-        assert_eq!(download(&bob, &media[0]).await.bytes.len(), 900);
+    }
+    for media in &media[..2] {
+        assert_eq!(download(&bob, media).await.bytes.len(), 900);
+    }
+    // Who looks later keeps it longer, to the day.
+    tokio::time::sleep(Duration::from_secs(25 * 60 * 60)).await;
+    for media in [&media[0], &media[2]] {
+        assert_eq!(download(&bob, media).await.bytes.len(), 900);
     }
     federation.wire.cut("a.test", "b.test");
     let here: Vec<u16> = [
@@ -349,7 +350,7 @@ async fn pages_are_previewed() {
     assert_eq!(of("/rock.png").await["og:image:width"], 200);
     preview(&alice, "http://films.test/nothing")
         .await
-        .error(502, "M_UNKNOWN");
+        .error(404, "M_NOT_FOUND");
     for bad in [
         "",
         "films.test",

@@ -43,6 +43,9 @@ pub enum MediaError {
     /// Pages aren't previewed here.
     #[error("URL previews are switched off")]
     NoPreviews,
+    /// No page that can be had. Why is for the operator: users learn nothing of the network that the server is in.
+    #[error("There is no page at this address")]
+    NoPage(NotFetched),
     /// No address of a page.
     #[error("There can be no page at this address")]
     BadAddress,

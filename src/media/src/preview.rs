@@ -51,7 +51,7 @@ impl Media {
     /// A preview of a page.
     ///
     /// # Errors
-    /// [`MediaError::NoPreviews`], [`MediaError::BadAddress`], [`MediaError::NotFetched`].
+    /// [`MediaError::NoPreviews`], [`MediaError::BadAddress`], [`MediaError::NoPage`].
     pub async fn preview(&self, address: &str) -> Result<Arc<Preview>, MediaError> {
         if !self.0.config.previews {
             return Err(MediaError::NoPreviews);
@@ -72,7 +72,11 @@ impl Media {
         }
         let made = tokio::time::timeout(PATIENCE, self.look(&url)).await;
         let timed_out = || NotFetched::Unreachable("timed out".to_owned());
-        let preview = Arc::new(made.map_err(|_| timed_out())??);
+        let made = made.map_err(|_| timed_out().into()).flatten();
+        let preview = Arc::new(made.map_err(|error| match error {
+            MediaError::NotFetched(cause) => MediaError::NoPage(cause),
+            error => error,
+        })?);
         let mut previews = self.0.previews.0.lock();
         if previews.len() >= REMEMBERED {
             previews.retain(|_, (until, _)| *until > now);

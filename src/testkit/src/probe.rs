@@ -7,12 +7,13 @@ use crate::client::Client;
 use crate::spec;
 
 /// The groups of the table that the server has, apart from [`LATER`].
-pub const GROUPS: [&str; 17] = [
+pub const GROUPS: [&str; 18] = [
     "Account data & tags",
     "Account mgmt (password/3PID/deactivate/whoami)",
     "Devices & to-device",
     "Discovery & versions",
     "Legacy auth: login/SSO/logout/refresh",
+    "Media (auth + legacy)",
     "Push rules/pushers/notifications",
     "Registration & tokens",
     "Relations & threads",

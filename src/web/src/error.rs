@@ -249,6 +249,10 @@ impl From<MediaError> for ApiError {
             E::PictureTooLarge => Self::too_large(text),
             E::NoPreviews => Self::new(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", text),
             E::BadAddress => Self::invalid_param(text),
+            E::NoPage(cause) => {
+                tracing::info!(%cause, "a page could not be previewed");
+                Self::not_found(text)
+            }
             E::NotFetched(NotFetched::NotFound) => Self::not_found(text),
             E::NotFetched(NotFetched::NotYetUploaded) => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text)

@@ -21,9 +21,7 @@ mod transactions;
 /// The server has every endpoint of the table that a homeserver serves, but for those that wait.
 #[tokio::test]
 async fn every_endpoint_that_is_due_is_served() {
-    const WAIT: [&str; 3] = [
-        // Media come with their own capability.
-        "/media/",
+    const WAIT: [&str; 2] = [
         // Told by identity servers, of which we know none.
         "/3pid/onbind",
         // A policy server is asked, not run.
