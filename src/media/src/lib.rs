@@ -67,6 +67,8 @@ pub struct Config {
     pub max_remote_bytes: u64,
     /// How many bytes of other servers' files are kept.
     pub max_cache_bytes: u64,
+    /// How many bytes of other servers' files a user may have fetched at once; it takes a quarter of an hour to have as many again.
+    pub fetch_bucket_bytes: u64,
     /// Whether pages are previewed.
     pub previews: bool,
     /// How many ids a user may have that nothing was uploaded to yet.

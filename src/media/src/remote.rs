@@ -26,9 +26,8 @@ use crate::{
 const FETCHES: usize = 32;
 /// For a whole file.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// What a user may have fetched at once, in bytes, and what leaks away of it a second.
-const BUCKET: u64 = 1 << 30;
-const LEAK: u64 = 1 << 20;
+/// A full bucket is empty after this many seconds.
+const LEAK_SECONDS: u64 = 1_024;
 /// Users whose buckets are remembered.
 const BUCKETS: usize = 10_000;
 /// That somebody looked is written down this often.
@@ -103,12 +102,12 @@ impl Media {
             return Ok(found);
         }
         let most = self.0.config.max_remote_bytes;
-        self.fill(asker, most)?;
+        self.admit(asker)?;
         let fetched = self.fetch(key, mxc, elsewhere, most).await;
-        let size = fetched.as_ref().map_or(0, |(content, _)| content.size);
-        self.drain(asker, most.saturating_sub(size));
         let found = fetched?;
-        self.kept(size).await?;
+        let (content, _) = &found;
+        self.fetched(asker, content.size);
+        self.kept(content.size).await?;
         Ok(found)
     }
 
@@ -189,35 +188,43 @@ impl Media {
         Ok(row.value.content.map(|content| (content, row.pos)))
     }
 
-    /// Takes this much of what a user may fetch.
-    fn fill(&self, asker: &str, bytes: u64) -> Result<(), MediaError> {
+    /// Refuses a user whose bucket is full. What is on its way isn't in it yet, and is bounded by how many there are at a time.
+    fn admit(&self, asker: &str) -> Result<(), MediaError> {
+        let level = self.fetched(asker, 0);
+        let (size, leak) = self.bucket();
+        if level < size {
+            return Ok(());
+        }
+        let seconds = (level - size) / leak + 1;
+        Err(MediaError::FetchedTooMuch {
+            retry_after_ms: seconds.saturating_mul(1_000),
+        })
+    }
+
+    /// Puts what a user has fetched into their bucket; what is in it then, in bytes.
+    fn fetched(&self, asker: &str, bytes: u64) -> u64 {
         let now = self.0.runtime.clock().monotonic();
-        let mut buckets = self.0.fetching.buckets.lock();
+        let (_, leak) = self.bucket();
         let left = |(level, then): (u64, Duration)| {
-            let leaked = now.saturating_sub(then).as_secs().saturating_mul(LEAK);
+            let leaked = now.saturating_sub(then).as_secs().saturating_mul(leak);
             level.saturating_sub(leaked)
         };
+        let mut buckets = self.0.fetching.buckets.lock();
         if buckets.len() >= BUCKETS {
             buckets.retain(|_, bucket| left(*bucket) > 0);
         }
         let level = buckets.get(asker).map_or(0, |bucket| left(*bucket));
-        let filled = level.saturating_add(bytes);
-        // A file that is larger than the bucket fills an empty one.
-        if filled > BUCKET.max(bytes) {
-            let seconds = (filled - BUCKET.max(bytes)).div_ceil(LEAK);
-            return Err(MediaError::FetchedTooMuch {
-                retry_after_ms: seconds.saturating_mul(1_000).max(1_000),
-            });
+        let level = level.saturating_add(bytes);
+        if bytes > 0 {
+            buckets.insert(asker.to_owned(), (level, now));
         }
-        buckets.insert(asker.to_owned(), (filled, now));
-        Ok(())
+        level
     }
 
-    /// Gives back what wasn't fetched after all.
-    fn drain(&self, asker: &str, bytes: u64) {
-        if let Some((level, _)) = self.0.fetching.buckets.lock().get_mut(asker) {
-            *level = level.saturating_sub(bytes);
-        }
+    /// How much a bucket holds, and how much leaks out of it a second.
+    fn bucket(&self) -> (u64, u64) {
+        let size = self.0.config.fetch_bucket_bytes;
+        (size, (size / LEAK_SECONDS).max(1))
     }
 
     /// Counts what is kept of other servers.

@@ -100,6 +100,8 @@ pub struct Settings {
     pub max_remote_bytes: u64,
     /// How many bytes of other servers' files are kept.
     pub max_cache_bytes: u64,
+    /// How many bytes of other servers' files a user may have fetched at once.
+    pub fetch_bucket_bytes: u64,
     /// Whether pages are previewed.
     pub previews: bool,
     /// How many bytes a user may upload altogether.
@@ -117,6 +119,7 @@ impl Default for Settings {
             default_version: RoomVersion::V12,
             max_upload_bytes: 1 << 20,
             max_user_bytes: None,
+            fetch_bucket_bytes: 1 << 30,
             previews: true,
             max_remote_bytes: 1 << 20,
             max_cache_bytes: 1 << 30,
@@ -265,6 +268,7 @@ impl Server {
             max_user_bytes: settings.max_user_bytes,
             max_remote_bytes: settings.max_remote_bytes,
             max_cache_bytes: settings.max_cache_bytes,
+            fetch_bucket_bytes: settings.fetch_bucket_bytes,
             previews: settings.previews,
             max_pending_uploads: 5,
             pending_lifetime: Duration::from_secs(24 * 60 * 60),

@@ -155,6 +155,8 @@ section! {
         max_remote_bytes: u64 = 50 << 20,
         /// How many bytes of other servers' files are kept. Beyond, those go that nobody has looked at for longest.
         max_cache_bytes: u64 = 10 << 30,
+        /// How many bytes of other servers' files a user may have fetched at once; it takes a quarter of an hour to have as many again.
+        fetch_bucket_bytes: u64 = 1 << 30,
         /// Whether users see previews of the pages they write of. The pages are fetched by this server, from public addresses alone.
         url_previews: bool = false,
         /// How many ids a user may have asked for at a time without uploading anything to them.
