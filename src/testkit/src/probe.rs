@@ -7,11 +7,12 @@ use crate::client::Client;
 use crate::spec;
 
 /// The groups of the table that the server has, apart from [`LATER`].
-pub const GROUPS: [&str; 18] = [
+pub const GROUPS: [&str; 19] = [
     "Account data & tags",
     "Account mgmt (password/3PID/deactivate/whoami)",
     "Devices & to-device",
     "Discovery & versions",
+    "Key backup",
     "Legacy auth: login/SSO/logout/refresh",
     "Media (auth + legacy)",
     "Push rules/pushers/notifications",
