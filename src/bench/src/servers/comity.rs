@@ -20,12 +20,8 @@ pub(super) async fn start(
     let base_url = format!("http://127.0.0.1:{port}");
     let mut server = Command::new(&places.comity);
     if let Some(authority) = &places.authority {
-        let authority = authority.display().to_string();
         server
-            .env(
-                "COMITY_OUTBOUND__EXTRA_CA_FILES",
-                format!("[{authority:?}]"),
-            )
+            .env("COMITY_OUTBOUND__EXTRA_CA_FILES", authority)
             .env("COMITY_OUTBOUND__ALLOW_PRIVATE_ADDRESSES", "true");
     }
     let mut server = server
