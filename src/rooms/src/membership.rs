@@ -152,9 +152,15 @@ impl Rooms {
         elsewhere
             .join(user, room_id, &via, request.content())
             .await?;
-        let mut change = self.change(room_id).await?;
-        let standing = change.standing(MEMBER, user.as_str()).await?;
-        standing.ok_or(RoomError::UnknownRoom)
+        // Read without taking the room: who completes its state has it for as long as that takes.
+        let view = self.view(room_id).await?;
+        let joined = view.state(MEMBER, user.as_str()).await?;
+        let placed = joined.and_then(|joined| {
+            let (seq, _) = joined.place()?;
+            let event_id = joined.event.event_id().to_owned();
+            Some(Placed { event_id, seq })
+        });
+        placed.ok_or(RoomError::UnknownRoom)
     }
 
     /// The servers by which a room can be reached: those that were named and those that an invite came
