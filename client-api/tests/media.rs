@@ -420,3 +420,31 @@ async fn h5_what_has_no_thumbnail() {
     let made = alice.get(format!("{AUTHED}/thumbnail/{media}?width=32&height=32"));
     made.send().await.error(413, "M_TOO_LARGE");
 }
+
+/// Pictures of a room are found by a filter, page by page, to a page without any.
+#[tokio::test(start_paused = true)]
+async fn messages_with_pictures_are_found() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(serde_json::json!({})).await;
+    let media = upload(&alice, PNG, "image/png", None).await;
+    alice.send(&room, "no picture").await;
+    let picture =
+        serde_json::json!({"msgtype": "m.image", "body": "x", "url": format!("mxc://{media}")});
+    let path = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/pic");
+    let _ = alice.put(path).json(picture).send().await.ok();
+    let page = async |from: Option<String>| {
+        let path = format!("/_matrix/client/v3/rooms/{room}/messages?dir=b");
+        let request = alice.get(path).query("filter", r#"{"contains_url":true}"#);
+        let request = match from {
+            Some(from) => request.query("from", &from),
+            None => request,
+        };
+        request.send().await.ok()
+    };
+    let first = page(None).await;
+    assert_eq!(first["chunk"].as_array().unwrap().len(), 1);
+    let last = page(Some(first["end"].as_str().unwrap().to_owned())).await;
+    assert_eq!(last["chunk"].as_array().unwrap().len(), 0);
+    assert!(last.get("end").is_none());
+}

@@ -87,6 +87,8 @@ pub(crate) struct Paged {
     pub end: Gap,
     /// Whether there is anything beyond.
     pub more: bool,
+    /// Whether the filter left something out.
+    pub thinned: bool,
 }
 
 impl Page<'_> {
@@ -118,6 +120,7 @@ impl Page<'_> {
             },
         };
         let (mut found, mut end, mut looked_at) = (Vec::new(), start, 0);
+        let mut thinned = false;
         // A stretch whose ends have met holds nothing, and the store takes no range that runs backwards.
         let mut more = span.after < span.before && access.view.seq() > 0;
         while more && found.len() < self.limit && looked_at < LOOKED_AT {
@@ -138,6 +141,7 @@ impl Page<'_> {
                         (span.after, end) = (Some(place), (place.0, place.1.saturating_add(1)))
                     }
                 }
+                thinned |= visible && !wanted;
                 if visible && wanted {
                     found.push(one);
                 }
@@ -161,6 +165,7 @@ impl Page<'_> {
             start,
             end,
             more,
+            thinned,
         })
     }
 

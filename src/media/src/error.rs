@@ -1,5 +1,7 @@
 //! What can go wrong with media, by what its asker is told.
 
+use std::io::ErrorKind;
+
 use comity_storage::{CommitError, ReadError};
 
 use crate::NotFetched;
@@ -61,6 +63,9 @@ pub enum MediaError {
     /// What was sent didn't arrive whole.
     #[error("The upload broke off")]
     Broken,
+    /// The disk is full.
+    #[error("there is no room left for media")]
+    Full,
     /// A blob or a staged file can't be read or written.
     #[error("a blob: {0}")]
     Blob(String),
@@ -83,6 +88,9 @@ impl From<object_store::Error> for MediaError {
 
 impl From<std::io::Error> for MediaError {
     fn from(error: std::io::Error) -> Self {
-        Self::Blob(error.to_string())
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Blob(error.to_string()),
+        }
     }
 }

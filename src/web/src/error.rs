@@ -270,7 +270,7 @@ impl From<MediaError> for ApiError {
                     .with("retry_after_ms", retry_after_ms)
             }
             E::Broken => Self::bad("M_UNKNOWN", text),
-            E::Stopped | E::Busy => Self::unavailable(text),
+            E::Stopped | E::Busy | E::Full => Self::unavailable(text),
             E::Blob(cause) => Self::internal(cause),
             E::Read(cause) => cause.into(),
             E::Commit(cause) => cause.into(),
