@@ -155,6 +155,11 @@ impl Accounts {
                 .as_ref()
                 .map_or(Expect::Absent, |row| Expect::At(row.pos));
             batch.expect::<Sessions>(&key, was);
+            // Nor a device that is being removed.
+            let was = old_device
+                .as_ref()
+                .map_or(Expect::Absent, |row| Expect::At(row.pos));
+            batch.expect::<Devices>(&key, was);
             if old_device.is_none() {
                 let row = Device {
                     display_name: device.display_name.clone(),

@@ -125,6 +125,8 @@ pub struct Change {
     names: BTreeMap<String, EventNum>,
     /// The room's state is partial no more; somebody may wait for that.
     ends_wait: bool,
+    /// The threads that it has continued or shortened, by their roots.
+    threads: BTreeMap<u32, tables::Thread>,
 }
 
 /// An event of ours in the making: built and allowed, not signed.
@@ -221,6 +223,7 @@ impl Rooms {
             in_hand: BTreeMap::new(),
             names: BTreeMap::new(),
             ends_wait: false,
+            threads: BTreeMap::new(),
         };
         let judged = Judged {
             num: EventNum(0),
@@ -292,6 +295,7 @@ impl Change {
             in_hand: BTreeMap::new(),
             names: BTreeMap::new(),
             ends_wait: false,
+            threads: BTreeMap::new(),
         })
     }
 

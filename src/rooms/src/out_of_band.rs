@@ -399,17 +399,34 @@ impl Change {
             let Ok(user) = <&UserId>::try_from(key.name.as_str()) else {
                 continue;
             };
+            let at = in_room(user, room);
+            let Some(member) = reader.get::<Members>(&at).await? else {
+                continue;
+            };
+            let member = member.value;
+            let entry = [self.key("m.room.member", user.as_str()).await?];
+            let entry = self.lookup(self.live()?.root, &entry).await?.pop();
             let waits = ["invite", "knock"].contains(&row.value.membership.as_str());
-            if waits && self.membership(user).await? == Membership::Leave {
-                let at = in_room(user, room);
-                if let Some(member) = reader.get::<Members>(&at).await? {
-                    let member = Member {
-                        membership: Membership::Leave.as_str().to_owned(),
-                        ..member.value
-                    };
-                    self.batch().put::<Members>(&at, &member);
+            let member = match entry.flatten() {
+                // What happened out of band isn't news of the room, even where its state is as we left it.
+                Some(num) => {
+                    let membership = self.membership(user).await?;
+                    let gone = matches!(membership, Membership::Leave | Membership::Ban);
+                    Member {
+                        membership: membership.as_str().to_owned(),
+                        num: num.0,
+                        seq: self.live()?.head.seq,
+                        forgotten: member.forgotten && gone,
+                        ..member
+                    }
                 }
-            }
+                None if waits => Member {
+                    membership: Membership::Leave.as_str().to_owned(),
+                    ..member
+                },
+                None => continue,
+            };
+            self.batch().put::<Members>(&at, &member);
         }
         Ok(())
     }

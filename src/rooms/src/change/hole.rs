@@ -84,6 +84,10 @@ impl Change {
         let before = live.reader().get::<tables::Timeline>(&before).await?;
         let totals = before.map_or_else(Totals::default, |row| totals_after(&row.value.totals));
         self.write(&case, Some(place), None).await?;
+        if case.redacted_by.is_some() {
+            // It may have been part of the current state before its place was known.
+            self.forget_state(num, &event).await?;
+        }
         let entry = Entry {
             num: num.0,
             thread,

@@ -203,31 +203,34 @@ impl Change {
                 .put::<tables::EventNums>(&name, &Num(num)),
         };
         self.batch.put::<tables::Statuses>(&at, &status);
-        if known.root_before.is_some_and(AnyRoot::is_partial) {
+        // A room that this event ends waits for nothing any more.
+        if known.root_before.is_some_and(AnyRoot::is_partial) && self.live()?.is_partial() {
             let given = case.given.map_or_else(Vec::new, |root| root.encode());
             self.batch
                 .put::<tables::Provisionals>(&at, &tables::Provisional { given });
             self.live_mut()?.provisional.insert(known.num);
         }
-        if from.is_some_and(|row| row.value.verdict != Verdict::Named) {
+        let stored = from.is_some_and(|row| row.value.verdict != Verdict::Named);
+        let body = Body {
+            generation: match status.redacted_by {
+                Some(_) => Generation::Redacted,
+                None => Generation::Full,
+            },
+            json: event.json().to_owned(),
+        };
+        if !stored || case.redacted_by.is_some() {
+            self.batch.put::<tables::Bodies>(&at, &body);
+        }
+        if stored {
             return Ok(());
         }
         let redacts = match event.redacts() {
             Some(target) => Some(self.name(target.as_str()).await?),
             None => None,
         };
-        let body = Body {
-            generation: if case.redacted_by.is_some() {
-                Generation::Redacted
-            } else {
-                Generation::Full
-            },
-            json: event.json().to_owned(),
-        };
         let (event_id, header) = (name.name, header(known, redacts));
         self.batch
             .put::<tables::Headers>(&at, &header)
-            .put::<tables::Bodies>(&at, &body)
             .put::<tables::IdRooms>(&IdRoom { event_id, room }, &());
         Ok(())
     }

@@ -105,7 +105,11 @@ impl Change {
 
     /// What was kept of a state event that is being redacted goes too: the summary's copy, where the
     /// event is the current one of its key, and what the rules read of it.
-    async fn forget_state(&mut self, num: EventNum, redacted: &Event) -> Result<(), RoomError> {
+    pub(super) async fn forget_state(
+        &mut self,
+        num: EventNum,
+        redacted: &Event,
+    ) -> Result<(), RoomError> {
         let Some(state_key) = redacted.state_key() else {
             return Ok(());
         };

@@ -190,8 +190,7 @@ impl Change {
         let continues = (relates.rel_type == "m.thread").then_some(relates.target.0);
         if let Some(root) = continues.or(counts) {
             let at = RoomNum { room, num: root };
-            let row = live.reader().get::<tables::Threads>(&at).await?;
-            let mut thread = row.map_or_else(empty_thread, |row| row.value);
+            let mut thread = self.thread(root).await?.unwrap_or_else(empty_thread);
             thread.notifying = plus(&thread.notifying, tallies);
             if continues.is_some() {
                 if sub == 0 {
@@ -214,6 +213,7 @@ impl Change {
                 }
             }
             self.batch.put::<tables::Threads>(&at, &thread);
+            self.threads.insert(root, thread);
         }
         let place = (seq, sub);
         for related in related_keys(room, &relates, event, place) {
@@ -275,10 +275,9 @@ impl Change {
         let live = self.live()?;
         let (room, reader) = (live.room, live.reader());
         let at = RoomNum { room, num: root };
-        let Some(row) = reader.get::<tables::Threads>(&at).await? else {
+        let Some(mut thread) = self.thread(root).await? else {
             return Ok(());
         };
-        let mut thread = row.value;
         thread.count = thread.count.saturating_sub(1);
         if thread.latest_seq == gone.0 {
             let seq = gone.0;
@@ -287,24 +286,41 @@ impl Change {
             let range = Range::of(Home::Room(room), |key| {
                 key.room(room).u32(root).u64(Scope::Type("m.thread").hash());
             });
-            let left = reader
-                .scan::<Related>(range.reverse().limit(PAGE))
-                .await?
-                .into_iter()
-                .find(|(key, _)| (key.seq, key.sub) != gone);
+            let left = reader.scan::<Related>(range.reverse().limit(PAGE)).await?;
+            let left = left.iter().filter(|(key, _)| (key.seq, key.sub) != gone);
+            // Threads are in order of what came live; of what was fetched alone the place says nothing.
+            let live = left.clone().find(|(key, _)| key.sub == 0);
+            let left = live.or_else(|| left.clone().next());
             match left.filter(|_| thread.count > 0) {
                 Some((key, row)) => {
-                    let seq = key.seq;
                     thread.latest = row.value.0;
-                    thread.latest_seq = seq;
-                    self.batch
-                        .put::<tables::ThreadOrder>(&RoomSeq { room, seq }, &Num(root));
+                    thread.latest_seq = if key.sub == 0 { key.seq } else { 0 };
+                    if let Some((RoomRelated { seq, .. }, _)) = live {
+                        let seq = *seq;
+                        self.batch
+                            .put::<tables::ThreadOrder>(&RoomSeq { room, seq }, &Num(root));
+                    }
                 }
                 None => thread.count = 0,
             }
         }
         self.batch.put::<tables::Threads>(&at, &thread);
+        self.threads.insert(root, thread);
         Ok(())
+    }
+
+    /// A thread as this change has it so far, by its root.
+    pub(crate) async fn thread(&self, root: u32) -> Result<Option<Thread>, RoomError> {
+        if let Some(thread) = self.threads.get(&root) {
+            return Ok(Some(thread.clone()));
+        }
+        let live = self.live()?;
+        let at = RoomNum {
+            room: live.room,
+            num: root,
+        };
+        let row = live.reader().get::<tables::Threads>(&at).await?;
+        Ok(row.map(|row| row.value))
     }
 }
 
@@ -354,7 +370,7 @@ fn related_key(
 }
 
 /// What a message event says it relates to: how, to which event, with which key.
-fn relates_to(event: &Event) -> Option<(String, String, Option<String>)> {
+pub(crate) fn relates_to(event: &Event) -> Option<(String, String, Option<String>)> {
     if event.state_key().is_some() || !event.content().get().contains("m.relates_to") {
         return None;
     }

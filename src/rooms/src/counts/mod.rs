@@ -38,8 +38,7 @@ use crate::{
     change::Change,
     error::RoomError,
     tables::{
-        Hit, Hits, Receipt, Receipts, RoomNum, RoomReceipt, RoomTurn, Tally, Threads, Total,
-        Totals, Turns, UserHit,
+        Hit, Hits, Receipt, Receipts, RoomReceipt, RoomTurn, Tally, Total, Totals, Turns, UserHit,
     },
 };
 
@@ -156,10 +155,9 @@ impl Change {
         let in_thread = match thread {
             None => Vec::new(),
             Some(root) => {
-                let at = RoomNum { room, num: root };
-                let row = self.live()?.reader().get::<Threads>(&at).await?;
+                let thread = self.thread(root).await?;
                 plus(
-                    &row.map_or_else(Vec::new, |row| row.value.notifying),
+                    &thread.map_or_else(Vec::new, |thread| thread.notifying),
                     &tallies,
                 )
             }

@@ -216,6 +216,10 @@ impl Change {
         let named: Vec<OwnedEventId> = named.into_iter().collect();
         let still = self.without_place(&named).await?;
         if placed == 0 && still == missing {
+            if self.has_moved() {
+                // What was rejected has its number.
+                self.put_head()?;
+            }
             return Ok(Filled::Placed(0));
         }
         self.begin();

@@ -299,18 +299,17 @@ impl Change {
         mut known: Known,
         from: Option<Heard>,
     ) -> Result<Case, RoomError> {
-        let mut case_of = (None, false);
-        if from
-            .as_ref()
-            .is_some_and(|own| own.verdict() == Verdict::Named)
-        {
-            let redacted_by = self.early_redaction(&known).await?;
-            if redacted_by.is_some() {
+        let (mut redacted_by, mut followed) = (None, false);
+        if let Some(own) = &from {
+            // Also what is here as part of a state may have been followed, or redacted, before it gets its place.
+            followed = self.is_followed(known.num).await?;
+            if own.verdict() == Verdict::Named {
+                redacted_by = self.early_redaction(&known).await?;
+            }
+            if redacted_by.is_some() || own.status.value.redacted_by.is_some() {
                 known.event = known.event.redact();
             }
-            case_of = (redacted_by, self.is_followed(known.num).await?);
         }
-        let (redacted_by, followed) = case_of;
         Ok(Case {
             known,
             from,
