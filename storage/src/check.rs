@@ -1,9 +1,11 @@
-//! Walks a tenant's rows and says what is not as this crate writes it: what `comity check` stands on.
+//! Walks a tenant's rows and says what is not as this crate writes it: what `comity check` stands on. What
+//! rows of several tables say together is for the crates that write them to check; they read through
+//! [`reader`] and tell a [`Listener`] as well.
 //!
 //! It claims nothing and writes nothing. On a store that is being written meanwhile, rows may be
 //! newer than the heads it read first; run it when nothing writes.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -15,6 +17,8 @@ use crate::{
     heads::{Heads, Pos},
     key::{At, Lane, Lanes, Slot, TenantId},
     log::LogTable,
+    read::Reader,
+    store::Shared,
     system::{self, Births, Cursors, Epochs, LaneKey},
     table::{self, Family, Registered},
 };
@@ -45,6 +49,45 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Hears what a check finds, and how far it has come. A closure over findings is one.
+pub trait Listener<F>: Send {
+    /// Something is not as it should be.
+    fn found(&mut self, finding: F);
+    /// So many rows have been walked since this was last said.
+    fn walked(&mut self, rows: usize) {
+        let _ = rows;
+    }
+}
+
+impl<F, C: FnMut(F) + Send> Listener<F> for C {
+    fn found(&mut self, finding: F) {
+        self(finding);
+    }
+}
+
+/// Reads a tenant's rows as they are, up to where its lanes stand, without a claim to any. `None` where its
+/// own rows don't say what lanes it has, which [`tenant`] finds.
+///
+/// # Errors
+/// The store can't be read.
+pub async fn reader(engine: &Engine, tenant: TenantId) -> Result<Option<Reader>, ReadError> {
+    let birth = claim::read::<Births>(engine, tenant, &LaneKey(Lane(0))).await?;
+    let Some(lanes) = birth.and_then(|birth| Lanes::new(birth.value.lanes)) else {
+        return Ok(None);
+    };
+    let mut heads = Vec::new();
+    for lane in lanes.all() {
+        let head = claim::head(engine, tenant, lane).await?;
+        heads.push(head.map_or(0, |head| head.pos));
+    }
+    let shared = Arc::new(Shared::new(engine, tenant, lanes, heads));
+    Ok(Some(Reader {
+        bound: shared.heads(),
+        shared,
+        overlay: None,
+    }))
+}
+
 /// What was walked.
 #[derive(Debug, Clone)]
 pub struct Checked {
@@ -55,7 +98,7 @@ pub struct Checked {
 }
 
 /// Walks all rows of a tenant. `tables` are those of the other crates; this one's own are added.
-/// Each finding goes to `found` as it is met.
+/// Each finding is told as it is met.
 ///
 /// # Errors
 /// The store can't be read.
@@ -63,7 +106,7 @@ pub async fn tenant(
     engine: &Engine,
     tenant: TenantId,
     tables: &[Registered],
-    found: &mut (dyn FnMut(Finding) + Send),
+    to: &mut dyn Listener<Finding>,
 ) -> Result<Checked, ReadError> {
     let mut walk = Walk {
         engine,
@@ -73,7 +116,7 @@ pub async fn tenant(
         heads: Vec::new(),
         logs: BTreeMap::new(),
         rows: 0,
-        found,
+        to,
     };
     for table in system::tables().iter().chain(tables) {
         if let Some(other) = walk.tables.insert(table.tag, *table) {
@@ -101,7 +144,7 @@ pub async fn tenant(
 pub async fn strays(
     engine: &Engine,
     tenants: &[TenantId],
-    found: &mut (dyn FnMut(Finding) + Send),
+    to: &mut dyn Listener<Finding>,
 ) -> Result<(), ReadError> {
     let mut tenants = tenants.to_vec();
     tenants.sort();
@@ -111,23 +154,23 @@ pub async fn strays(
             .iter()
             .map(|t| Bytes::copy_from_slice(&t.0.to_be_bytes()));
         let last = Bytes::from_static(&[255; 64]);
-        for to in ends.chain([last]) {
+        for end in ends.chain([last]) {
             let scan = Scan {
                 family,
                 slot: None,
                 from: from.clone(),
-                to: to.clone(),
+                to: end.clone(),
                 reverse: false,
                 limit: PAGE,
             };
             for (key, _) in page(engine, scan).await? {
-                found(Finding {
+                to.found(Finding {
                     table: None,
                     row: Some((family, key)),
                     what: "the row belongs to no tenant".into(),
                 });
             }
-            from = after_prefix(&to);
+            from = after_prefix(&end);
         }
     }
     Ok(())
@@ -147,12 +190,12 @@ struct Walk<'a> {
     /// Where each lane's log has been followed to.
     logs: BTreeMap<Lane, Pos>,
     rows: u64,
-    found: &'a mut (dyn FnMut(Finding) + Send),
+    to: &'a mut dyn Listener<Finding>,
 }
 
 impl Walk<'_> {
     fn say(&mut self, table: Option<&'static str>, what: impl Into<String>) {
-        (self.found)(Finding {
+        self.to.found(Finding {
             table,
             row: None,
             what: what.into(),
@@ -165,7 +208,7 @@ impl Walk<'_> {
         row: (Family, &Bytes),
         what: impl Into<String>,
     ) {
-        (self.found)(Finding {
+        self.to.found(Finding {
             table,
             row: Some((row.0, row.1.clone())),
             what: what.into(),
@@ -220,6 +263,7 @@ impl Walk<'_> {
                 }
             }
             self.found_at(&addresses).await?;
+            self.to.walked(rows.len());
             match rows.last() {
                 Some((last, _)) if rows.len() == PAGE => {
                     from = [last.as_ref(), &[0]].concat().into();

@@ -172,16 +172,7 @@ impl Store {
             written.push(head.map_or(0, |head| head.pos));
         }
         let (birth, heads) = self.born(found, lanes, &written);
-        let shared = Arc::new(Shared {
-            tenant,
-            lanes,
-            engine: self.engine.clone(),
-            heads: watch::Sender::new(Heads::new(heads.clone())),
-            rings: Mutex::new(heads.iter().copied().map(Ring::after).collect()),
-            applied: watch::Sender::new(Vec::new()),
-            consumers: Mutex::default(),
-            stats: Stats::default(),
-        });
+        let shared = Arc::new(Shared::new(&self.engine, tenant, lanes, heads.clone()));
         let states = claims.into_iter().zip(written).zip(heads);
         let states = states.map(|((claim, written), head)| State {
             claim,
@@ -404,6 +395,19 @@ impl Tenant {
 }
 
 impl Shared {
+    pub(crate) fn new(engine: &Engine, tenant: TenantId, lanes: Lanes, heads: Vec<Pos>) -> Self {
+        Self {
+            tenant,
+            lanes,
+            engine: engine.clone(),
+            rings: Mutex::new(heads.iter().copied().map(Ring::after).collect()),
+            heads: watch::Sender::new(Heads::new(heads)),
+            applied: watch::Sender::new(Vec::new()),
+            consumers: Mutex::default(),
+            stats: Stats::default(),
+        }
+    }
+
     pub(crate) fn heads(&self) -> Heads {
         self.heads.borrow().clone()
     }

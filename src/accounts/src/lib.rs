@@ -19,6 +19,7 @@ mod account_data;
 mod attempts;
 mod carry;
 mod change;
+pub mod check;
 mod devices;
 mod error;
 mod filters;

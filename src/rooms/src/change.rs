@@ -31,6 +31,7 @@ use comity_protocol::{
 use comity_storage::{Appended, Batch, Home, RoomKey};
 pub(crate) use known::{Heard, Known};
 pub(crate) use place::Case;
+pub(crate) use relation::relates_to;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedMutexGuard;
 

@@ -14,6 +14,7 @@ mod acquaintance;
 mod aliases;
 pub mod chains;
 mod change;
+pub mod check;
 mod counts;
 mod create;
 mod directory;

@@ -30,6 +30,7 @@
 //! **What fails.** An auth event that isn't indexed (so also a cycle, D12) refuses the insertion; a
 //! damaged or missing row is a typed error that names it.
 
+mod audit;
 mod index;
 mod insert;
 mod rows;
@@ -42,6 +43,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
+pub(crate) use self::audit::{Audit, Flaw};
 pub use self::{
     index::ChainIndex,
     insert::NewEvent,

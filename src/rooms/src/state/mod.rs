@@ -25,6 +25,7 @@
 
 mod build;
 mod cache;
+mod closure;
 mod mark;
 mod node;
 mod root;
@@ -38,6 +39,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
+pub(crate) use self::closure::Closure;
 pub use self::{
     build::{DuplicateKey, StateBuilder, StateNodes},
     cache::NodeCache,

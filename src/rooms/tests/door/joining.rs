@@ -285,8 +285,9 @@ async fn answer(
 
 /// Two servers, one with a room; each asks the other.
 pub async fn two(version: RoomVersion) -> (World, Rooms, OwnedRoomId) {
-    let world = World::new(version).await;
+    let mut world = World::new(version).await;
     let there = second().await;
+    world.order.0.push(there.clone());
     there.use_elsewhere(Bridge::between(&there, &world.rooms));
     world
         .rooms
@@ -452,6 +453,14 @@ async fn history_fills_holes() {
         for at in 0..6 {
             world.say(&at.to_string()).await;
         }
+        let root = world.say("root").await.event_id().to_owned();
+        let mut change = world.rooms.change(&room_id).await.unwrap();
+        let thread = json!({ "m.relates_to": { "rel_type": "m.thread", "event_id": root } });
+        for _ in 0..3 {
+            let reply = Intent::message(user(ALICE), "m.room.message", &thread);
+            change.add(reply, None).await.unwrap();
+        }
+        change.commit().await.unwrap();
         let target = world.say("secret").await;
         let mut change = world.rooms.change(&room_id).await.unwrap();
         let redaction = Intent {

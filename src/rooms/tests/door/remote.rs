@@ -12,9 +12,14 @@ use comity_protocol::{
     room_version::{EventIdFormat, RoomVersion},
     sign::SigningKey,
 };
-use comity_rooms::{Arrival, Config, Intent, Outcome, Rooms, Span, Way, tables::Verdict};
+use comity_rooms::{
+    Arrival, Config, Intent, Outcome, Rooms, Span, Way,
+    check::{self, Finding},
+    tables::Verdict,
+};
 use comity_runtime::Runtime;
 use comity_storage::{Engine, Lanes, Options, Store, TenantId, engine::Memory};
+use futures_util::FutureExt;
 use serde_json::{Value, json, value::to_raw_value};
 
 pub const ALICE: &str = "@alice:localhost";
@@ -171,12 +176,32 @@ impl Remote {
     }
 }
 
+/// Servers whose rows are in order when a test ends, whatever it was about.
+pub struct InOrder(pub Vec<Rooms>);
+
+impl Drop for InOrder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for rooms in &self.0 {
+            let reader = rooms.tenant().reader();
+            let mut found = Vec::new();
+            let mut note = |finding: Finding| found.push(finding.to_string());
+            let walk = check::tenant(&reader, rooms.server_name(), &mut note);
+            walk.now_or_never().unwrap().unwrap();
+            assert!(found.is_empty(), "{}", found.join("\n"));
+        }
+    }
+}
+
 /// A server of ours with a room that others have joined.
 pub struct World {
     pub rooms: Rooms,
     pub remote: Remote,
     /// The latest event.
     pub tip: OwnedEventId,
+    pub order: InOrder,
 }
 
 /// `COMITY_TEST_LANES` or 1: CI runs these tests with one lane and with four.
@@ -254,6 +279,7 @@ impl World {
             tip = Some(event_id);
         }
         let mut world = Self {
+            order: InOrder(vec![rooms.clone()]),
             rooms,
             remote,
             tip: tip.unwrap(),

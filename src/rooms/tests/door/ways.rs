@@ -1,7 +1,7 @@
 //! What is to come in, comes in.
 
 use comity_protocol::{auth::Membership, id::UserId, room_version::RoomVersion};
-use comity_rooms::{Arrival, Outcome, Wanted, Way, tables::Verdict};
+use comity_rooms::{Arrival, Filled, Outcome, Run, Wanted, Way, tables::Verdict};
 use serde_json::json;
 
 use crate::remote::{ADMIN, ALICE, Draft, USERS, World, id};
@@ -158,5 +158,59 @@ async fn d5_a_short_state_does_not_shrink_ours() {
         let alice: &UserId = ALICE.try_into().unwrap();
         let mut change = world.rooms.change(&world.remote.room_id).await.unwrap();
         assert_eq!(change.membership(alice).await.unwrap(), Membership::Join);
+    }
+}
+
+/// D5: what came as part of a state and is followed is no end of the graph either once it has its place.
+#[tokio::test(start_paused = true)]
+async fn what_is_followed_before_it_has_its_place() {
+    for version in SOME {
+        let mut world = World::new(version).await;
+        let topic = json!({ "topic": "what it is about" });
+        let topic = Draft::state(ADMIN, "m.room.topic", "", topic, &[&world.tip]);
+        let topic = world.remote.make(topic);
+        let outlier = world.receive(topic.clone(), Way::Outlier).await;
+        assert_eq!(outlier, Outcome::Settled(Verdict::Outlier));
+        let news = Draft::message(USERS[0], "news", &[&id(&topic)]);
+        let news = world.remote.make(news);
+        let state = &world.remote.events[&id(&topic)].1;
+        let state = state.values().cloned().collect();
+        let outcome = world.receive(news, Way::Beyond(state)).await;
+        assert_eq!(outcome, Outcome::Settled(Verdict::Accepted), "{version}");
+        let ends = world.extremities().await;
+        let outcome = world.receive(topic, Way::New).await;
+        assert_eq!(outcome, Outcome::Settled(Verdict::Accepted), "{version}");
+        assert_eq!(world.extremities().await, ends, "{version}");
+    }
+}
+
+/// data-model.md, Events: a number is given once, also to what a run of history brings and the rules forbid.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_fills_nothing() {
+    for version in SOME {
+        let mut world = World::new(version).await;
+        let strange = Draft::message("@nobody:remote", "forbidden", &[&world.tip]);
+        let strange = world.remote.make(strange);
+        let unknown = world.remote.make(Draft::message(USERS[0], "unknown", &[]));
+        let parents = [id(&strange), id(&unknown)];
+        let before = Draft::message(USERS[0], "before", &[&parents[0], &parents[1]]);
+        let before = world.remote.make(before);
+        let news = Draft::message(USERS[0], "news", &[&id(&before)]);
+        let news = world.remote.make(news);
+        let state = &world.remote.events[&world.tip].1;
+        let state = state.values().cloned().collect();
+        let news_id = id(&news);
+        let outcome = world.receive(news, Way::Beyond(state)).await;
+        assert_eq!(outcome, Outcome::Settled(Verdict::Accepted), "{version}");
+        let view = world.rooms.view(&world.remote.room_id).await.unwrap();
+        let found = view.event(&news_id).await.unwrap().unwrap();
+        let run = Run {
+            seq: found.place().unwrap().0,
+            events: vec![strange.clone(), before],
+            state: Vec::new(),
+        };
+        let filled = world.rooms.fill(&world.remote.room_id, run).await.unwrap();
+        assert_eq!(filled, Filled::Placed(0), "{version}");
+        assert!(world.knows(&id(&strange)).await, "{version}");
     }
 }

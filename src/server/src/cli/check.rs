@@ -1,7 +1,17 @@
-//! `comity check`: walks every row of the store and holds it against what its table writes. Changes nothing.
+//! `comity check`: walks every row of the store, holds it against what its table writes, then against the rows that it
+//! has to agree with. Changes nothing.
 
-use comity_runtime::Runtime;
-use comity_storage::{ReadError, check};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    time::Duration,
+};
+
+use comity_runtime::{Clock, Runtime};
+use comity_storage::{
+    ReadError,
+    check::{self, Listener},
+};
 
 use super::{Failure, print};
 use crate::{
@@ -11,6 +21,8 @@ use crate::{
 
 /// Findings printed one by one; beyond, they are counted.
 const SHOWN: u64 = 100;
+/// How often a long walk says where it is.
+const PACE: Duration = Duration::from_secs(5);
 
 /// Walks the store; fails when anything in it is not as it should be.
 pub(super) fn check(config: &Config) -> Result<(), Failure> {
@@ -33,30 +45,69 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
         .block_on(walk(config))
 }
 
-async fn walk(config: &Config) -> Result<(), Failure> {
-    let engine = store::engine(config, &Runtime::system())
-        .await
-        .map_err(Failure::new)?;
-    let mut found = 0_u64;
-    let mut say = |finding: check::Finding| {
-        found += 1;
-        if found <= SHOWN {
+/// Prints what is found, and now and then how far the walk has come.
+struct Printer<'a> {
+    clock: &'a Clock,
+    found: u64,
+    rows: u64,
+    told: Duration,
+}
+
+impl<F: Display> Listener<F> for Printer<'_> {
+    fn found(&mut self, finding: F) {
+        self.found += 1;
+        if self.found <= SHOWN {
             // Whoever stopped reading is told by the exit code.
             let _ = print(&format!("{finding}\n"));
         }
+    }
+
+    fn walked(&mut self, rows: usize) {
+        self.rows += rows as u64;
+        if self.clock.monotonic() >= self.told + PACE {
+            self.told = self.clock.monotonic();
+            let _ = writeln!(io::stderr(), "{} rows so far", self.rows);
+        }
+    }
+}
+
+async fn walk(config: &Config) -> Result<(), Failure> {
+    let runtime = Runtime::system();
+    let engine = store::engine(config, &runtime)
+        .await
+        .map_err(Failure::new)?;
+    let mut to = Printer {
+        clock: runtime.clock(),
+        found: 0,
+        rows: 0,
+        told: runtime.clock().monotonic(),
     };
     let failed = |error: ReadError| Failure::new(format!("the store can't be read: {error}"));
-    let checked = check::tenant(&engine, store::TENANT, &store::tables(), &mut say)
+    let checked = check::tenant(&engine, store::TENANT, &store::tables(), &mut to)
         .await
         .map_err(failed)?;
-    check::strays(&engine, &[store::TENANT], &mut say)
+    check::strays(&engine, &[store::TENANT], &mut to)
         .await
         .map_err(failed)?;
-    match found {
-        0 => print(&format!("{} rows, all as they should be\n", checked.rows)),
+    let reader = check::reader(&engine, store::TENANT)
+        .await
+        .map_err(failed)?;
+    let mut rooms = 0;
+    if let Some(reader) = reader {
+        comity_accounts::check::tenant(&reader, &mut to)
+            .await
+            .map_err(failed)?;
+        rooms = comity_rooms::check::tenant(&reader, &config.server_name, &mut to)
+            .await
+            .map_err(failed)?;
+    }
+    let rows = checked.rows;
+    match to.found {
+        0 => print(&format!(
+            "{rows} rows, {rooms} rooms, all as they should be\n"
+        )),
         found => Err(Failure::new(format!(
-            "{found} findings in {} rows; restore from a backup, or report them",
-            checked.rows
+            "{found} findings in {rows} rows; restore from a backup, or report them"
         ))),
     }
 }

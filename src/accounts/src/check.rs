@@ -1,0 +1,223 @@
+//! Whether the rows of accounts agree with one another: what `comity check` asks of them once each row by itself is as
+//! its table writes it ([`comity_storage::check`]).
+//!
+//! Sessions and what was seen are of devices; a device, and a profile, of a user who is there and not deactivated;
+//! global account data and filters are of users; what is left to do for a deactivated account is of one; room account data
+//! names the room that its key is of. Nothing is written, and a page of rows is held at a time.
+
+use std::fmt;
+
+use comity_storage::{
+    Key, Lane, Range, ReadError, Reader, RoomKey, Row, Table,
+    check::Listener,
+    system::{Births, LaneKey},
+};
+
+use crate::tables::{
+    AccountData, Deactivations, Devices, Filters, LastSeen, Profiles, RoomAccountData, Sessions,
+    UserKey, UserPart, Users,
+};
+
+/// Rows read in one go.
+const PAGE: usize = 1_000;
+
+/// Something that rows of accounts say differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whose rows.
+    pub user: String,
+    /// What should hold and doesn't.
+    pub broken: Broken,
+    /// In which table.
+    pub table: &'static str,
+}
+
+/// What doesn't hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// A row of a user who isn't there.
+    NoUser,
+    /// A row that went, or should have gone, with the account.
+    Deactivated,
+    /// A row of a device that isn't there.
+    NoDevice,
+    /// A deactivation is to be finished of an account that goes on.
+    NotDeactivated,
+    /// A session began in an incarnation to come.
+    Incarnation,
+    /// Account data of another room than that of its key.
+    OtherRoom,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoUser => "the user isn't there",
+            Self::Deactivated => "the account was deactivated",
+            Self::NoDevice => "the device isn't there",
+            Self::NotDeactivated => "the account wasn't deactivated",
+            Self::Incarnation => "it began in an incarnation to come",
+            Self::OtherRoom => "it names another room than its key",
+        })
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}: {}", self.table, self.user, self.broken)
+    }
+}
+
+/// Walks all accounts of a tenant.
+///
+/// On a store that is being written meanwhile, what is found need not be so.
+///
+/// # Errors
+/// The store can't be read.
+pub async fn tenant(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(), ReadError> {
+    let birth = reader.get::<Births>(&LaneKey(Lane(0))).await?;
+    let incarnation = birth.map_or(0, |row| row.value.incarnation);
+    let mut walk = Walk { reader, to };
+    walk.of_users::<Devices>(|key| &key.user, true).await?;
+    walk.of_users::<Profiles>(|key| &key.0, true).await?;
+    // A request that came before the end may have been served after it.
+    walk.of_users::<AccountData>(|key| &key.user, false).await?;
+    walk.of_users::<Filters>(|key| &key.user, false).await?;
+    walk.of_devices::<LastSeen>().await?;
+    walk.of_devices::<Sessions>().await?;
+    walk.each::<Sessions>(|_, session| {
+        (session.incarnation > incarnation).then_some(Broken::Incarnation)
+    })
+    .await?;
+    walk.each::<RoomAccountData>(|key, data| {
+        (RoomKey::of(&data.room_id) != key.room).then_some(Broken::OtherRoom)
+    })
+    .await?;
+    walk.deactivations().await
+}
+
+struct Walk<'a> {
+    reader: &'a Reader,
+    to: &'a mut dyn Listener<Finding>,
+}
+
+/// Whose a row is.
+trait OfUser {
+    fn user(&self) -> &str;
+}
+
+impl OfUser for UserPart {
+    fn user(&self) -> &str {
+        &self.user
+    }
+}
+
+impl OfUser for crate::tables::UserRoomPart {
+    fn user(&self) -> &str {
+        &self.user
+    }
+}
+
+impl Walk<'_> {
+    fn say<T: Table>(&mut self, user: &str, broken: Broken) {
+        self.to.found(Finding {
+            user: user.to_owned(),
+            broken,
+            table: T::NAME,
+        });
+    }
+
+    /// A page of a table, and where the next one begins.
+    async fn page<T: Table>(
+        &mut self,
+        from: Range,
+    ) -> Result<(Vec<(T::Key, Row<T::Value>)>, Option<Range>), ReadError> {
+        let rows = self.reader.scan::<T>(from.limit(PAGE)).await?;
+        self.to.walked(rows.len());
+        let next = rows.last().filter(|_| rows.len() == PAGE).map(|(last, _)| {
+            Range::everywhere(|_| {}).from(|key| {
+                last.write(key);
+                key.u8(0);
+            })
+        });
+        Ok((rows, next))
+    }
+
+    /// Looks at each row by itself.
+    async fn each<T: Table<Key: OfUser>>(
+        &mut self,
+        look: impl Fn(&T::Key, &T::Value) -> Option<Broken>,
+    ) -> Result<(), ReadError> {
+        let mut from = Some(Range::everywhere(|_| {}));
+        while let Some(range) = from {
+            let (rows, next) = self.page::<T>(range).await?;
+            for (key, row) in &rows {
+                if let Some(broken) = look(key, &row.value) {
+                    self.say::<T>(key.user(), broken);
+                }
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// The users of these rows are there, and not deactivated if that `ends` such rows.
+    async fn of_users<T: Table>(
+        &mut self,
+        user: impl Fn(&T::Key) -> &String,
+        ends: bool,
+    ) -> Result<(), ReadError> {
+        let mut from = Some(Range::everywhere(|_| {}));
+        while let Some(range) = from {
+            let (rows, next) = self.page::<T>(range).await?;
+            let mut keys: Vec<UserKey> = rows
+                .iter()
+                .map(|(key, _)| UserKey(user(key).clone()))
+                .collect();
+            keys.dedup();
+            let users = self.reader.get_many::<Users>(&keys).await?;
+            for (key, row) in keys.iter().zip(users) {
+                match row {
+                    None => self.say::<T>(&key.0, Broken::NoUser),
+                    Some(row) if ends && row.value.deactivated => {
+                        self.say::<T>(&key.0, Broken::Deactivated);
+                    }
+                    Some(_) => {}
+                }
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// The devices of these rows are there.
+    async fn of_devices<T: Table<Key = UserPart>>(&mut self) -> Result<(), ReadError> {
+        let mut from = Some(Range::everywhere(|_| {}));
+        while let Some(range) = from {
+            let (rows, next) = self.page::<T>(range).await?;
+            let keys: Vec<UserPart> = rows.into_iter().map(|(key, _)| key).collect();
+            let devices = self.reader.get_many::<Devices>(&keys).await?;
+            for (key, _) in keys.iter().zip(devices).filter(|(_, row)| row.is_none()) {
+                self.say::<T>(&key.user, Broken::NoDevice);
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    async fn deactivations(&mut self) -> Result<(), ReadError> {
+        let mut from = Some(Range::everywhere(|_| {}));
+        while let Some(range) = from {
+            let (rows, next) = self.page::<Deactivations>(range).await?;
+            let keys: Vec<UserKey> = rows.into_iter().map(|(key, _)| key).collect();
+            let users = self.reader.get_many::<Users>(&keys).await?;
+            for (key, row) in keys.iter().zip(users) {
+                if !row.is_some_and(|row| row.value.deactivated) {
+                    self.say::<Deactivations>(&key.0, Broken::NotDeactivated);
+                }
+            }
+            from = next;
+        }
+        Ok(())
+    }
+}
