@@ -8,9 +8,10 @@ use comity_media::Media;
 use comity_protocol::id::OwnedUserId;
 use comity_rooms::{HORIZON, Rooms};
 use comity_runtime::Runtime;
+use comity_succession::Succession;
 use comity_sync::Sync;
 
-use crate::{ApiError, account::Leaving, replaced};
+use crate::{ApiError, account::Leaving};
 
 /// What the operator decided about the API alone.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Capabilities {
     pub accounts: Accounts,
     /// The room engine.
     pub rooms: Rooms,
+    /// What goes along to a room that replaces another.
+    pub succession: Succession,
     /// Delivery.
     pub sync: Sync,
     /// Backups of room keys.
@@ -58,15 +61,7 @@ const TEND: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 impl Api {
     /// The API of one tenant.
     pub fn new(capabilities: Capabilities) -> Self {
-        let tenant = capabilities.rooms.tenant().clone();
-        let api = Self(Arc::new(capabilities));
-        let follow = replaced::follow(Arc::downgrade(&api.0), tenant.follow(tenant.heads()));
-        drop(tenant.runtime().spawn("rooms replaced", follow));
-        api
-    }
-
-    pub(crate) fn of(capabilities: Arc<Capabilities>) -> Self {
-        Self(capabilities)
+        Self(Arc::new(capabilities))
     }
 
     /// Takes one from the bucket of `key`.

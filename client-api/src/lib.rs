@@ -66,7 +66,6 @@ mod presence;
 mod profile;
 mod push;
 mod registration;
-mod replaced;
 mod reports;
 mod request;
 mod routes;

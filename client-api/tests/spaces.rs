@@ -318,3 +318,32 @@ async fn what_was_made_of_a_room_goes_to_a_replacement_made_by_hand() {
     bob.set_state(&new, "m.room.member", &bob.id, join).await;
     assert_eq!(rule(&bob).await, 200);
 }
+
+/// Laws 2: what is owed to those in a replacement isn't lost with the power, however soon after the tombstone that goes.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_of_a_room_goes_over_after_a_crash() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let old = alice.create_room(json!({})).await;
+    let rule = format!("{V3}/pushrules/global/room/{}", encode(&old));
+    let rule = alice.put(rule).json(json!({ "actions": [] }));
+    rule.send().await.ok();
+    let heir = json!({ "creation_content": { "predecessor": { "room_id": old } } });
+    let new = alice.create_room(heir).await;
+    let tombstone = json!({ "body": "moved", "replacement_room": new });
+    alice
+        .set_state(&old, "m.room.tombstone", "", tombstone)
+        .await;
+    let server = server.restarted().await;
+    let alice = server.login("alice").await;
+    let rule = format!("{V3}/pushrules/global/room/{}", encode(&new));
+    let mut since = alice.sync(None).await["next_batch"].clone();
+    for _ in 0..10 {
+        if alice.get(&rule).send().await.status == 200 {
+            break;
+        }
+        let request = alice.sync_request(since.as_str()).query("timeout", "30000");
+        since = request.send().await.ok()["next_batch"].take();
+    }
+    assert_eq!(alice.get(&rule).send().await.status, 200);
+}

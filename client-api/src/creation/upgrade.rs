@@ -7,7 +7,7 @@ use comity_accounts::Limit;
 use comity_protocol::id::OwnedRoomId;
 use serde::{Deserialize, Serialize};
 
-use crate::{Api, ApiError, Json, Path, User, membership::carry_over, people};
+use crate::{Api, ApiError, Json, Path, User, people};
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -34,6 +34,7 @@ pub(super) async fn post(
         .rooms
         .upgrade(&user.id, &profile, &room_id, &asked.new_version, &creators)
         .await?;
-    carry_over(&api, &user.id, &replacement_room).await?;
+    let succession = &api.succession;
+    succession.carry_over(&user.id, &replacement_room).await?;
     Ok(Json(Answer { replacement_room }))
 }

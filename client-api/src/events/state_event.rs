@@ -19,9 +19,7 @@ use super::{
     access::no_event,
     send::{Answer, send},
 };
-use crate::{
-    Api, ApiError, Json, Path, Query, UserOrGuest, membership::carry_over, notices, people,
-};
+use crate::{Api, ApiError, Json, Path, Query, UserOrGuest, notices, people};
 
 #[derive(Deserialize)]
 pub(super) struct Of {
@@ -106,7 +104,8 @@ pub(super) async fn put(
             .set_membership(&user.id, &of.room_id, target, content, guest)
             .await?;
         if joins && !was_in {
-            carry_over(&api, &user.id, &of.room_id).await?;
+            let succession = &api.succession;
+            succession.carry_over(&user.id, &of.room_id).await?;
         }
         return Ok(Json(placed.into()));
     }

@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use comity_accounts::Limit;
-use comity_protocol::id::{OwnedRoomId, OwnedServerName, RoomId, UserId};
+use comity_protocol::id::{OwnedRoomId, OwnedServerName};
 use comity_rooms::Join;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -57,17 +57,6 @@ pub(super) async fn enter(
         via,
     };
     api.rooms.join(&user.id, &room_id, join).await?;
-    carry_over(api, &user.id, &room_id).await?;
+    api.succession.carry_over(&user.id, &room_id).await?;
     Ok(Json(Answer { room_id }))
-}
-
-/// What the user made of the room that this one replaces goes with them.
-///
-/// <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-19>
-pub(crate) async fn carry_over(api: &Api, user: &UserId, room_id: &RoomId) -> Result<(), ApiError> {
-    if let Some(before) = api.rooms.replaces(room_id).await? {
-        let (before, now) = (before.as_str(), room_id.as_str());
-        api.accounts.carry_over(user.as_str(), before, now).await?;
-    }
-    Ok(())
 }

@@ -15,8 +15,6 @@ mod unban;
 
 use axum::routing::{get, post};
 
-pub(crate) use self::join::carry_over;
-
 use crate::Routes;
 
 pub(crate) fn routes() -> Routes {

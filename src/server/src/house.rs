@@ -16,6 +16,7 @@ use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::Tenant;
+use comity_succession::Succession;
 use comity_sync::Sync;
 
 use crate::{
@@ -126,7 +127,11 @@ impl House {
                     delegated_to: config.federation.delegated_to.clone(),
                 },
             });
+        let succession = Succession::start(rooms.clone(), accounts.clone())
+            .await
+            .map_err(|error| error.to_string())?;
         let api = Api::new(Capabilities {
+            succession,
             sync: Sync::new(rooms.clone(), accounts.clone()),
             key_backup: KeyBackup::new(rooms.tenant().clone()),
             accounts,

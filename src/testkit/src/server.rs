@@ -26,6 +26,7 @@ use comity_runtime::Runtime;
 use comity_storage::{
     CommitError, Engine, Lanes, OpenError, Options, Registered, Store, TenantId, engine::Memory,
 };
+use comity_succession::Succession;
 use comity_sync::Sync;
 use tempfile::TempDir;
 
@@ -37,6 +38,7 @@ pub fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
     tables.extend(comity_media::tables::all());
     tables.extend(comity_rooms::tables::all());
+    tables.extend(comity_succession::tables::all());
     tables.extend(comity_key_backup::tables::all());
     tables.extend(comity_federation_client::tables::all());
     tables.extend(comity_federation_receiver::tables::all());
@@ -290,7 +292,9 @@ impl Server {
                     delegated_to: settings.delegated_to.clone(),
                 },
             });
+        let succession = Succession::start(rooms.clone(), accounts.clone()).await?;
         let api = Api::new(Capabilities {
+            succession,
             sync: Sync::new(rooms.clone(), accounts.clone()),
             key_backup: KeyBackup::new(rooms.tenant().clone()),
             media,

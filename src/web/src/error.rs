@@ -14,6 +14,7 @@ use comity_protocol::{
 };
 use comity_rooms::RoomError;
 use comity_storage::{CommitError, ReadError};
+use comity_succession::SuccessionError;
 use comity_sync::SyncError;
 use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use serde_json::{Map, Value};
@@ -135,6 +136,15 @@ impl From<SyncError> for ApiError {
             SyncError::Read(cause) => cause.into(),
             SyncError::Room(error) => error.into(),
             SyncError::Account(error) => error.into(),
+        }
+    }
+}
+
+impl From<SuccessionError> for ApiError {
+    fn from(error: SuccessionError) -> Self {
+        match error {
+            SuccessionError::Room(error) => error.into(),
+            SuccessionError::Account(error) => error.into(),
         }
     }
 }

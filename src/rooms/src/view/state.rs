@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::auth::{AuthFact, AuthState, Membership, PowerLevels};
 use comity_protocol::event::Event;
-use comity_protocol::id::UserId;
+use comity_protocol::id::{OwnedUserId, UserId};
+use comity_storage::Row;
 use futures_util::future::try_join_all;
 
 use super::{Found, RoomView};
@@ -13,7 +14,7 @@ use crate::{
     live::{Judged, read_root},
     num::{EventNum, StateKeyNum},
     state::{AnyRoot, Half, Lookup},
-    tables::{self, RoomNum, RoomStateKey},
+    tables::{self, Member, RoomNum, RoomStateKey, UserRoom},
 };
 
 /// Entries of a state read in one go.
@@ -173,6 +174,41 @@ impl RoomView {
     pub async fn all_state(&self, half: Option<Half>) -> Result<Vec<Found>, RoomError> {
         let nums = self.state_nums(self.root, half).await?;
         self.load(&nums).await
+    }
+
+    /// The users of this server who are joined, by the rows of their memberships.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn joined_here(&self) -> Result<Vec<OwnedUserId>, RoomError> {
+        let first = StateKeyNum::member(0);
+        let mut entries = self.trie.entries(self.root, Some(Half::Members), first);
+        let mut joined = Vec::new();
+        loop {
+            let page = entries.next_page(PAGE).await?;
+            if page.is_empty() {
+                return Ok(joined);
+            }
+            let num_of = |(key, _): &(StateKeyNum, EventNum)| RoomNum {
+                room: self.room,
+                num: key.0,
+            };
+            let keys: Vec<RoomNum> = page.iter().map(num_of).collect();
+            let names = self.reader.get_many::<tables::StateKeys>(&keys).await?;
+            let users = names.into_iter().flatten();
+            let users = users.filter_map(|row| OwnedUserId::try_from(row.value.state_key).ok());
+            let ours: Vec<OwnedUserId> = users.filter(|user| self.rooms.is_local(user)).collect();
+            let row_of = |user: &OwnedUserId| UserRoom {
+                user: user.to_string(),
+                room: self.room,
+            };
+            let rows: Vec<UserRoom> = ours.iter().map(row_of).collect();
+            let rows = self.reader.get_many::<tables::Members>(&rows).await?;
+            let is_joined = |row: &Row<Member>| row.value.membership() == Membership::Join;
+            let both = ours.into_iter().zip(rows);
+            let here = both.filter(|(_, row)| row.as_ref().is_some_and(is_joined));
+            joined.extend(here.map(|(user, _)| user));
+        }
     }
 
     /// The events that `new` has and `old` has not, or has another under their key.
