@@ -4,6 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use comity_accounts::{AccountError, Accounts, Limit};
 use comity_key_backup::KeyBackup;
+use comity_keys::Keys;
 use comity_media::Media;
 use comity_protocol::id::OwnedUserId;
 use comity_rooms::{HORIZON, Rooms};
@@ -37,6 +38,8 @@ pub struct Support {
 pub struct Capabilities {
     /// Users, devices, sessions, profiles, account data.
     pub accounts: Accounts,
+    /// The keys of devices.
+    pub keys: Keys,
     /// The room engine.
     pub rooms: Rooms,
     /// What goes along to a room that replaces another.

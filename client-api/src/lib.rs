@@ -56,6 +56,7 @@ mod discovery;
 mod ephemeral;
 mod events;
 mod key_backup;
+mod keys;
 mod media;
 mod membership;
 mod named_room;

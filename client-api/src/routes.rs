@@ -4,8 +4,8 @@ use axum::{Router, routing::MethodRouter};
 
 use crate::{
     Api, account, account_data, admin, creation, devices, directory, discovery, ephemeral, events,
-    key_backup, media, membership, notices, openid, presence, profile, push, registration, reports,
-    session, spaces, sync, user_directory,
+    key_backup, keys, media, membership, notices, openid, presence, profile, push, registration,
+    reports, session, spaces, sync, user_directory,
 };
 
 /// Everything clients may ask for; [`comity_web::join`] puts it together with what others may.
@@ -21,6 +21,7 @@ pub fn router(api: Api) -> Router {
         .and(ephemeral::routes())
         .and(events::routes())
         .and(key_backup::routes())
+        .and(keys::routes())
         .and(media::routes())
         .and(membership::routes())
         .and(notices::routes())

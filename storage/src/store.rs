@@ -280,6 +280,12 @@ impl Tenant {
         &self.birth
     }
 
+    /// Where a home's lane stood when this incarnation began. What was written at or before it may have been undone since, in a
+    /// time that the store has lost.
+    pub fn began_at(&self, home: Home<'_>) -> Pos {
+        self.birth.base(self.shared.lanes.of(home.slot()))
+    }
+
     /// The published heads: what readers may see.
     pub fn heads(&self) -> Heads {
         self.shared.heads()

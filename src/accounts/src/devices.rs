@@ -7,7 +7,7 @@ use comity_storage::{Expect, Home, Lane, Range};
 use parking_lot::Mutex;
 
 use crate::{
-    AccountError, Accounts, Authenticated, Change, Inner,
+    AccountError, Accounts, Authenticated, Change, DeviceChange, Inner,
     attempts::Attempts,
     login::{NewDevice, check_device},
     tables::{
@@ -113,7 +113,8 @@ impl Accounts {
         let key = UserPart::new(user_id, device_id);
         let mut attempts = Attempts::default();
         loop {
-            let row = lane.reader().get::<Devices>(&key).await?;
+            let reader = lane.reader();
+            let row = reader.get::<Devices>(&key).await?;
             let row = row.ok_or(AccountError::NotFound("Device"))?;
             let mut batch = lane.batch();
             batch.expect::<Devices>(&key, Expect::At(row.pos));
@@ -130,6 +131,12 @@ impl Accounts {
                 }
                 .record(user_id),
             );
+            let named = DeviceChange::Named {
+                device: device_id.to_owned(),
+                name: name.clone(),
+            };
+            self.add_belongings(&reader, user_id, &[named], &mut batch)
+                .await?;
             if attempts.commit(lane, batch).await?.is_some() {
                 return Ok(());
             }
@@ -159,11 +166,15 @@ impl Accounts {
             )?;
             let mut batch = lane.batch();
             let mut changes = Vec::new();
+            let mut removed = Vec::new();
             for ((key, device), session) in keys.iter().zip(devices).zip(sessions) {
                 if let Some(row) = device {
                     batch.expect::<Devices>(key, Expect::At(row.pos));
                     batch.delete::<Devices>(key).delete::<LastSeen>(key);
                     changes.push(Change::Device {
+                        device: key.part.clone(),
+                    });
+                    removed.push(DeviceChange::Removed {
                         device: key.part.clone(),
                     });
                 }
@@ -181,6 +192,10 @@ impl Accounts {
             }
             for change in &changes {
                 batch.log(change.record(user_id));
+            }
+            if !removed.is_empty() {
+                self.add_belongings(&reader, user_id, &removed, &mut batch)
+                    .await?;
             }
             if attempts.commit(lane, batch).await?.is_some() {
                 for change in &changes {

@@ -17,6 +17,7 @@
 
 mod account_data;
 mod attempts;
+mod belongings;
 mod carry;
 mod change;
 pub mod check;
@@ -44,8 +45,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use comity_runtime::Runtime;
 use comity_storage::{Home, Key, ReadError, Row, Table, Tenant};
+use parking_lot::RwLock;
 
 pub use account_data::{DataEvent, IGNORED_USERS, PUSH_RULES, TAGS};
+pub use belongings::{Belongings, DeviceChange};
 pub use change::{Change, KIND};
 pub use devices::{DeviceInfo, LeaveRooms};
 pub use error::AccountError;
@@ -112,6 +115,7 @@ struct Inner {
     nonces: registration::Nonces,
     login_tokens: login_token::LoginTokens,
     seen: devices::SeenLately,
+    belongings: RwLock<Vec<Arc<dyn Belongings>>>,
 }
 
 impl Accounts {
@@ -133,6 +137,7 @@ impl Accounts {
             nonces: registration::Nonces::default(),
             login_tokens: login_token::LoginTokens::default(),
             seen: devices::SeenLately::default(),
+            belongings: RwLock::default(),
             tenant,
             runtime: runtime.clone(),
             config,

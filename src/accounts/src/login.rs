@@ -5,7 +5,7 @@ use std::fmt;
 use comity_storage::{Expect, Home};
 
 use crate::{
-    AccountError, Accounts, Change,
+    AccountError, Accounts, Change, DeviceChange,
     attempts::Attempts,
     limits::Limit,
     password::Proof,
@@ -172,6 +172,12 @@ impl Accounts {
                     }
                     .record(user_id),
                 );
+                let named = DeviceChange::Named {
+                    device: device_id.clone(),
+                    name: device.display_name.clone(),
+                };
+                self.add_belongings(&reader, user_id, &[named], &mut batch)
+                    .await?;
             }
             let ended = old_session.map(|row| Change::TokensEnded {
                 session: row.value.id,

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use sha1::Sha1;
 
 use crate::{
-    AccountError, Accounts, Change, DISPLAY_NAME,
+    AccountError, Accounts, Change, DISPLAY_NAME, DeviceChange,
     attempts::Attempts,
     login::{Issued, NewDevice, check_device},
     tables::{
@@ -184,6 +184,12 @@ impl Accounts {
                     .put::<Devices>(&part, &row)
                     .put::<Sessions>(&part, &session);
                 batch.log(Change::Device { device: id.clone() }.record(&user_id));
+                let named = DeviceChange::Named {
+                    device: id.clone(),
+                    name: row.display_name,
+                };
+                self.add_belongings(&lane.reader(), &user_id, &[named], &mut batch)
+                    .await?;
                 Some(self.issue(&user_id, &id, &session)?)
             }
         };

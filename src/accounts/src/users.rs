@@ -3,7 +3,7 @@
 use comity_storage::{Expect, Home, Range, Row};
 
 use crate::{
-    AccountError, Accounts, Change,
+    AccountError, Accounts, Change, DeviceChange,
     attempts::Attempts,
     password::Proof,
     tables::{
@@ -212,10 +212,17 @@ impl Accounts {
         let change = Change::Standing { ended: true };
         let mut attempts = Attempts::default();
         loop {
-            let Row { pos, value } = match self.existing(&lane.reader(), user_id).await {
+            let reader = lane.reader();
+            let Row { pos, value } = match self.existing(&reader, user_id).await {
                 Err(AccountError::Deactivated) => return Ok(()),
                 row => row?,
             };
+            let devices = Range::of(home, of_user(user_id));
+            let devices = reader.scan::<Devices>(devices).await?.into_iter();
+            let mut ended: Vec<_> = devices
+                .map(|(key, _)| DeviceChange::Removed { device: key.part })
+                .collect();
+            ended.push(DeviceChange::AccountEnded);
             let mut batch = lane.batch();
             batch.expect::<Users>(&key, Expect::At(pos));
             let gone = User {
@@ -237,6 +244,8 @@ impl Accounts {
             };
             batch.put::<Deactivations>(&key, &job);
             batch.log(change.record(user_id));
+            self.add_belongings(&reader, user_id, &ended, &mut batch)
+                .await?;
             if attempts.commit(lane, batch).await?.is_some() {
                 self.0.live.apply(user_id, &change);
                 return Ok(());

@@ -62,4 +62,4 @@ pub use receipts::{ReadReceipt, ReceiptKind};
 pub use rooms::{Config, Rooms, WeakRooms};
 pub use tend::HORIZON;
 pub use typing::Typing;
-pub use view::{Found, RelatedBy, RoomView, Span, Standing, Viewer};
+pub use view::{Found, Moved, RelatedBy, RoomView, Span, Standing, Viewer};

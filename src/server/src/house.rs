@@ -11,6 +11,7 @@ use comity_federation_membership::OtherServers;
 use comity_federation_receiver::{Checks, Fetcher, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
+use comity_keys::Keys;
 use comity_media::{Media, Workers};
 use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
@@ -21,8 +22,7 @@ use comity_sync::Sync;
 
 use crate::{
     config::{Config, Secret},
-    keys::Keys,
-    store,
+    keys, store,
 };
 
 /// How long an access token is good for a client that can refresh it.
@@ -47,7 +47,7 @@ impl House {
     /// # Errors
     /// What stands in the way, for the operator.
     pub async fn open(config: &Config, runtime: &Runtime) -> Result<Self, String> {
-        let keys = Keys::open(&config.data_dir, runtime)?;
+        let keys = keys::Keys::open(&config.data_dir, runtime)?;
         let store = store::open(config, runtime)
             .await
             .map_err(|error| error.to_string())?;
@@ -69,6 +69,7 @@ impl House {
         };
         let accounts =
             Accounts::open(tenant.clone(), accounts).map_err(|error| error.to_string())?;
+        let device_keys = Keys::new(accounts.clone());
         let rooms = comity_rooms::Config {
             server_name: config.server_name.clone(),
             // The configuration was checked: a version we know.
@@ -132,9 +133,10 @@ impl House {
             .map_err(|error| error.to_string())?;
         let api = Api::new(Capabilities {
             succession,
-            sync: Sync::new(rooms.clone(), accounts.clone()),
+            sync: Sync::new(rooms.clone(), accounts.clone(), device_keys.clone()),
             key_backup: KeyBackup::new(rooms.tenant().clone()),
             accounts,
+            keys: device_keys,
             rooms,
             media,
             settings: Settings {

@@ -73,6 +73,7 @@ pub async fn engine(config: &Config, runtime: &Runtime) -> Result<Engine, OpenEr
 /// Every table there is, but for the storage's own.
 pub fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
+    tables.extend(comity_keys::tables::all());
     tables.extend(comity_media::tables::all());
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_succession::tables::all());

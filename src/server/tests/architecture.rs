@@ -23,15 +23,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rooms", &["protocol", "runtime", "storage"]),
     ("key-backup", &["protocol", "storage"]),
     ("succession", &["accounts", "protocol", "rooms", "storage"]),
+    ("keys", &["accounts", "protocol", "runtime", "storage"]),
     (
         "sync",
-        &["accounts", "protocol", "rooms", "runtime", "storage"],
+        &[
+            "accounts", "keys", "protocol", "rooms", "runtime", "storage",
+        ],
     ),
     (
         "web",
         &[
             "accounts",
             "key-backup",
+            "keys",
             "media",
             "protocol",
             "rooms",
@@ -45,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "accounts",
             "key-backup",
+            "keys",
             "media",
             "protocol",
             "rooms",
@@ -123,6 +128,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "federation-sender",
             "federation-server",
             "key-backup",
+            "keys",
             "media",
             "protocol",
             "rooms",

@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -21,6 +21,25 @@ pub struct Answer {
     /// Presence of those who share a room.
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub presence: Events,
+    /// Users whose keys have changed, or matter no more; of what is told since an earlier answer.
+    #[serde(skip_serializing_if = "DeviceLists::is_empty")]
+    pub device_lists: DeviceLists,
+    /// One-time keys that the device has left, by algorithm.
+    pub device_one_time_keys_count: BTreeMap<String, u32>,
+    /// Algorithms whose fallback key of the device's has not been given away.
+    pub device_unused_fallback_key_types: Vec<String>,
+    /// Those two have changed since the last answer.
+    #[serde(skip)]
+    pub keys_left_changed: bool,
+}
+
+/// Users, in the order of their ids, whose device lists a client may follow.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceLists {
+    /// Those whose keys have changed, or with whom the user shares a room now.
+    pub changed: Vec<String>,
+    /// Those with whom the user shares no room any more.
+    pub left: Vec<String>,
 }
 
 /// Rooms by how the user stands to them.
@@ -166,6 +185,20 @@ pub struct Left {
     pub account_data: Events,
 }
 
+impl DeviceLists {
+    pub(crate) fn of(changed: BTreeSet<String>, left: BTreeSet<String>) -> Self {
+        Self {
+            changed: changed.into_iter().collect(),
+            left: left.into_iter().collect(),
+        }
+    }
+
+    /// Whether it names nobody.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.left.is_empty()
+    }
+}
+
 impl Events {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
@@ -207,6 +240,10 @@ impl Joined {
 impl Answer {
     /// Whether it says anything.
     pub fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.account_data.is_empty() && self.presence.is_empty()
+        self.rooms.is_empty()
+            && self.account_data.is_empty()
+            && self.presence.is_empty()
+            && self.device_lists.is_empty()
+            && !self.keys_left_changed
     }
 }

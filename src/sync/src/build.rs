@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Request, Sync, SyncError,
-    answer::{Answer, Events, Section, Sections},
+    answer::{Answer, DeviceLists, Events, Section, Sections},
     index::Membership as Place,
     room::{RoomSync, Stood},
     token::{Ephemeral, SyncToken},
@@ -68,11 +68,31 @@ impl Sync {
                         || self.may_have_changed(room, place, changed, since_heads)
                         || (typing_changed && self.has_typing(place, known)))
             });
-        let (new, account_data) = futures_util::try_join!(
+        let (new, account_data, left, device_lists) = futures_util::try_join!(
             self.add_rooms(&build, rooms, &mut answer.rooms),
             self.account_data(request, &reader, since_heads),
+            async {
+                Ok(self
+                    .0
+                    .keys
+                    .left(request.user.as_str(), &request.device)
+                    .await?)
+            },
+            async {
+                match since_heads {
+                    Some(from) => self.device_lists(&request.user, from, &reader).await,
+                    None => Ok(DeviceLists::default()),
+                }
+            },
         )?;
+        answer.device_lists = device_lists;
         answer.account_data = account_data;
+        // Not bounded: whatever is told, it is how many there are.
+        let home = Home::User(request.user.as_str());
+        let lane = tenant.lanes().of(home.slot());
+        answer.keys_left_changed = left.pos > since_heads.map_or(0, |since| since.get(lane));
+        answer.device_one_time_keys_count = left.one_time_keys;
+        answer.device_unused_fallback_key_types = left.unused_fallback;
         let newcomers: Vec<String> = answer
             .rooms
             .join
@@ -97,7 +117,7 @@ impl Sync {
     }
 
     /// Whether a room could have anything to say: a comparison, no read.
-    fn may_have_changed(
+    pub(crate) fn may_have_changed(
         &self,
         room: RoomKey,
         place: &Place,

@@ -10,16 +10,19 @@ use std::{
 };
 
 use comity_accounts::{Accounts, Change};
+use comity_keys::{Changed, ListChanged};
 use comity_protocol::id::UserId;
 use comity_rooms::{Rooms, log};
-use comity_storage::{Heads, Logged, Pos, Record, RoomKey};
+use comity_storage::{Heads, Lane, Logged, Pos, Record, RoomKey};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast::error::RecvError, watch};
+use tokio::sync::{Notify, broadcast::error::RecvError, watch};
 
 use crate::SyncError;
 
 /// Users kept; those who wait are never dropped.
 const USERS: usize = 100_000;
+/// Changes of device lists kept; those before are found in their rows.
+const LIST_CHANGES: usize = 20_000;
 /// How long to wait before the log is read again after a failure.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -32,12 +35,19 @@ pub(crate) struct Index {
     /// How far it has come.
     cursor: watch::Sender<Heads>,
     state: Mutex<State>,
+    /// There are users among [`State::changed_lists`].
+    lists_changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     rooms: HashMap<RoomKey, Room>,
     users: HashMap<Arc<str>, User>,
+    lists: BTreeMap<(Lane, Pos), Vec<Changed>>,
+    /// Up to where those are gone again.
+    lists_dropped: BTreeMap<Lane, Pos>,
+    /// Users whose lists changed, of which those who share a room with them haven't been woken.
+    changed_lists: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -80,6 +90,7 @@ impl Index {
             start: heads.clone(),
             cursor: watch::Sender::new(heads.clone()),
             state: Mutex::default(),
+            lists_changed: Notify::new(),
         });
         let (following, mut follower) = (index.clone(), tenant.follow(heads));
         drop(tenant.runtime().spawn("sync index", async move {
@@ -109,7 +120,41 @@ impl Index {
                     .follow_presence(rooms.clone(), accounts.clone()),
             ),
         );
+        drop(tenant.runtime().spawn(
+            "sync device lists",
+            index.clone().follow_lists(rooms.clone()),
+        ));
         index
+    }
+
+    /// Wakes those who share a room with a user whose device list changed. A user who does not sync
+    /// has their rooms read for it.
+    async fn follow_lists(self: Arc<Self>, rooms: Rooms) {
+        loop {
+            self.lists_changed.notified().await;
+            let changed = std::mem::take(&mut self.state.lock().changed_lists);
+            for user in changed {
+                self.wake_around(&rooms, &user).await;
+            }
+        }
+    }
+
+    /// Wakes a user and those who share a room with them.
+    async fn wake_around(&self, rooms: &Rooms, user: &str) {
+        let Ok(user) = <&UserId>::try_from(user) else {
+            return;
+        };
+        if let Err(error) = self.user(rooms, user).await {
+            tracing::warn!(%error, "a user's rooms could not be read");
+            return;
+        }
+        let mut state = self.state.lock();
+        let known = state.users.get(user.as_str());
+        if let Some(user) = known {
+            user.wake.send_modify(|serial| *serial += 1);
+        }
+        let joined = known.map_or_else(Vec::new, User::joined);
+        joined.into_iter().for_each(|room| state.wake_room(room));
     }
 
     /// Wakes those who are in a room where typing changed.
@@ -133,19 +178,7 @@ impl Index {
             let (changed, now) = accounts.presence().since(serial);
             serial = now;
             for (user, _) in changed {
-                let Ok(user) = <&UserId>::try_from(user.as_str()) else {
-                    continue;
-                };
-                if let Err(error) = self.user(&rooms, user).await {
-                    tracing::warn!(%error, "a user's rooms could not be read");
-                    continue;
-                }
-                let mut state = self.state.lock();
-                let joined: Vec<RoomKey> = state
-                    .users
-                    .get(user.as_str())
-                    .map_or_else(Vec::new, User::joined);
-                joined.into_iter().for_each(|room| state.wake_room(room));
+                self.wake_around(&rooms, &user).await;
             }
         }
     }
@@ -164,6 +197,39 @@ impl Index {
                     .get(room)
                     .is_some_and(|room| room.joined.contains(other))
             })
+    }
+
+    /// Whether two users are in a room together; `None` if the rooms of the other aren't here.
+    pub fn shares(&self, user: &UserId, other: &str) -> Option<bool> {
+        let state = self.state.lock();
+        let loaded = |user: &str| state.users.get(user).filter(|user| user.loaded);
+        let (user, other) = (loaded(user.as_str())?, loaded(other)?);
+        let joined = |place: &Membership| place.membership == "join";
+        Some(
+            user.rooms
+                .iter()
+                .any(|(room, place)| joined(place) && other.rooms.get(room).is_some_and(joined)),
+        )
+    }
+
+    /// The device lists that changed after one position and up to another; `None` if not all of them are
+    /// kept here.
+    pub fn lists_after(&self, after: &Heads, to: &Heads) -> Option<Vec<Changed>> {
+        let state = self.state.lock();
+        let mut changed = Vec::new();
+        for lane in (0..u8::try_from(to.positions().len()).unwrap_or(u8::MAX)).map(Lane) {
+            let (after, to) = (after.get(lane), to.get(lane));
+            if after >= to {
+                continue;
+            }
+            let dropped = state.lists_dropped.get(&lane).copied().unwrap_or(0);
+            if after < self.start.get(lane).max(dropped) {
+                return None;
+            }
+            let of_lane = state.lists.range((lane, after + 1)..=(lane, to));
+            changed.extend(of_lane.flat_map(|(_, changed)| changed.iter().cloned()));
+        }
+        Some(changed)
     }
 
     /// The known users who are in a room.
@@ -215,7 +281,7 @@ impl Index {
         }
         let rows = rooms.memberships(&rooms.tenant().reader(), user).await?;
         let mut state = self.state.lock();
-        let State { rooms, users } = &mut *state;
+        let State { rooms, users, .. } = &mut *state;
         let Some(user) = users.get_mut(&name) else {
             return Ok(watch::Sender::new(0).subscribe());
         };
@@ -284,6 +350,9 @@ impl Index {
         let mut state = self.state.lock();
         for record in &logged.records {
             state.take(logged, record);
+        }
+        if !state.changed_lists.is_empty() {
+            self.lists_changed.notify_one();
         }
     }
 }
@@ -359,6 +428,12 @@ impl State {
                     place.forgotten = true;
                 }
             }
+            comity_keys::LIST => {
+                if let Some(changed) = ListChanged::of(record).filter(|changed| changed.shown) {
+                    self.list_changed(logged, &record.subject, changed.only);
+                }
+            }
+            comity_keys::SUPPLY => self.own_changed(&record.subject, logged),
             _ => {
                 let Some(change) = Change::of(record) else {
                     return;
@@ -373,6 +448,26 @@ impl State {
                 }
                 self.own_changed(&record.subject, logged);
             }
+        }
+    }
+
+    fn list_changed(&mut self, logged: &Logged, user: &str, only: Option<String>) {
+        match &only {
+            Some(only) => self.own_changed(only, logged),
+            None => _ = self.changed_lists.insert(user.to_owned()),
+        }
+        let user = user.to_owned();
+        let at = (logged.lane, logged.pos);
+        self.lists
+            .entry(at)
+            .or_default()
+            .push(Changed { user, only });
+        while self.lists.len() > LIST_CHANGES {
+            // The lowest lane gives way first; whoever asks for what is gone reads rows.
+            let Some(((lane, pos), _)) = self.lists.pop_first() else {
+                return;
+            };
+            self.lists_dropped.insert(lane, pos);
         }
     }
 
@@ -419,7 +514,7 @@ impl State {
     }
 
     fn wake_room(&mut self, room: RoomKey) {
-        let Self { rooms, users } = self;
+        let Self { rooms, users, .. } = self;
         for user in rooms.get(&room).into_iter().flat_map(|room| &room.joined) {
             if let Some(user) = users.get(user) {
                 user.wake.send_modify(|serial| *serial += 1);

@@ -20,6 +20,7 @@
 
 pub mod answer;
 mod build;
+mod device_lists;
 mod ephemeral;
 mod fields;
 pub mod filter;
@@ -32,11 +33,12 @@ pub mod token;
 use std::{sync::Arc, time::Duration};
 
 use comity_accounts::{AccountError, Accounts};
+use comity_keys::Keys;
 use comity_protocol::id::OwnedUserId;
 use comity_rooms::{RoomError, Rooms};
 use comity_storage::ReadError;
 
-pub use self::answer::Answer;
+pub use self::answer::{Answer, DeviceLists};
 use self::{
     filter::Filter,
     index::Index,
@@ -88,18 +90,20 @@ pub struct Sync(Arc<Inner>);
 struct Inner {
     rooms: Rooms,
     accounts: Accounts,
+    keys: Keys,
     index: Arc<Index>,
     sent: SentMembers,
 }
 
 impl Sync {
     /// Starts to follow the tenant's logs. From now on the rooms count by the accounts' push rules.
-    pub fn new(rooms: Rooms, accounts: Accounts) -> Self {
+    pub fn new(rooms: Rooms, accounts: Accounts, keys: Keys) -> Self {
         rooms.use_push_rules(Tastes::follow(accounts.clone()));
         let index = Index::follow(&rooms, &accounts);
         Self(Arc::new(Inner {
             rooms,
             accounts,
+            keys,
             index,
             sent: SentMembers::default(),
         }))

@@ -10,6 +10,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use comity_accounts::Accounts;
+use comity_keys::Keys;
 use comity_protocol::{
     auth::Membership,
     id::{OwnedRoomId, OwnedUserId, UserId},
@@ -67,7 +68,8 @@ async fn open(lanes: u8) -> (Rooms, Sync) {
         },
     )
     .unwrap();
-    (rooms.clone(), Sync::new(rooms, accounts))
+    let keys = Keys::new(accounts.clone());
+    (rooms.clone(), Sync::new(rooms, accounts, keys))
 }
 
 /// What a client has put together from the answers it got.

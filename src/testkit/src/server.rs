@@ -15,6 +15,7 @@ use comity_federation_membership::OtherServers;
 use comity_federation_receiver::{Checks, Fetcher, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
+use comity_keys::Keys;
 use comity_media::{InProcess, Media};
 use comity_protocol::{
     id::{OwnedServerName, ServerName},
@@ -36,6 +37,7 @@ use crate::{Client, Wire, lanes};
 #[must_use]
 pub fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
+    tables.extend(comity_keys::tables::all());
     tables.extend(comity_media::tables::all());
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_succession::tables::all());
@@ -235,6 +237,7 @@ impl Server {
             limits: settings.limits,
         };
         let accounts = Accounts::open(tenant.clone(), accounts).expect("accounts open");
+        let device_keys = Keys::new(accounts.clone());
         let rooms = comity_rooms::Config {
             server_name: settings.server_name.clone(),
             default_version: settings.default_version,
@@ -295,10 +298,11 @@ impl Server {
         let succession = Succession::start(rooms.clone(), accounts.clone()).await?;
         let api = Api::new(Capabilities {
             succession,
-            sync: Sync::new(rooms.clone(), accounts.clone()),
+            sync: Sync::new(rooms.clone(), accounts.clone(), device_keys.clone()),
             key_backup: KeyBackup::new(rooms.tenant().clone()),
             media,
             accounts,
+            keys: device_keys,
             rooms,
             settings: comity_client_api::Settings {
                 public_baseurl: format!("http://{}", settings.server_name),

@@ -7,6 +7,7 @@ use std::{borrow::Cow, fmt};
 use axum::response::{IntoResponse, Response};
 use comity_accounts::AccountError;
 use comity_key_backup::BackupError;
+use comity_keys::KeysError;
 use comity_media::{MediaError, NotFetched};
 use comity_protocol::{
     auth::{Membership, Rejection},
@@ -17,6 +18,7 @@ use comity_storage::{CommitError, ReadError};
 use comity_succession::SuccessionError;
 use comity_sync::SyncError;
 use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::Json;
@@ -175,6 +177,13 @@ impl From<CommitError> for ApiError {
     }
 }
 
+/// Its body alone: where an answer tells why part of what was asked for isn't done.
+impl Serialize for ApiError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.body.serialize(serializer)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Refusal { status, body } = *self.0;
@@ -282,6 +291,24 @@ impl From<MediaError> for ApiError {
             E::Broken => Self::bad("M_UNKNOWN", text),
             E::Stopped | E::Busy | E::Full => Self::unavailable(text),
             E::Blob(cause) => Self::internal(cause),
+            E::Read(cause) => cause.into(),
+            E::Commit(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<KeysError> for ApiError {
+    fn from(error: KeysError) -> Self {
+        use KeysError as E;
+        match error {
+            E::BadJson(text) => Self::bad_json(text),
+            E::Invalid(text) => Self::invalid_param(text),
+            E::Missing(text) => Self::missing_param(text),
+            E::InvalidSignature(text) => Self::bad("M_INVALID_SIGNATURE", text),
+            E::Forbidden(text) => Self::forbidden(text),
+            E::NotFound(text) => Self::not_found(text),
+            E::TooLarge(text) => Self::too_large(text),
+            E::Account(error) => error.into(),
             E::Read(cause) => cause.into(),
             E::Commit(cause) => cause.into(),
         }

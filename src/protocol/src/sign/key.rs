@@ -2,7 +2,7 @@
 
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
 
-use super::{ALGORITHM, signed_part, with_signature};
+use super::{ALGORITHM, signed_part, unsigned_part, with_signature};
 use crate::event::{BuildError, Event, Signed, Unsigned};
 use crate::id::ServerName;
 use crate::unpadded;
@@ -143,6 +143,11 @@ impl VerifyKey {
     /// The key in unpadded base64.
     pub fn to_base64(self) -> String {
         unpadded::encode(self.0.as_bytes())
+    }
+
+    /// Whether this is the key's signature of an object in canonical JSON, wherever it stands.
+    pub fn has_signed(&self, canonical: &str, signature: &str) -> bool {
+        self.verify(unsigned_part(canonical).as_bytes(), signature)
     }
 
     pub(super) fn verify(&self, bytes: &[u8], signature: &str) -> bool {

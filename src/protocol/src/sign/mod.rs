@@ -48,8 +48,9 @@ fn signed_part(event: &Event) -> String {
     )
 }
 
-/// What a plain object's signatures cover.
-fn unsigned_part(canonical: &str) -> String {
+/// What the signatures of a plain object in canonical JSON cover: all of it but `signatures` and
+/// `unsigned`.
+pub fn unsigned_part(canonical: &str) -> String {
     let mut out = String::from("{");
     for (key, value) in members(canonical) {
         if !matches!(key, "signatures" | "unsigned") {

@@ -6,6 +6,7 @@
 
 mod load;
 mod memo;
+mod moved;
 mod relations;
 mod render;
 mod state;
@@ -23,7 +24,9 @@ use comity_protocol::{
 use comity_storage::{Home, Range, Reader, RoomKey, Row};
 
 use self::memo::Memo;
-pub use self::{relations::RelatedBy, render::Viewer, timeline::Span, visible::Standing};
+pub use self::{
+    moved::Moved, relations::RelatedBy, render::Viewer, timeline::Span, visible::Standing,
+};
 pub(crate) use self::{state::membership_in, timeline::Eyes, visible::visibility_in};
 use crate::{
     erase::erased_in,
@@ -98,15 +101,7 @@ impl Rooms {
     /// [`RoomError::UnknownRoom`], also when the room began later.
     pub async fn view_at(&self, reader: &Reader, room_id: &RoomId) -> Result<RoomView, RoomError> {
         let room = RoomKey::of(room_id.as_str());
-        let bound = reader.bound(Home::Room(room));
-        let heads = Range::of(Home::Room(room), |key| {
-            key.room(room);
-        })
-        .until(|key| {
-            key.u64(bound + 1);
-        })
-        .reverse()
-        .limit(1);
+        let heads = newest_head(reader, room);
         let info_key = InRoom { room };
         let (info, mut heads, erased) = futures_util::try_join!(
             async { Ok(reader.get::<tables::Infos>(&info_key).await?) },
@@ -150,6 +145,42 @@ impl Rooms {
             hinted: hinted.into(),
             memo: Memo::default(),
         })
+    }
+
+    /// The state of a room at a reader's bound; `None` where it began later, or isn't here.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn root_at(
+        &self,
+        reader: &Reader,
+        room: RoomKey,
+    ) -> Result<Option<AnyRoot>, RoomError> {
+        let mut heads = reader
+            .scan::<tables::Heads>(newest_head(reader, room))
+            .await?;
+        let head = heads.pop().map(|(_, head)| head.value);
+        let head = head.filter(|head| head.mode != Mode::Stub);
+        head.map(|head| read_root(&head.root)).transpose()
+    }
+
+    /// The rooms whose members aren't known yet, with the servers said to be in each.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn partial_rooms(
+        &self,
+        reader: &Reader,
+    ) -> Result<Vec<(RoomKey, Vec<OwnedServerName>)>, RoomError> {
+        let rows = reader
+            .scan::<tables::Partials>(Range::everywhere(|_| {}))
+            .await?;
+        let rooms = rows.into_iter().map(|(key, row)| {
+            let servers = row.value.servers.iter();
+            let servers = servers.filter_map(|name| OwnedServerName::try_from(name.as_str()).ok());
+            (key.room, servers.collect())
+        });
+        Ok(rooms.collect())
     }
 
     /// A user's row in a room: membership, when it was set, whether they forgot the room. Not
@@ -200,6 +231,19 @@ impl Rooms {
             .map(|(_, row)| crate::live::parse_room_id(&row.value.room_id))
             .collect()
     }
+}
+
+/// The head row of a room that is the newest within a reader's bound.
+fn newest_head(reader: &Reader, room: RoomKey) -> Range {
+    let bound = reader.bound(Home::Room(room));
+    Range::of(Home::Room(room), |key| {
+        key.room(room);
+    })
+    .until(|key| {
+        key.u64(bound + 1);
+    })
+    .reverse()
+    .limit(1)
 }
 
 impl RoomView {

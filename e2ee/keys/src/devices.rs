@@ -1,0 +1,126 @@
+//! What is kept of a device comes, changes its name and goes with it.
+
+use async_trait::async_trait;
+use comity_accounts::{Belongings, DeviceChange};
+use comity_storage::{Batch, CommitError, Expect, Home, KeyWriter, Reader, Tenant};
+
+use crate::{
+    lists::{self, News},
+    object::{CrossSigningKey, Usage},
+    tables::{
+        CrossSigningKeys, Device, DeviceKey, Devices, Fallbacks, GivenKeys, NameHash, OneTimeKeys,
+        SignatureKey, Signatures, Supplies, UserKey,
+    },
+};
+
+/// See the module.
+pub(crate) struct OfDevices {
+    pub tenant: Tenant,
+}
+
+#[async_trait]
+impl Belongings for OfDevices {
+    async fn follow(
+        &self,
+        reader: &Reader,
+        user: &str,
+        changes: &[DeviceChange],
+        batch: &mut Batch,
+    ) -> Result<(), CommitError> {
+        let mut devices = Vec::new();
+        let mut cross_signing = false;
+        let mut shown = false;
+        for change in changes {
+            match change {
+                DeviceChange::Named { device, name } => {
+                    let key = DeviceKey::new(user, device);
+                    let row = reader.get::<Devices>(&key).await?;
+                    let was = row
+                        .as_ref()
+                        .map_or(Expect::Absent, |row| Expect::At(row.pos));
+                    batch.expect::<Devices>(&key, was);
+                    let keys = row.and_then(|row| row.value.keys);
+                    shown |= keys.is_some();
+                    let device_id = device.clone();
+                    let name = name.clone();
+                    batch.put::<Devices>(
+                        &key,
+                        &Device {
+                            device_id,
+                            name,
+                            keys,
+                        },
+                    );
+                    devices.push(device.clone());
+                }
+                DeviceChange::Removed { device } => {
+                    let key = DeviceKey::new(user, device);
+                    let Some(row) = reader.get::<Devices>(&key).await? else {
+                        continue;
+                    };
+                    batch.expect::<Devices>(&key, Expect::At(row.pos));
+                    batch.delete::<Devices>(&key).delete::<Supplies>(&key);
+                    forget_keys(batch, &key);
+                    forget_signatures_on(batch, user, device);
+                    if let Some(master) = master(reader, user).await? {
+                        let by = format!("ed25519:{device}");
+                        batch.delete::<Signatures>(&SignatureKey {
+                            signer: user.to_owned(),
+                            target: NameHash::of(&[user]),
+                            key: NameHash::of(&[&master.public]),
+                            by: NameHash::of(&[&by]),
+                        });
+                    }
+                    shown |= row.value.keys.is_some();
+                    devices.push(device.clone());
+                }
+                DeviceChange::AccountEnded => {
+                    cross_signing = master(reader, user).await?.is_some();
+                    shown |= cross_signing;
+                    batch.delete::<CrossSigningKeys>(&UserKey(user.to_owned()));
+                    batch.delete_all::<Signatures>(Home::User(user), |key| {
+                        key.str(user);
+                    });
+                }
+            }
+        }
+        if !devices.is_empty() || cross_signing {
+            let news = News {
+                devices: &devices,
+                cross_signing,
+                shown,
+            };
+            lists::note(&self.tenant, reader, user, news, batch).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes all keys that a device could give away.
+pub(crate) fn forget_keys(batch: &mut Batch, device: &DeviceKey) {
+    let home = Home::User(&device.user);
+    let of_device = |key: &mut KeyWriter| {
+        key.str(&device.user).fixed(&device.device.0);
+    };
+    batch
+        .delete_all::<OneTimeKeys>(home, of_device)
+        .delete_all::<GivenKeys>(home, of_device)
+        .delete_all::<Fallbacks>(home, of_device);
+}
+
+/// Removes what a user signed of a device of theirs.
+pub(crate) fn forget_signatures_on(batch: &mut Batch, user: &str, device: &str) {
+    batch.delete_all::<Signatures>(Home::User(user), |key| {
+        key.str(user)
+            .fixed(&NameHash::of(&[user]).0)
+            .fixed(&NameHash::of(&[device]).0);
+    });
+}
+
+async fn master(reader: &Reader, user: &str) -> Result<Option<CrossSigningKey>, CommitError> {
+    let row = reader
+        .get::<CrossSigningKeys>(&UserKey(user.to_owned()))
+        .await?;
+    let master = row.and_then(|row| row.value.master);
+    Ok(master.and_then(|json| CrossSigningKey::stored(&json, user, Usage::Master)))
+}

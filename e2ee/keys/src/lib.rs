@@ -1,0 +1,116 @@
+//! Keys of devices: who has which, handed out to those who are to encrypt for them.
+//!
+//! ```text
+//! upload ─▶ checked, verified ─▶ rows in the user's lane ─▶ claim: each one-time key once
+//!                                   └─▶ a record a change    query: as uploaded, with signatures
+//! ```
+//!
+//! [`Keys`] is one tenant's. Devices are the accounts' business; what is kept of them here comes and goes in the same batches
+//! ([`comity_accounts::Belongings`]). A change of a user's list is one record and one entry in the order of changes, whoever is to
+//! hear of it: readers compare it with the rooms they share.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod change;
+mod claim;
+mod cross_signing;
+mod devices;
+mod error;
+mod lists;
+mod object;
+mod query;
+mod signatures;
+mod supply;
+pub mod tables;
+mod turns;
+mod upload;
+
+use std::sync::Arc;
+
+use comity_accounts::Accounts;
+use comity_storage::{Batch, CommitError, Home, LaneWriter, Pos, Tenant};
+
+pub use change::{DeviceUpdate, LIST, ListChanged, SUPPLY};
+pub use claim::{Claimed, Wanted};
+pub use cross_signing::{CrossSigningUpload, Need};
+pub use error::KeysError;
+pub use lists::Changed;
+pub use query::{Asked, Found};
+pub use signatures::{Refusals, SignedObjects};
+pub use supply::Left;
+pub use upload::Upload;
+
+/// How often a decision is made anew before the caller is told.
+const ATTEMPTS: u32 = 16;
+
+/// One tenant's keys. Cheap to clone.
+#[derive(Clone)]
+pub struct Keys(Arc<Inner>);
+
+struct Inner {
+    tenant: Tenant,
+    accounts: Accounts,
+    /// A user's changes one after the other, so that those who want the same key don't all decide in vain.
+    turns: turns::Turns,
+}
+
+impl Keys {
+    /// The keys of the devices of these accounts. From now on they come and go with the devices.
+    pub fn new(accounts: Accounts) -> Self {
+        let tenant = accounts.tenant().clone();
+        accounts.keep_with_devices(Arc::new(devices::OfDevices {
+            tenant: tenant.clone(),
+        }));
+        Self(Arc::new(Inner {
+            tenant,
+            accounts,
+            turns: turns::Turns::default(),
+        }))
+    }
+
+    /// The tenant whose keys these are.
+    pub fn tenant(&self) -> &Tenant {
+        &self.0.tenant
+    }
+
+    fn lane(&self, user: &str) -> &LaneWriter {
+        self.0.tenant.lane(Home::User(user))
+    }
+
+    /// Where a user's lane stood when the incarnation began.
+    fn began_at(&self, user: &str) -> Pos {
+        self.0.tenant.began_at(Home::User(user))
+    }
+}
+
+/// Counts the attempts of one change.
+#[derive(Default)]
+struct Attempts(u32);
+
+impl Attempts {
+    /// Appends; `None` means that a condition no longer held and the caller is to read and decide again.
+    async fn append(
+        &mut self,
+        lane: &LaneWriter,
+        batch: Batch,
+    ) -> Result<Option<comity_storage::Appended>, CommitError> {
+        match lane.append(batch).await {
+            Ok(appended) => Ok(Some(appended)),
+            Err(CommitError::Conflict(_)) if self.0 < ATTEMPTS => {
+                self.0 += 1;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

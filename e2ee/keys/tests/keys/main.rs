@@ -1,0 +1,14 @@
+//! Keys of devices at the API, with real keys.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod cross_signing;
+mod device;
+mod lists;
+mod one_time;
+mod uploads;

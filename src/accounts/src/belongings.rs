@@ -1,0 +1,67 @@
+//! What other capabilities keep of devices comes and goes with them, in the same batch: no key outlives its device, and
+//! none is told of without it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use comity_storage::{Batch, CommitError, Reader};
+
+use crate::Accounts;
+
+/// What happens to a user's devices in one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// A device appears, or gets another name.
+    Named {
+        /// Which.
+        device: String,
+        /// Its name now.
+        name: Option<String>,
+    },
+    /// A device goes.
+    Removed {
+        /// Which.
+        device: String,
+    },
+    /// The account ends; comes after the end of its devices.
+    AccountEnded,
+}
+
+/// Keeps something of users' devices, in the user's lane.
+#[async_trait]
+pub trait Belongings: Send + Sync {
+    /// Adds to the batch what the changes call for. `reader` sees what the lane has appended; it may be asked anew for a batch
+    /// that could not be committed.
+    ///
+    /// # Errors
+    /// The store's; then nothing changes.
+    async fn follow(
+        &self,
+        reader: &Reader,
+        user_id: &str,
+        changes: &[DeviceChange],
+        batch: &mut Batch,
+    ) -> Result<(), CommitError>;
+}
+
+impl Accounts {
+    /// From now on these belong to devices. To be said before the first request.
+    pub fn keep_with_devices(&self, belongings: Arc<dyn Belongings>) {
+        self.0.belongings.write().push(belongings);
+    }
+
+    /// Adds to a batch what belongs to the devices that it changes.
+    pub(crate) async fn add_belongings(
+        &self,
+        reader: &Reader,
+        user_id: &str,
+        changes: &[DeviceChange],
+        batch: &mut Batch,
+    ) -> Result<(), CommitError> {
+        let belongings = self.0.belongings.read().clone();
+        for belongings in belongings {
+            belongings.follow(reader, user_id, changes, batch).await?;
+        }
+        Ok(())
+    }
+}
