@@ -5,22 +5,24 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use comity_keys::Claimed;
+use comity_keys::{Claimed, Failures};
 use comity_protocol::id::OwnedUserId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::patience;
 use crate::{Api, ApiError, Json, UserOrGuest};
 
 #[derive(Deserialize)]
 pub(super) struct Body {
     one_time_keys: BTreeMap<OwnedUserId, BTreeMap<String, String>>,
+    /// In milliseconds.
+    timeout: Option<u64>,
 }
 
 #[derive(Serialize)]
 pub(super) struct Answer {
     one_time_keys: Claimed,
-    failures: Map<String, Value>,
+    failures: Failures,
 }
 
 pub(super) async fn post(
@@ -28,10 +30,11 @@ pub(super) async fn post(
     UserOrGuest(_): UserOrGuest,
     Json(body): Json<Body>,
 ) -> Result<Json<Answer>, ApiError> {
-    let wanted = body.one_time_keys.into_iter();
-    let wanted = wanted.map(|(user, devices)| (user.to_string(), devices));
+    let time = patience(body.timeout);
+    let claimed = api.keys.claim_all(body.one_time_keys, time);
+    let (one_time_keys, failures) = claimed.await?;
     Ok(Json(Answer {
-        one_time_keys: api.keys.claim(&wanted.collect()).await?,
-        failures: Map::new(),
+        one_time_keys,
+        failures,
     }))
 }

@@ -8,6 +8,8 @@ mod query;
 mod signatures_upload;
 mod upload;
 
+use std::time::Duration;
+
 use axum::routing::{get, post};
 
 use crate::Routes;
@@ -23,4 +25,9 @@ pub(crate) fn routes() -> Routes {
         .v3("/keys/query", post(query::post))
         .v3("/keys/signatures/upload", post(signatures_upload::post))
         .v3("/keys/upload", post(upload::post))
+}
+
+/// How long to wait for other servers, by the request's `timeout` in milliseconds: ten seconds where it doesn't say.
+fn patience(timeout: Option<u64>) -> Duration {
+    Duration::from_millis(timeout.unwrap_or(10_000))
 }

@@ -5,23 +5,25 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use comity_keys::Found;
+use comity_keys::{Failures, Found};
 use comity_protocol::id::OwnedUserId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::patience;
 use crate::{Api, ApiError, Json, UserOrGuest};
 
 #[derive(Deserialize)]
 pub(super) struct Body {
     device_keys: BTreeMap<OwnedUserId, Vec<String>>,
+    /// In milliseconds.
+    timeout: Option<u64>,
 }
 
 #[derive(Serialize)]
 pub(super) struct Answer {
     #[serde(flatten)]
     found: Found,
-    failures: Map<String, Value>,
+    failures: Failures,
 }
 
 pub(super) async fn post(
@@ -29,10 +31,8 @@ pub(super) async fn post(
     UserOrGuest(user): UserOrGuest,
     Json(body): Json<Body>,
 ) -> Result<Json<Answer>, ApiError> {
-    let asked = body.device_keys.into_iter();
-    let asked = asked.map(|(user, devices)| (user.to_string(), devices));
-    let asked = asked.collect();
-    let found = api.keys.query(&asked, Some(user.id.as_str())).await?;
-    let failures = Map::new();
+    let time = patience(body.timeout);
+    let asked = api.keys.query_all(&body.device_keys, &user.id, time);
+    let (found, failures) = asked.await?;
     Ok(Json(Answer { found, failures }))
 }

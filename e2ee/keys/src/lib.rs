@@ -25,29 +25,40 @@ mod change;
 mod claim;
 mod cross_signing;
 mod devices;
+mod elsewhere;
 mod error;
 mod lists;
 mod object;
 mod query;
+mod remote;
 mod signatures;
 mod supply;
 pub mod tables;
 mod turns;
+mod updates;
 mod upload;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use comity_accounts::Accounts;
+use comity_protocol::id::{OwnedServerName, UserId};
 use comity_storage::{Batch, CommitError, Home, LaneWriter, Pos, Tenant};
+use parking_lot::Mutex;
 
 pub use change::{DeviceUpdate, LIST, ListChanged, SUPPLY};
 pub use claim::{Claimed, Wanted};
 pub use cross_signing::{CrossSigningUpload, Need};
+pub use elsewhere::{Elsewhere, Neighbours, PeerDevice, PeerDevices, PeerKeys, Unreachable};
 pub use error::KeysError;
 pub use lists::Changed;
-pub use query::{Asked, Found};
+pub use query::{Asked, Found, UserDevices};
+pub use remote::{Failure, Failures};
 pub use signatures::{Refusals, SignedObjects};
 pub use supply::Left;
+pub use updates::{PeerSigningUpdate, PeerUpdate};
 pub use upload::Upload;
 
 /// How often a decision is made anew before the caller is told.
@@ -60,13 +71,18 @@ pub struct Keys(Arc<Inner>);
 struct Inner {
     tenant: Tenant,
     accounts: Accounts,
+    server_name: OwnedServerName,
+    elsewhere: OnceLock<Arc<dyn Elsewhere>>,
+    neighbours: OnceLock<Arc<dyn Neighbours>>,
+    /// Users of other servers whose list is being asked for.
+    resyncing: Mutex<BTreeSet<String>>,
     /// A user's changes one after the other, so that those who want the same key don't all decide in vain.
     turns: turns::Turns,
 }
 
 impl Keys {
-    /// The keys of the devices of these accounts. From now on they come and go with the devices.
-    pub fn new(accounts: Accounts) -> Self {
+    /// The keys of the devices of these accounts, of a server of this name. From now on they come and go with the devices.
+    pub fn new(accounts: Accounts, server_name: OwnedServerName) -> Self {
         let tenant = accounts.tenant().clone();
         accounts.keep_with_devices(Arc::new(devices::OfDevices {
             tenant: tenant.clone(),
@@ -74,6 +90,10 @@ impl Keys {
         Self(Arc::new(Inner {
             tenant,
             accounts,
+            server_name,
+            elsewhere: OnceLock::new(),
+            neighbours: OnceLock::new(),
+            resyncing: Mutex::default(),
             turns: turns::Turns::default(),
         }))
     }
@@ -81,6 +101,10 @@ impl Keys {
     /// The tenant whose keys these are.
     pub fn tenant(&self) -> &Tenant {
         &self.0.tenant
+    }
+
+    fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.0.server_name
     }
 
     fn lane(&self, user: &str) -> &LaneWriter {

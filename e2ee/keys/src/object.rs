@@ -137,6 +137,27 @@ impl DeviceKeys {
     }
 }
 
+/// Whether a text is a device's keys as another server may tell of them: theirs, with a signing key or not.
+pub(crate) fn device_keys_of_peer(raw: &RawValue, user: &str, device: &str) -> Option<String> {
+    let json = object(raw, MAX_IDENTITY).ok()?;
+    let form: DeviceForm = serde_json::from_str(&json).ok()?;
+    (form.user_id == user && form.device_id == device).then_some(json)
+}
+
+/// The name of a device that stands beside its keys.
+pub(crate) fn display_name(raw: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Form {
+        unsigned: Unsigned,
+    }
+    #[derive(Deserialize)]
+    struct Unsigned {
+        device_display_name: String,
+    }
+    let form: Form = serde_json::from_str(raw.get()).ok()?;
+    Some(form.unsigned.device_display_name)
+}
+
 /// A key that is given away: one-time or fallback.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#one-time-and-fallback-keys>

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_storage::{Home, Pos, Range, Row};
+use comity_storage::{Home, Pos, Range};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -55,12 +55,12 @@ pub struct UserDevices {
     pub self_signing_key: Option<Box<RawValue>>,
 }
 
-/// The rows of a user.
-struct Rows {
-    devices: Vec<Row<Device>>,
-    cross_signing: Option<CrossSigning>,
+/// What is known of a user.
+pub(crate) struct Rows {
+    pub devices: Vec<Device>,
+    pub cross_signing: Option<CrossSigning>,
     /// Signatures by the user themselves, then by who asks: signer, what.
-    signatures: Vec<(String, Signature)>,
+    pub signatures: Vec<(String, Signature)>,
 }
 
 impl Keys {
@@ -76,41 +76,14 @@ impl Keys {
             let rows = self.rows(chunk, viewer).await?;
             for (user, rows) in chunk.iter().zip(rows) {
                 let wanted = asked.get(*user).map_or(&[][..], Vec::as_slice);
-                self.add(&mut found, user, wanted, &rows, viewer).await?;
+                // Whoever has a device is there; who has none may be.
+                let has_any = !rows.devices.is_empty() || rows.cross_signing.is_some();
+                if has_any || self.is_there(user).await? {
+                    found.add(user, wanted, &rows, viewer);
+                }
             }
         }
         Ok(found)
-    }
-
-    async fn add(
-        &self,
-        found: &mut Found,
-        user: &str,
-        wanted: &[String],
-        rows: &Rows,
-        viewer: Option<&str>,
-    ) -> Result<(), KeysError> {
-        // Whoever has a device is there; who has none may be.
-        if rows.devices.is_empty() && !self.is_there(user).await? {
-            return Ok(());
-        }
-        let devices = rows.devices.iter().map(|row| &row.value);
-        let devices = devices
-            .filter(|device| wanted.is_empty() || wanted.contains(&device.device_id))
-            .filter_map(|device| Some((device.device_id.clone(), rows.device(user, device)?)));
-        found.device_keys.insert(user.to_owned(), devices.collect());
-        if let Some(master) = rows.master(user) {
-            found.master_keys.insert(user.to_owned(), master);
-        }
-        if let Some(key) = rows.self_signing() {
-            found.self_signing_keys.insert(user.to_owned(), key);
-        }
-        if viewer == Some(user)
-            && let Some(key) = rows.user_signing()
-        {
-            found.user_signing_keys.insert(user.to_owned(), key);
-        }
-        Ok(())
     }
 
     async fn is_there(&self, user: &str) -> Result<bool, KeysError> {
@@ -133,8 +106,7 @@ impl Keys {
         if rows.devices.is_empty() && !self.is_there(user).await? {
             return Ok(None);
         }
-        let devices = rows.devices.iter().filter_map(|row| {
-            let device = &row.value;
+        let devices = rows.devices.iter().filter_map(|device| {
             // The name stands beside the keys here.
             let unnamed = Device {
                 name: None,
@@ -170,16 +142,11 @@ impl Keys {
                 key.str(user);
             })
         };
-        let by = |signer: &str, target: &str| {
-            Range::of(Home::User(signer), |key| {
-                key.str(signer).fixed(&NameHash::of(&[target]).0);
-            })
-        };
         let devices = users.iter().map(|user| of_user(user)).collect();
         let keys: Vec<UserKey> = users.iter().map(|user| UserKey((*user).clone())).collect();
-        let own = users.iter().map(|user| by(user, user)).collect();
+        let own = users.iter().map(|user| signed(user, user)).collect();
         let of_viewer: Vec<Range> = match viewer {
-            Some(viewer) => users.iter().map(|user| by(viewer, user)).collect(),
+            Some(viewer) => users.iter().map(|user| signed(viewer, user)).collect(),
             None => Vec::new(),
         };
         let (devices, cross_signing, own, of_viewer) = futures_util::try_join!(
@@ -207,7 +174,7 @@ impl Keys {
                 .await;
             let signatures = own.into_iter().chain(of_viewer);
             all.push(Rows {
-                devices: devices.into_iter().map(|(_, row)| row).collect(),
+                devices: devices.into_iter().map(|(_, row)| row.value).collect(),
                 cross_signing: cross_signing.map(|row| row.value),
                 signatures: signatures
                     .map(|(key, row)| (key.signer, row.value))
@@ -216,6 +183,36 @@ impl Keys {
         }
         Ok(all)
     }
+}
+
+impl Found {
+    /// Adds what a user has, of these devices, all of them if none is named.
+    pub(crate) fn add(&mut self, user: &str, wanted: &[String], rows: &Rows, viewer: Option<&str>) {
+        let devices = rows
+            .devices
+            .iter()
+            .filter(|device| wanted.is_empty() || wanted.contains(&device.device_id))
+            .filter_map(|device| Some((device.device_id.clone(), rows.device(user, device)?)));
+        self.device_keys.insert(user.to_owned(), devices.collect());
+        if let Some(master) = rows.master(user) {
+            self.master_keys.insert(user.to_owned(), master);
+        }
+        if let Some(key) = rows.self_signing() {
+            self.self_signing_keys.insert(user.to_owned(), key);
+        }
+        if viewer == Some(user)
+            && let Some(key) = rows.user_signing()
+        {
+            self.user_signing_keys.insert(user.to_owned(), key);
+        }
+    }
+}
+
+/// What `signer` has signed of `target`'s keys.
+pub(crate) fn signed(signer: &str, target: &str) -> Range {
+    Range::of(Home::User(signer), |key| {
+        key.str(signer).fixed(&NameHash::of(&[target]).0);
+    })
 }
 
 impl Rows {

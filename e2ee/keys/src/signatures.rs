@@ -12,7 +12,7 @@ use comity_storage::{Expect, Home, Pos};
 use serde_json::value::RawValue;
 
 use crate::{
-    Asked, Attempts, Found, Keys, KeysError,
+    Attempts, Found, Keys, KeysError,
     lists::{self, News},
     object::{CrossSigningKey, DeviceKeys, Signed, Usage, is_signed},
     tables::{CrossSigning, Device, NameHash, Signature, SignatureKey, Signatures, UserKey},
@@ -39,7 +39,7 @@ struct Signer<'a> {
 
 impl Keys {
     /// Takes signatures by `user`; what isn't taken, with the reason. `others` has the master keys of other users, as
-    /// [`Keys::query`] finds them.
+    /// [`Keys::query_all`] finds them.
     ///
     /// # Errors
     /// [`KeysError::TooLarge`]; the store's: then nothing is taken.
@@ -113,15 +113,6 @@ impl Keys {
                 return Ok(refusals);
             }
         }
-    }
-
-    /// The users other than `user` whose keys these are, to be asked for before [`Keys::sign`].
-    pub fn others_in(user: &str, objects: &SignedObjects) -> Asked {
-        let others = objects.keys().filter(|other| *other != user);
-        // No device has an empty id: only the master keys are wanted.
-        others
-            .map(|other| (other.clone(), vec![String::new()]))
-            .collect()
     }
 }
 

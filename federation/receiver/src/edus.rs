@@ -12,6 +12,7 @@ use std::{
 };
 
 use comity_accounts::presence::State;
+use comity_keys::{PeerSigningUpdate, PeerUpdate};
 use comity_protocol::{
     auth::Membership,
     id::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId},
@@ -90,6 +91,14 @@ impl Inner {
             let taken = match edu.edu_type.as_str() {
                 "m.typing" => self.typing(origin, &edu.content).await,
                 "m.receipt" => self.receipts(origin, &edu.content, lines, &mut left).await,
+                "m.device_list_update" => {
+                    self.device_list(origin, &edu.content).await;
+                    Ok(())
+                }
+                "m.signing_key_update" => {
+                    self.signing_keys(origin, &edu.content).await;
+                    Ok(())
+                }
                 "m.presence" => self.presence(origin, &edu.content, &mut left).await,
                 _ => Ok(()),
             };
@@ -178,6 +187,26 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// <https://spec.matrix.org/v1.19/server-server-api/#definition-mdevice_list_update>
+    async fn device_list(&self, origin: &ServerName, content: &RawValue) {
+        let Some(update) = read::<PeerUpdate>(content) else {
+            return;
+        };
+        if let Err(error) = self.keys.receive_update(origin, update).await {
+            tracing::warn!(%origin, %error, "a device list's update was not taken");
+        }
+    }
+
+    /// <https://spec.matrix.org/v1.19/server-server-api/#definition-msigning_key_update>
+    async fn signing_keys(&self, origin: &ServerName, content: &RawValue) {
+        let Some(update) = read::<PeerSigningUpdate>(content) else {
+            return;
+        };
+        if let Err(error) = self.keys.receive_signing_update(origin, update).await {
+            tracing::warn!(%origin, %error, "an update of signing keys was not taken");
+        }
     }
 
     /// Whether a user is of this server, in the room, and the room lets the server take part.

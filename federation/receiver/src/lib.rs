@@ -22,6 +22,7 @@ mod checks;
 mod completion;
 mod edus;
 mod joined;
+mod keys;
 mod missing;
 mod searches;
 mod staging;
@@ -34,12 +35,14 @@ use std::sync::Arc;
 
 use comity_accounts::Accounts;
 use comity_federation_client::PerServer;
+use comity_keys::Keys;
 use comity_rooms::{RoomView, Rooms};
 use comity_runtime::Runtime;
 use comity_storage::{ReadError, RoomKey};
 
 pub use checks::{Checks, PduError};
 pub use completion::Completion;
+pub use keys::KeysElsewhere;
 pub use missing::Fetcher;
 pub use transaction::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 
@@ -52,6 +55,7 @@ pub struct Receiver(Arc<Inner>);
 pub(crate) struct Inner {
     rooms: Rooms,
     accounts: Accounts,
+    keys: Keys,
     fetcher: Fetcher,
     runtime: Runtime,
     staging: Staging,
@@ -63,8 +67,8 @@ pub(crate) struct Inner {
 }
 
 impl Receiver {
-    /// A receiver for these rooms and accounts, which asks `fetcher` for what is missing.
-    pub fn new(rooms: Rooms, accounts: Accounts, fetcher: Fetcher) -> Self {
+    /// A receiver for these rooms, accounts and keys, which asks `fetcher` for what is missing.
+    pub fn new(rooms: Rooms, accounts: Accounts, keys: Keys, fetcher: Fetcher) -> Self {
         let tenant = rooms.tenant();
         let runtime = tenant.runtime().clone();
         let staging = Staging::new(tenant.clone());
@@ -72,6 +76,7 @@ impl Receiver {
         Self(Arc::new(Inner {
             rooms,
             accounts,
+            keys,
             fetcher,
             runtime,
             staging,

@@ -4,10 +4,16 @@
 //! to the servers in the room before or after it; whoever is kicked or banned, or whose invite is taken
 //! back, hears of it even so. A receipt goes to the servers in the room now (threat E7).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use comity_protocol::id::{RoomId, UserId};
-use comity_rooms::{Found, ReceiptKind, RoomError, RoomView, Span, log, num::EventNum};
+use comity_keys::{KeysError, ListChanged};
+use comity_protocol::{
+    auth::Membership,
+    id::{OwnedServerName, RoomId, UserId},
+};
+use comity_rooms::{
+    Found, ReceiptKind, RoomError, RoomView, Span, log, num::EventNum, state::AnyRoot,
+};
 use comity_storage::{Follower, Logged, Record};
 
 use crate::{Held, Inner, alone::Alone, queue::Due};
@@ -64,6 +70,7 @@ impl Inner {
             log::kind::RELAYED => self.relayed(logged, record).await,
             log::kind::RECEIPT => self.receipt(logged, record).await,
             log::kind::COMPLETED => self.completed(logged, record).await,
+            comity_keys::LIST => self.list(logged, record).await,
             _ => return Ok(()),
         };
         match dispatched {
@@ -96,6 +103,14 @@ impl Inner {
             return Ok(());
         }
         let view = self.rooms.view(room_id).await?;
+        if placed
+            .member
+            .as_ref()
+            .is_some_and(|(of, now)| of == sender.as_str() && now == "join")
+        {
+            self.introduce(logged, &view, sender, EventNum(placed.num))
+                .await?;
+        }
         // A join that follows what isn't here is the one by which we came in: who let us in makes it known.
         let (seq, place) = (placed.seq, (placed.seq, 0));
         if placed.member.is_some() && view.last_hole(seq - 1, place).await? == Some(seq) {
@@ -108,6 +123,88 @@ impl Inner {
             return Ok(());
         }
         self.event(logged, &view, EventNum(placed.num)).await
+    }
+
+    /// A list of ours changed: every server that shares a room with its user hears of it.
+    async fn list(self: &Arc<Self>, logged: &Logged, record: &Record) -> Result<(), RoomError> {
+        let (Some(user), Some(changed)) = (user(&record.subject), ListChanged::of(record)) else {
+            return Ok(());
+        };
+        let says_nothing = changed.devices.is_empty() && !changed.cross_signing;
+        if says_nothing || !self.is_local(user.server_name()) {
+            return Ok(());
+        }
+        let mut servers = BTreeSet::new();
+        for room_id in self.rooms.rooms_with(user, Membership::Join).await? {
+            match self.rooms.servers_in(&room_id).await {
+                // Purged since.
+                Err(RoomError::UnknownRoom) => {}
+                found => servers.extend(found?),
+            }
+        }
+        self.tell_list(logged, user, &changed, servers);
+        Ok(())
+    }
+
+    /// A user of ours came into a room: the servers there may not have heard of their devices.
+    async fn introduce(
+        self: &Arc<Self>,
+        logged: &Logged,
+        view: &RoomView,
+        user: &UserId,
+        join: EventNum,
+    ) -> Result<(), RoomError> {
+        let Some(found) = view.load(&[join]).await?.pop() else {
+            return Ok(());
+        };
+        if let Some(before) = found.root_before()?
+            && let Some(was) = view
+                .state_in(before, "m.room.member", user.as_str())
+                .await?
+            && was.event.content_string("membership").as_deref() == Some("join")
+        {
+            return Ok(());
+        }
+        self.tell_latest(logged, user, view.servers().await?).await
+    }
+
+    async fn tell_latest(
+        self: &Arc<Self>,
+        logged: &Logged,
+        user: &UserId,
+        servers: impl IntoIterator<Item = OwnedServerName>,
+    ) -> Result<(), RoomError> {
+        let latest = self.keys.latest_update(user.as_str()).await;
+        let latest = latest.map_err(|error| match error {
+            KeysError::Read(error) => error.into(),
+            error => RoomError::Damaged(error.to_string()),
+        })?;
+        let changed = ListChanged {
+            devices: latest.into_iter().collect(),
+            ..ListChanged::default()
+        };
+        if !changed.devices.is_empty() {
+            self.tell_list(logged, user, &changed, servers);
+        }
+        Ok(())
+    }
+
+    fn tell_list(
+        self: &Arc<Self>,
+        logged: &Logged,
+        user: &UserId,
+        changed: &ListChanged,
+        servers: impl IntoIterator<Item = OwnedServerName>,
+    ) {
+        for server in servers {
+            if !self.is_local(&server) {
+                let at = (logged.lane, logged.pos);
+                self.put(&server, |queue| {
+                    queue.lists.put(user.to_owned(), changed, at)
+                });
+                self.touched.lock().insert(logged.lane);
+            }
+        }
     }
 
     async fn relayed(self: &Arc<Self>, logged: &Logged, record: &Record) -> Result<(), RoomError> {
@@ -189,6 +286,19 @@ impl Inner {
                 self.put(server, |queue| queue.event(due));
                 self.touched.lock().insert(logged.lane);
             }
+        }
+        let mut unknown = view.servers().await?;
+        unknown.retain(|server| {
+            let told = completed.servers.iter().any(|told| told == server.as_str());
+            !told && !self.is_local(server)
+        });
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let here = view.moved(AnyRoot::EMPTY, view.root()).await?.came;
+        let ours = here.iter().filter_map(|id| user(id));
+        for user in ours.filter(|user| self.is_local(user.server_name())) {
+            self.tell_latest(logged, user, unknown.clone()).await?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What other servers are told of our own accord: events, receipts, typing, presence.
+//! What other servers are told of our own accord: events, device lists, receipts, typing, presence.
 //!
 //! One [dispatcher](dispatch) follows the lanes' logs and gives each event of ours to the queues of the
 //! servers that are to hear of it; a queue has a [worker] while there is something in it, and a worker
@@ -24,6 +24,7 @@ mod alone;
 mod dispatch;
 mod edus;
 mod ephemeral;
+mod lists;
 mod progress;
 mod queue;
 pub mod tables;
@@ -40,6 +41,7 @@ use std::{
 
 use comity_accounts::Accounts;
 use comity_federation_client::Peers;
+use comity_keys::Keys;
 use comity_protocol::id::{OwnedServerName, ServerName};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -64,6 +66,7 @@ struct Inner {
     runtime: Runtime,
     rooms: Rooms,
     accounts: Accounts,
+    keys: Keys,
     peers: Peers,
     destinations: Mutex<BTreeMap<OwnedServerName, Arc<Destination>>>,
     sending: Semaphore,
@@ -114,6 +117,7 @@ impl Sender {
     pub async fn start(
         rooms: Rooms,
         accounts: Accounts,
+        keys: Keys,
         peers: Peers,
     ) -> Result<Self, CommitError> {
         let tenant = rooms.tenant().clone();
@@ -123,6 +127,7 @@ impl Sender {
             runtime: runtime.clone(),
             rooms,
             accounts,
+            keys,
             peers,
             destinations: Mutex::default(),
             sending: Semaphore::new(SENDING),
@@ -134,8 +139,11 @@ impl Sender {
             parked: AtomicU64::new(0),
             tenant,
         }));
-        for (server, room, owed) in owed {
+        for (server, room, owed) in owed.events {
             sender.0.put(&server, |queue| queue.recall(room, owed));
+        }
+        for (server, user) in owed.lists {
+            sender.0.put(&server, |queue| queue.lists.recall(user));
         }
         let inner = || Arc::downgrade(&sender.0);
         let log = sender.0.tenant.follow(cursor);

@@ -7,14 +7,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use comity_protocol::id::OwnedServerName;
+use comity_protocol::id::{OwnedServerName, OwnedUserId};
 use comity_storage::{
     Batch, CommitError, Consumer, Heads, Home, Lane, Pos, Range, RoomKey, Slot, Tenant,
 };
 
 use crate::{
     Destination, Held, Inner,
-    tables::{Cursor, Cursors, LaneKey, OwedEvent, Owes, ServerRoom},
+    tables::{Cursor, Cursors, LaneKey, OwedEvent, OwedLists, Owes, ServerRoom, ServerUser},
 };
 
 const EACH: Duration = Duration::from_secs(1);
@@ -22,7 +22,12 @@ const EACH: Duration = Duration::from_secs(1);
 /// as well, and would keep itself busy for ever.
 const MOVED: Pos = 1_000;
 
-type Owed = Vec<(OwnedServerName, RoomKey, OwedEvent)>;
+/// What servers are owed by rows.
+#[derive(Default)]
+pub(crate) struct Owed {
+    pub events: Vec<(OwnedServerName, RoomKey, OwedEvent)>,
+    pub lists: Vec<(OwnedServerName, OwnedUserId)>,
+}
 
 /// Where the last run stopped. A lane that was never dispatched begins where it stands.
 pub(crate) async fn load(tenant: &Tenant) -> Result<(Heads, Owed), CommitError> {
@@ -42,11 +47,20 @@ pub(crate) async fn load(tenant: &Tenant) -> Result<(Heads, Owed), CommitError> 
         }
     }
     let rows = reader.scan::<Owes>(Range::everywhere(|_| {})).await?;
-    let owed = rows.into_iter().filter_map(|(key, row)| {
+    let events = rows.into_iter().filter_map(|(key, row)| {
         let server = OwnedServerName::try_from(key.server).ok()?;
         Some((server, key.room, row.value))
     });
-    Ok((cursor, owed.collect()))
+    let rows = reader.scan::<OwedLists>(Range::everywhere(|_| {})).await?;
+    let lists = rows.into_iter().filter_map(|(key, _)| {
+        let server = OwnedServerName::try_from(key.server).ok()?;
+        Some((server, OwnedUserId::try_from(key.user).ok()?))
+    });
+    let owed = Owed {
+        events: events.collect(),
+        lists: lists.collect(),
+    };
+    Ok((cursor, owed))
 }
 
 /// Saves each second, as long as there is a sender.
@@ -64,6 +78,7 @@ pub(crate) async fn save(held: Held) {
 #[derive(Default)]
 struct Changes {
     rows: Vec<(Arc<Destination>, RoomKey, Option<OwedEvent>)>,
+    lists: Vec<(Arc<Destination>, OwnedUserId, bool)>,
 }
 
 #[async_trait]
@@ -92,6 +107,11 @@ impl Inner {
                 let changes = changes.entry(lane).or_default();
                 changes.rows.push((destination.clone(), room, owed));
             }
+            for (user, owed) in queue.lists.changes() {
+                let lane = self.tenant.lanes().of(Home::User(user.as_str()).slot());
+                let changes = changes.entry(lane).or_default();
+                changes.lists.push((destination.clone(), user, owed));
+            }
             for lane in &lanes {
                 if let Some(first) = queue.first_of(*lane) {
                     cursor = cursor.with(*lane, cursor.get(*lane).min(first.saturating_sub(1)));
@@ -101,14 +121,14 @@ impl Inner {
         }
         let mut outcome = Ok(());
         for lane in lanes {
-            let rows = changes.remove(&lane).unwrap_or_default().rows;
+            let Changes { rows, lists } = changes.remove(&lane).unwrap_or_default();
             let (from, to) = (saved.get(lane), cursor.get(lane));
             if waiting.contains(&lane) {
                 // The cursor will move when it is sent.
                 self.touched.lock().insert(lane);
             }
             let has_news = to > from && (touched.contains(&lane) || to >= from + moved);
-            if rows.is_empty() && !has_news {
+            if rows.is_empty() && lists.is_empty() && !has_news {
                 continue;
             }
             let written = commit(&self.tenant, lane, |batch| {
@@ -122,6 +142,16 @@ impl Inner {
                         None => batch.delete::<Owes>(&key),
                     };
                 }
+                for (destination, user, owed) in &lists {
+                    let key = ServerUser {
+                        server: destination.name.to_string(),
+                        user: user.to_string(),
+                    };
+                    match owed {
+                        true => batch.put::<OwedLists>(&key, &()),
+                        false => batch.delete::<OwedLists>(&key),
+                    };
+                }
                 batch.put::<Cursors>(&LaneKey(lane.0), &Cursor { pos: to });
             });
             match written.await {
@@ -130,6 +160,9 @@ impl Inner {
                     self.touched.lock().insert(lane);
                     for (destination, room, _) in rows {
                         destination.queue.lock().unchanged([room]);
+                    }
+                    for (destination, user, _) in lists {
+                        destination.queue.lock().lists.unchanged(user);
                     }
                     outcome = Err(error);
                 }

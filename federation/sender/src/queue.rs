@@ -9,7 +9,11 @@ use comity_protocol::id::OwnedRoomId;
 use comity_storage::{Lane, Pos, RoomKey};
 use serde_json::value::RawValue;
 
-use crate::{edus::Edus, tables::OwedEvent};
+use crate::{
+    edus::Edus,
+    lists::{DueLists, LIST_EDUS, Lists},
+    tables::OwedEvent,
+};
 
 /// Events of a transaction, and pieces of ephemeral data, at most.
 ///
@@ -35,6 +39,7 @@ pub(crate) struct Batch {
     /// Events by room and number.
     pub events: Vec<(OwnedRoomId, u32)>,
     pub edus: Edus,
+    pub lists: DueLists,
     /// Whether the events are what is owed, rather than the next in order.
     behind: bool,
 }
@@ -47,6 +52,7 @@ pub(crate) struct Queue {
     /// Rooms whose row says something else than `owed`.
     changed: BTreeSet<RoomKey>,
     pub edus: Edus,
+    pub lists: Lists,
     running: bool,
 }
 
@@ -64,6 +70,7 @@ impl Queue {
     /// From now on only the newest event of each room is owed.
     pub fn fall_behind(&mut self) {
         self.behind = true;
+        self.lists.fall_behind();
         for due in std::mem::take(&mut self.ordered) {
             self.owe(&due);
         }
@@ -99,10 +106,13 @@ impl Queue {
     }
 
     fn has_work(&self) -> bool {
-        !self.ordered.is_empty() || !self.owed.is_empty() || !self.edus.is_empty()
+        !self.ordered.is_empty()
+            || !self.owed.is_empty()
+            || !self.edus.is_empty()
+            || !self.lists.is_empty()
     }
 
-    /// What goes next. Events stay until [`Queue::done`], ephemeral data is taken.
+    /// What goes next. Events and lists stay until [`Queue::done`], ephemeral data is taken.
     pub fn next(&mut self) -> Batch {
         let events = if self.behind {
             let owed = self.owed.values().take(PDUS);
@@ -116,13 +126,15 @@ impl Queue {
         };
         Batch {
             events,
-            edus: self.edus.take(EDUS),
+            edus: self.edus.take(EDUS - LIST_EDUS),
+            lists: self.lists.next(),
             behind: self.behind,
         }
     }
 
     /// The batch was taken, or refused for good.
     pub fn done(&mut self, batch: &Batch) {
+        self.lists.done(&batch.lists);
         if batch.behind {
             for (room_id, num) in &batch.events {
                 let room = RoomKey::of(room_id.as_str());
@@ -158,10 +170,11 @@ impl Queue {
         self.changed.extend(rooms);
     }
 
-    /// The first position of a lane that an event in order comes from.
+    /// The first position of a lane that something in order comes from.
     pub fn first_of(&self, lane: Lane) -> Option<Pos> {
         let of_lane = self.ordered.iter().filter(|due| due.lane == lane);
-        of_lane.map(|due| due.pos).min()
+        let first = of_lane.map(|due| due.pos).min();
+        first.into_iter().chain(self.lists.first_of(lane)).min()
     }
 }
 

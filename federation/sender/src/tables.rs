@@ -49,6 +49,30 @@ impl Key for ServerRoom {
     }
 }
 
+/// A user of ours as far as another server hears of their devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerUser {
+    /// The server.
+    pub server: String,
+    /// The user's id.
+    pub user: String,
+}
+
+impl Key for ServerUser {
+    fn home(&self) -> Home<'_> {
+        Home::User(&self.user)
+    }
+    fn write(&self, to: &mut KeyWriter) {
+        to.str(&self.server).str(&self.user);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        Ok(Self {
+            server: from.str()?,
+            user: from.str()?,
+        })
+    }
+}
+
 /// The position up to which a lane's log has been given to the queues and sent, or is owed by rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -93,4 +117,6 @@ tables! {
     Cursors: "federation cursor", b"Fc", Hot, LaneKey => Cursor;
     /// `server, room` → [`OwedEvent`]; only while the server is behind.
     Owes: "owed event", b"Fo", Queue, ServerRoom => OwedEvent;
+    /// `server, user` → (): their device list has changed; only while the server is behind.
+    OwedLists: "owed device list", b"Fd", Queue, ServerUser => ();
 }

@@ -9,12 +9,17 @@ use comity_federation_client::{
     PeerError, TransportError,
     peers::{Transaction, TransactionAnswer},
 };
+use comity_keys::KeysError;
 use comity_protocol::id::{OwnedRoomId, RoomId};
 use comity_rooms::{RoomError, num::EventNum, tables::Verdict};
-use serde_json::value::RawValue;
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 use crate::{
     Destination, Held, Inner,
+    lists::DueLists,
     queue::{Batch, raw},
 };
 
@@ -81,13 +86,16 @@ enum Failure {
     Peer(PeerError),
     /// The events can't be read.
     Rooms(RoomError),
+    /// The device lists can't be read.
+    Keys(KeysError),
 }
 
 impl Inner {
     /// Delivers a batch; what the server refuses for good is left out (threat F11).
     async fn deliver(&self, destination: &Destination, batch: &Batch) -> Result<(), Failure> {
         let pdus = self.load(&batch.events).await.map_err(Failure::Rooms)?;
-        let edus = batch.edus.write();
+        let mut edus = self.list_edus(&batch.lists).await.map_err(Failure::Keys)?;
+        edus.extend(batch.edus.write());
         if pdus.is_empty() && edus.is_empty() {
             return Ok(());
         }
@@ -171,6 +179,10 @@ impl Inner {
                 tracing::warn!(%server, %error, "events to be sent can't be read");
                 return Some(AGAIN);
             }
+            Failure::Keys(error) => {
+                tracing::warn!(%server, %error, "device lists to be sent can't be read");
+                return Some(AGAIN);
+            }
             Failure::Peer(PeerError::Store(error)) => {
                 tracing::warn!(%server, %error, "a back-off can't be kept");
                 return Some(AGAIN);
@@ -192,6 +204,36 @@ impl Inner {
             destination.queue.lock().fall_behind();
         }
         None
+    }
+
+    /// Device lists as they go onto the wire, by what they are now.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#device-management>
+    async fn list_edus(&self, lists: &DueLists) -> Result<Vec<Box<RawValue>>, KeysError> {
+        let mut edus = Vec::new();
+        let mut edu = |edu_type: &str, content: Value| {
+            edus.extend(to_raw_value(
+                &json!({ "edu_type": edu_type, "content": content }),
+            ));
+        };
+        for (user, due) in lists {
+            let user = user.as_str();
+            let (updates, cross_signing) = match due {
+                Some(due) => (due.updates.clone(), due.cross_signing),
+                None => (
+                    self.keys.latest_update(user).await?.into_iter().collect(),
+                    true,
+                ),
+            };
+            for update in &updates {
+                let content = self.keys.update_of(user, update).await?;
+                edu("m.device_list_update", content);
+            }
+            if cross_signing && let Some(content) = self.keys.signing_update_of(user).await? {
+                edu("m.signing_key_update", content);
+            }
+        }
+        Ok(edus)
     }
 
     /// The events as they go onto the wire; those that are no part of their room any more are left out.

@@ -6,6 +6,7 @@ use comity_accounts::Accounts;
 use comity_federation_client::{Keyring, OwnKeys};
 use comity_federation_receiver::Receiver;
 use comity_federation_sender::Ear;
+use comity_keys::Keys;
 use comity_media::Media;
 use comity_protocol::id::OwnedServerName;
 use comity_rooms::Rooms;
@@ -26,6 +27,8 @@ pub struct Settings {
 pub struct Capabilities {
     /// Users, devices, profiles.
     pub accounts: Accounts,
+    /// The keys of devices.
+    pub device_keys: Keys,
     /// The room engine.
     pub rooms: Rooms,
     /// What our users uploaded.

@@ -8,7 +8,7 @@ use comity_client_api::{Api, Capabilities, Settings, Support};
 use comity_federation_client::{Keyring, Outbound, OutboundConfig, OwnKeys, Peers};
 use comity_federation_media::RemoteMedia;
 use comity_federation_membership::OtherServers;
-use comity_federation_receiver::{Checks, Fetcher, Receiver};
+use comity_federation_receiver::{Checks, Fetcher, KeysElsewhere, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
 use comity_keys::Keys;
@@ -69,7 +69,7 @@ impl House {
         };
         let accounts =
             Accounts::open(tenant.clone(), accounts).map_err(|error| error.to_string())?;
-        let device_keys = Keys::new(accounts.clone());
+        let device_keys = Keys::new(accounts.clone(), config.server_name.clone());
         let rooms = comity_rooms::Config {
             server_name: config.server_name.clone(),
             // The configuration was checked: a version we know.
@@ -95,9 +95,15 @@ impl House {
             config.server_name.clone(),
             signing,
         );
-        let sender = Sender::start(rooms.clone(), accounts.clone(), peers.clone())
-            .await
-            .map_err(|error| error.to_string())?;
+        device_keys.use_elsewhere(Arc::new(KeysElsewhere::new(&peers)));
+        let sender = Sender::start(
+            rooms.clone(),
+            accounts.clone(),
+            device_keys.clone(),
+            peers.clone(),
+        )
+        .await
+        .map_err(|error| error.to_string())?;
         let keyring = Keyring::new(peers.clone(), tenant.clone(), &keys, Vec::new());
         let remote_media = RemoteMedia::new(peers.clone(), outbound);
         let fetcher = Fetcher {
@@ -106,7 +112,12 @@ impl House {
         };
         let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
         rooms.use_elsewhere(Arc::new(elsewhere.clone()));
-        let receiver = Receiver::new(rooms.clone(), accounts.clone(), fetcher);
+        let receiver = Receiver::new(
+            rooms.clone(),
+            accounts.clone(),
+            device_keys.clone(),
+            fetcher,
+        );
         elsewhere
             .resume()
             .await
@@ -118,6 +129,7 @@ impl House {
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {
                 accounts: accounts.clone(),
+                device_keys: device_keys.clone(),
                 rooms: rooms.clone(),
                 media: media.clone(),
                 receiver,

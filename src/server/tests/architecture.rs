@@ -65,6 +65,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "accounts",
             "federation-client",
+            "keys",
             "protocol",
             "rooms",
             "runtime",
@@ -76,6 +77,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "accounts",
             "federation-client",
+            "keys",
             "protocol",
             "rooms",
             "runtime",
@@ -110,6 +112,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "federation-client",
             "federation-receiver",
             "federation-sender",
+            "keys",
             "media",
             "protocol",
             "rooms",

@@ -26,6 +26,7 @@ mod fields;
 pub mod filter;
 mod index;
 mod members;
+mod neighbours;
 mod room;
 mod tastes;
 pub mod token;
@@ -43,6 +44,7 @@ use self::{
     filter::Filter,
     index::Index,
     members::SentMembers,
+    neighbours::OfRooms,
     tastes::Tastes,
     token::{Ephemeral, SyncToken},
 };
@@ -99,6 +101,7 @@ impl Sync {
     /// Starts to follow the tenant's logs. From now on the rooms count by the accounts' push rules.
     pub fn new(rooms: Rooms, accounts: Accounts, keys: Keys) -> Self {
         rooms.use_push_rules(Tastes::follow(accounts.clone()));
+        keys.use_neighbours(Arc::new(OfRooms(rooms.clone())));
         let index = Index::follow(&rooms, &accounts);
         Self(Arc::new(Inner {
             rooms,

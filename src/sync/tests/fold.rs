@@ -68,7 +68,7 @@ async fn open(lanes: u8) -> (Rooms, Sync) {
         },
     )
     .unwrap();
-    let keys = Keys::new(accounts.clone());
+    let keys = Keys::new(accounts.clone(), rooms.server_name().to_owned());
     (rooms.clone(), Sync::new(rooms, accounts, keys))
 }
 

@@ -12,7 +12,7 @@ use comity_client_api::{Api, Capabilities, Support};
 use comity_federation_client::{Keyring, OwnKeys, Peers};
 use comity_federation_media::RemoteMedia;
 use comity_federation_membership::OtherServers;
-use comity_federation_receiver::{Checks, Fetcher, Receiver};
+use comity_federation_receiver::{Checks, Fetcher, KeysElsewhere, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
 use comity_keys::Keys;
@@ -237,7 +237,7 @@ impl Server {
             limits: settings.limits,
         };
         let accounts = Accounts::open(tenant.clone(), accounts).expect("accounts open");
-        let device_keys = Keys::new(accounts.clone());
+        let device_keys = Keys::new(accounts.clone(), settings.server_name.clone());
         let rooms = comity_rooms::Config {
             server_name: settings.server_name.clone(),
             default_version: settings.default_version,
@@ -254,7 +254,14 @@ impl Server {
             settings.server_name.clone(),
             signing,
         );
-        let sender = Sender::start(rooms.clone(), accounts.clone(), peers.clone()).await?;
+        device_keys.use_elsewhere(Arc::new(KeysElsewhere::new(&peers)));
+        let sender = Sender::start(
+            rooms.clone(),
+            accounts.clone(),
+            device_keys.clone(),
+            peers.clone(),
+        )
+        .await?;
         let keyring = Keyring::new(peers.clone(), rooms.tenant().clone(), &keys, Vec::new());
         let remote_media = RemoteMedia::new(peers.clone(), wire.web());
         let fetcher = Fetcher {
@@ -263,7 +270,12 @@ impl Server {
         };
         let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
         rooms.use_elsewhere(Arc::new(elsewhere.clone()));
-        let receiver = Receiver::new(rooms.clone(), accounts.clone(), fetcher);
+        let receiver = Receiver::new(
+            rooms.clone(),
+            accounts.clone(),
+            device_keys.clone(),
+            fetcher,
+        );
         elsewhere.resume().await?;
         receiver.resume().await?;
         let media = comity_media::Config {
@@ -285,6 +297,7 @@ impl Server {
         let federation =
             comity_federation_server::Api::new(comity_federation_server::Capabilities {
                 accounts: accounts.clone(),
+                device_keys: device_keys.clone(),
                 rooms: rooms.clone(),
                 media: media.clone(),
                 receiver,

@@ -9,6 +9,7 @@
 
 mod cross_signing;
 mod device;
+mod federation;
 mod lists;
 mod one_time;
 mod uploads;

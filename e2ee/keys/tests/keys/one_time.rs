@@ -151,6 +151,7 @@ async fn f7_no_one_time_key_twice_after_a_restore() {
     let open = async |disk: Memory, run: u64| {
         let place = Place {
             disk,
+            files: comity_testkit::files(),
             lanes: u8::try_from(comity_testkit::lanes()).unwrap(),
             sync: false,
             runtime: Runtime::simulated(run),

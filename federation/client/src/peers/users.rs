@@ -1,8 +1,7 @@
 //! Other servers' users: their devices and keys, and who stands behind an OpenID token.
 
 use comity_protocol::id::{OwnedUserId, ServerName, UserId};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Call, PAGE, PeerError, Peers, SMALL};
 
@@ -12,15 +11,17 @@ struct UserInfo {
 }
 
 impl Peers {
+    /// The answer is read as the caller likes, here and below.
+    ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1userdevicesuserid>
     ///
     /// # Errors
     /// [`PeerError`].
-    pub async fn devices(
+    pub async fn devices<A: DeserializeOwned>(
         &self,
         to: &ServerName,
         user: &UserId,
-    ) -> Result<Map<String, Value>, PeerError> {
+    ) -> Result<A, PeerError> {
         let path = ["federation", "v1", "user", "devices", user.as_str()];
         self.call(to, Call::get(&path, PAGE)).await
     }
@@ -31,11 +32,11 @@ impl Peers {
     ///
     /// # Errors
     /// [`PeerError`].
-    pub async fn query_keys<B: Serialize + Sync>(
+    pub async fn query_keys<B: Serialize + Sync, A: DeserializeOwned>(
         &self,
         to: &ServerName,
         request: &B,
-    ) -> Result<Map<String, Value>, PeerError> {
+    ) -> Result<A, PeerError> {
         let path = ["federation", "v1", "user", "keys", "query"];
         self.call(to, Call::post(&path, request, PAGE)?).await
     }
@@ -46,11 +47,11 @@ impl Peers {
     ///
     /// # Errors
     /// [`PeerError`].
-    pub async fn claim_keys<B: Serialize + Sync>(
+    pub async fn claim_keys<B: Serialize + Sync, A: DeserializeOwned>(
         &self,
         to: &ServerName,
         request: &B,
-    ) -> Result<Map<String, Value>, PeerError> {
+    ) -> Result<A, PeerError> {
         let path = ["federation", "v1", "user", "keys", "claim"];
         self.call(to, Call::post(&path, request, PAGE)?).await
     }

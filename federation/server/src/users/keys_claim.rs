@@ -4,28 +4,31 @@
 
 use std::collections::BTreeMap;
 
+use axum::extract::State;
+use comity_keys::Claimed;
 use comity_protocol::id::OwnedUserId;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::{Json, request::Sent};
+use crate::{Api, ApiError, Json, request::Sent};
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
-    #[expect(
-        dead_code,
-        reason = "read for its form; no device has a key that could be given"
-    )]
     one_time_keys: BTreeMap<OwnedUserId, BTreeMap<String, String>>,
 }
 
 #[derive(Serialize)]
 pub(super) struct Answer {
-    one_time_keys: BTreeMap<OwnedUserId, BTreeMap<String, Value>>,
+    one_time_keys: Claimed,
 }
 
-pub(super) async fn post(_: Sent<Asked>) -> Json<Answer> {
-    Json(Answer {
-        one_time_keys: BTreeMap::new(),
-    })
+pub(super) async fn post(
+    State(api): State<Api>,
+    Sent { body, .. }: Sent<Asked>,
+) -> Result<Json<Answer>, ApiError> {
+    let ours = body.one_time_keys.into_iter();
+    let ours = ours.filter(|(user, _)| user.server_name() == api.rooms.server_name());
+    let wanted = ours.map(|(user, devices)| (user.to_string(), devices));
+    Ok(Json(Answer {
+        one_time_keys: api.device_keys.claim(&wanted.collect()).await?,
+    }))
 }

@@ -1,0 +1,472 @@
+//! Keys and device lists between servers: <https://spec.matrix.org/v1.19/server-server-api/#device-management>
+
+use std::cell::Cell;
+
+use comity_testkit::{Federation, HostilePeer, PeerRoom, User, encode};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    device::{CrossSigning, Device, public},
+    lists::{Follower, NOTHING, changed, left},
+};
+
+const A: &str = "a.test";
+const B: &str = "b.test";
+
+async fn room_of(user: &User) -> String {
+    user.create_room(json!({"preset": "public_chat"})).await
+}
+
+async fn join(user: &User, room: &str, via: &str) {
+    let join = user.post(format!("/_matrix/client/v3/join/{}", encode(room)));
+    join.query("via", via).json(json!({})).send().await.ok();
+}
+
+/// What was asked of a path since it was last looked at.
+fn asked(federation: &Federation, path: &str) -> usize {
+    let log = federation.wire.log();
+    log.iter().filter(|line| line.contains(path)).count()
+}
+
+/// Syncs until something changed; what.
+async fn news(follower: &mut Follower<'_>) -> (Vec<String>, Vec<String>) {
+    for _ in 0..100 {
+        let news = follower.news().await;
+        if news != NOTHING {
+            return news;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    NOTHING
+}
+
+/// Lets what is under way come to its end.
+async fn settle() {
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+}
+
+/// Keys of users of another server are asked for there, with signatures; one-time keys are claimed there, each once.
+#[tokio::test(start_paused = true)]
+async fn keys_of_users_of_other_servers() {
+    let federation = Federation::of([A, B]).await;
+    let alice = federation[A].register("alice").await;
+    let bob = federation[B].register("bob").await;
+    let (mut alices, bobs) = (Device::of(&alice), Device::of(&bob));
+    let keys = alices.publish().await;
+    let one_time = alices.one_time_keys(1);
+    alices
+        .upload(json!({ "one_time_keys": one_time }))
+        .await
+        .ok();
+    let cross_signing = CrossSigning::of(&alice.id);
+    alices
+        .post("device_signing/upload", cross_signing.upload())
+        .await
+        .ok();
+    let found = bobs.query(&[&alice.id, "@nobody:a.test"]).await;
+    assert_eq!(
+        found["device_keys"],
+        json!({ &alice.id: { &alices.id: keys } })
+    );
+    assert_eq!(found["master_keys"][&alice.id], cross_signing.master_key());
+    assert_eq!(found["failures"], json!({}));
+    assert!(found.get("user_signing_keys").is_none());
+    let (id, key) = bobs.claim(&alice.id, &alices.id).await.unwrap();
+    assert_eq!(one_time.get(&id), Some(&key));
+    assert_eq!(bobs.claim(&alice.id, &alices.id).await, None);
+    // What Bob signs of Alice's is his to see, wherever she is.
+    let of_bob = CrossSigning::of(&bob.id);
+    bobs.post("device_signing/upload", of_bob.upload())
+        .await
+        .ok();
+    let mut master = cross_signing.master_key();
+    of_bob.sign_with(&of_bob.user_signing, &mut master);
+    let body = json!({ &alice.id: { public(&cross_signing.master): master } });
+    let answer = bobs.post("signatures/upload", body).await.ok();
+    assert_eq!(answer["failures"], json!({}));
+    assert_eq!(
+        bobs.query(&[&alice.id]).await["master_keys"][&alice.id],
+        master
+    );
+    assert_eq!(
+        alices.query(&[&alice.id]).await["master_keys"][&alice.id],
+        cross_signing.master_key()
+    );
+}
+
+/// A server that gives no answer is a failure within the time that the client has, and holds up nobody else's keys.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_is_a_failure() {
+    let federation = Federation::of([A, B]).await;
+    let bob = federation[B].register("bob").await;
+    let bobs = Device::of(&bob);
+    let keys = bobs.publish().await;
+    federation.wire.hold(B, A);
+    let began = tokio::time::Instant::now();
+    let body = json!({ "device_keys": { "@alice:a.test": [], &bob.id: [] }, "timeout": 2000 });
+    let found = bobs.post("query", body).await.ok();
+    assert_eq!(found["device_keys"], json!({ &bob.id: { &bobs.id: keys } }));
+    assert!(found["failures"].get(A).is_some(), "{found}");
+    let body = json!({ "one_time_keys": { "@alice:a.test": { "X": "signed_curve25519" } }, "timeout": 2000 });
+    let found = bobs.post("claim", body).await.ok();
+    assert!(found["failures"].get(A).is_some(), "{found}");
+    assert!(began.elapsed().as_millis() < 4500);
+    federation.wire.heal();
+}
+
+/// As long as a room is shared a list is asked for once, and its changes come by themselves.
+#[tokio::test(start_paused = true)]
+async fn a_list_is_kept_while_a_room_is_shared() {
+    let federation = Federation::of([A, B]).await;
+    let alice = federation[A].register("alice").await;
+    let bob = federation[B].register("bob").await;
+    let room = room_of(&alice).await;
+    join(&bob, &room, A).await;
+    let (alices, bobs) = (Device::of(&alice), Device::of(&bob));
+    settle().await;
+    let mut follower = Follower::of(&bob).await;
+    let first = alices.publish().await;
+    assert_eq!(news(&mut follower).await, changed(&[&alice]));
+    let known = async || bobs.query(&[&alice.id]).await["device_keys"][&alice.id].clone();
+    assert_eq!(known().await, json!({ &alices.id: first }));
+    settle().await;
+    drop(federation.wire.log());
+    assert_eq!(known().await, json!({ &alices.id: first }));
+    assert_eq!(asked(&federation, "/user/keys/query"), 0);
+    // The first change finds that nobody knows what came before it; from then on they are followed.
+    let path = |user: &User| format!("/_matrix/client/v3/devices/{}", user.device);
+    alice
+        .put(path(&alice))
+        .json(json!({"display_name": "one"}))
+        .send()
+        .await
+        .ok();
+    settle().await;
+    assert_eq!(news(&mut follower).await, changed(&[&alice]));
+    assert_eq!(asked(&federation, "/user/devices/"), 1);
+    alice
+        .put(path(&alice))
+        .json(json!({"display_name": "two"}))
+        .send()
+        .await
+        .ok();
+    let second = federation[A].login("alice").await;
+    let other = Device::of(&second);
+    let added = other.publish().await;
+    settle().await;
+    assert_eq!(news(&mut follower).await, changed(&[&alice]));
+    let mut named = first.clone();
+    named["unsigned"] = json!({"device_display_name": "two"});
+    assert_eq!(
+        known().await,
+        json!({ &alices.id: named, &other.id: added })
+    );
+    let cross_signing = CrossSigning::of(&alice.id);
+    alices
+        .post("device_signing/upload", cross_signing.upload())
+        .await
+        .ok();
+    second.post("/_matrix/client/v3/logout").send().await.ok();
+    settle().await;
+    assert_eq!(news(&mut follower).await, changed(&[&alice]));
+    let found = bobs.query(&[&alice.id]).await;
+    assert_eq!(
+        found["device_keys"][&alice.id],
+        json!({ &alices.id: named })
+    );
+    assert_eq!(found["master_keys"][&alice.id], cross_signing.master_key());
+    let log = federation.wire.log();
+    let asked = log.iter().filter(|line| line.contains("/user/"));
+    assert_eq!(asked.count(), 0, "{log:?}");
+}
+
+/// Who left and came back may have changed everything meanwhile: what is kept of them doesn't count any more.
+#[tokio::test(start_paused = true)]
+async fn a_list_is_not_kept_without_a_shared_room() {
+    let federation = Federation::of([A, B]).await;
+    let alice = federation[A].register("alice").await;
+    let bob = federation[B].register("bob").await;
+    let room = room_of(&bob).await;
+    join(&alice, &room, B).await;
+    let (alices, bobs) = (Device::of(&alice), Device::of(&bob));
+    alices.publish().await;
+    settle().await;
+    let mut follower = Follower::of(&bob).await;
+    let known = async || bobs.query(&[&alice.id]).await["device_keys"][&alice.id].clone();
+    known().await;
+    alice.leave(&room).await;
+    assert_eq!(news(&mut follower).await, left(&alice));
+    let alices = Device::of(&alice);
+    let keys = alices.publish().await;
+    settle().await;
+    assert_eq!(follower.news().await, NOTHING);
+    assert_eq!(known().await, json!({ &alices.id: keys }));
+    let alices = Device::of(&alice);
+    let keys = alices.publish().await;
+    join(&alice, &room, B).await;
+    assert_eq!(news(&mut follower).await, changed(&[&alice]));
+    assert_eq!(known().await, json!({ &alices.id: keys }));
+}
+
+/// What changes while a server can't be reached it learns when it can again, over a restart of who tells it.
+#[tokio::test(start_paused = true)]
+async fn changes_outlast_an_outage() {
+    let mut federation = Federation::of([A, B]).await;
+    let alice = federation[A].register("alice").await;
+    let bob = federation[B].register("bob").await;
+    let room = room_of(&alice).await;
+    join(&bob, &room, A).await;
+    Device::of(&alice).publish().await;
+    settle().await;
+    let mut follower = Follower::of(&bob).await;
+    let bobs = Device::of(&bob);
+    bobs.query(&[&alice.id]).await;
+    federation.wire.cut(A, B);
+    let again = Device::of(&alice);
+    let keys = again.publish().await;
+    // Long enough that the other server is behind.
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    assert_eq!(follower.news().await, NOTHING);
+    federation.restart(A).await;
+    federation.wire.heal();
+    tokio::time::sleep(std::time::Duration::from_secs(2 * 3600)).await;
+    assert_eq!(news(&mut follower).await, changed(&[&alice]));
+    let found = bobs.query(&[&alice.id]).await;
+    assert_eq!(found["device_keys"][&alice.id], json!({ &again.id: keys }));
+}
+
+/// A peer whose user is in a room of ours, and that tells of its users as it likes.
+struct World {
+    federation: Federation,
+    peer: HostilePeer,
+    alice: User,
+    transactions: Cell<u32>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let federation = Federation::of([A]).await;
+        let peer = HostilePeer::on(&federation.wire, "evil.test");
+        let alice = federation[A].register("alice").await;
+        let room = room_of(&alice).await;
+        let _: PeerRoom = peer.join(&federation[A], &room, "mallory").await;
+        let devices = json!({ "user_id": "@mallory:evil.test", "stream_id": 5, "devices": [] });
+        peer.answer(
+            Method::GET,
+            "/_matrix/federation/v1/user/devices/",
+            move |_| devices.clone(),
+        );
+        peer.answer(
+            Method::POST,
+            "/_matrix/federation/v1/user/keys/query",
+            |asked| {
+                let users = asked.body["device_keys"]
+                    .as_object()
+                    .cloned()
+                    .unwrap_or_default();
+                let users: Value = users.keys().map(|user| (user.clone(), json!({}))).collect();
+                json!({ "device_keys": users })
+            },
+        );
+        settle().await;
+        drop(peer.heard());
+        Self {
+            federation,
+            peer,
+            alice,
+            transactions: Cell::new(0),
+        }
+    }
+
+    async fn edu(&self, edu_type: &str, content: Value) {
+        let number = self.transactions.replace(self.transactions.get() + 1);
+        let path = format!("/_matrix/federation/v1/send/keys{number}");
+        let body = json!({
+            "origin": "evil.test",
+            "origin_server_ts": 1,
+            "pdus": [],
+            "edus": [{ "edu_type": edu_type, "content": content }],
+        });
+        let sent = self.peer.to(&self.federation[A]).put(path).json(body);
+        sent.send().await.ok();
+    }
+
+    fn update(id: u64, prev: &[u64]) -> Value {
+        json!({
+            "user_id": "@mallory:evil.test",
+            "device_id": format!("D{id}"),
+            "stream_id": id,
+            "prev_id": prev,
+        })
+    }
+
+    /// How often the list as a whole was asked for since.
+    async fn resyncs(&self) -> usize {
+        settle().await;
+        let heard = self.peer.heard();
+        let whole = heard
+            .iter()
+            .filter(|asked| asked.target.contains("/user/devices/"));
+        whole.count()
+    }
+}
+
+/// Threat F1: a server tells of its own users' devices, of nobody else's; of its users who share no room nobody hears.
+#[tokio::test(start_paused = true)]
+async fn f1_lists_of_other_servers_users_are_ignored() {
+    let world = World::new().await;
+    let alice = world.federation[A].login("alice").await;
+    let mut follower = Follower::of(&alice).await;
+    let keys = Device::of(&alice).device_keys();
+    for user in [
+        world.alice.id.as_str(),
+        "@mallory:other.test",
+        "@stranger:evil.test",
+    ] {
+        let mut update = World::update(1, &[]);
+        update["user_id"] = user.into();
+        update["keys"] = keys.clone();
+        world.edu("m.device_list_update", update).await;
+        let content = json!({ "user_id": user, "master_key": CrossSigning::of(user).master_key() });
+        world.edu("m.signing_key_update", content).await;
+    }
+    assert_eq!(follower.news().await, NOTHING);
+    let found = Device::of(&alice).query(&[&alice.id]).await;
+    assert_eq!(found["device_keys"][&alice.id], json!({}));
+    assert!(found.get("master_keys").is_none());
+    world
+        .edu("m.device_list_update", World::update(1, &[]))
+        .await;
+    let (changed, _) = follower.news().await;
+    assert_eq!(changed, ["@mallory:evil.test"]);
+}
+
+/// Threat F5: what follows is applied, what doesn't has the list asked for; odd stream ids are ignored.
+#[tokio::test(start_paused = true)]
+async fn f5_a_gap_has_the_list_asked_for() {
+    let world = World::new().await;
+    let alices = Device::of(&world.alice);
+    let mallory = "@mallory:evil.test";
+    // Nobody has asked for the list: nothing to complete.
+    world
+        .edu("m.device_list_update", World::update(3, &[2]))
+        .await;
+    assert_eq!(world.resyncs().await, 0);
+    alices.query(&[mallory]).await;
+    assert_eq!(world.resyncs().await, 0);
+    world
+        .edu("m.device_list_update", World::update(5, &[4]))
+        .await;
+    assert_eq!(world.resyncs().await, 1);
+    // Up to 5 it is known: 6 follows, 6 again is no news, 8 doesn't follow.
+    world
+        .edu("m.device_list_update", World::update(6, &[5]))
+        .await;
+    world
+        .edu("m.device_list_update", World::update(6, &[5]))
+        .await;
+    assert_eq!(world.resyncs().await, 0);
+    world
+        .edu("m.device_list_update", World::update(8, &[7]))
+        .await;
+    assert_eq!(world.resyncs().await, 1);
+    for odd in [
+        json!(-1),
+        json!(1.5),
+        json!("9"),
+        json!(1_u64 << 53),
+        Value::Null,
+    ] {
+        let mut update = World::update(9, &[5]);
+        update["stream_id"] = odd;
+        world.edu("m.device_list_update", update).await;
+    }
+    assert_eq!(world.resyncs().await, 0);
+}
+
+/// Threat F5: ten thousand devices are a thousand here, of which those whose keys are no keys of theirs are none.
+#[tokio::test(start_paused = true)]
+async fn f5_devices_are_capped() {
+    let world = World::new().await;
+    let mallory = "@mallory:evil.test";
+    let keys = |device: &str, user: &str| {
+        json!({
+            "user_id": user,
+            "device_id": device,
+            "algorithms": [],
+            "keys": { format!("ed25519:{device}"): "x" },
+            "signatures": {},
+        })
+    };
+    let mut devices: serde_json::Map<String, Value> = (0..10_000)
+        .map(|n| (format!("D{n}"), keys(&format!("D{n}"), mallory)))
+        .collect();
+    devices.insert("A".to_owned(), keys("A", "@alice:a.test"));
+    devices.insert("B".to_owned(), keys("C", mallory));
+    let answer = json!({ "device_keys": { mallory: devices, "@alice:a.test": devices } });
+    let path = "/_matrix/federation/v1/user/keys/query";
+    world
+        .peer
+        .answer(Method::POST, path, move |_| answer.clone());
+    let found = Device::of(&world.alice).query(&[mallory]).await;
+    let found = found["device_keys"].as_object().unwrap();
+    assert_eq!(found.len(), 1);
+    let devices = found[mallory].as_object().unwrap();
+    assert!(devices.len() <= 1_000 && !devices.contains_key("A") && !devices.contains_key("B"));
+}
+
+/// Threat E6: another server is told of our users alone, and of no user-signing key.
+#[tokio::test(start_paused = true)]
+async fn e6_other_servers_are_told_of_our_users() {
+    let world = World::new().await;
+    let mut device = Device::of(&world.alice);
+    let keys = device.publish().await;
+    let one_time = device.one_time_keys(1);
+    device
+        .upload(json!({ "one_time_keys": one_time }))
+        .await
+        .ok();
+    let cross_signing = CrossSigning::of(&world.alice.id);
+    device
+        .post("device_signing/upload", cross_signing.upload())
+        .await
+        .ok();
+    let peer = world.peer.to(&world.federation[A]);
+    let v1 = "/_matrix/federation/v1/user";
+    let asked = json!({ "device_keys": { &world.alice.id: [], "@mallory:evil.test": [], "@no:a.test": [] } });
+    let found = peer
+        .post(format!("{v1}/keys/query"))
+        .json(asked)
+        .send()
+        .await
+        .ok();
+    assert_eq!(
+        found["device_keys"],
+        json!({ &world.alice.id: { &device.id: keys } })
+    );
+    assert_eq!(
+        found["master_keys"][&world.alice.id],
+        cross_signing.master_key()
+    );
+    assert!(found.get("user_signing_keys").is_none());
+    let list = peer.get(format!("{v1}/devices/{}", encode(&world.alice.id)));
+    let list = list.send().await.ok();
+    assert_eq!(list["devices"][0]["keys"], keys);
+    assert!(list["stream_id"].as_u64().unwrap() > 0);
+    for nobody in ["@mallory:evil.test", "@no:a.test"] {
+        let list = peer.get(format!("{v1}/devices/{}", encode(nobody)));
+        list.send().await.error(404, "M_NOT_FOUND");
+    }
+    let wanted = json!({ "one_time_keys": {
+        &world.alice.id: { &device.id: "signed_curve25519" },
+        "@mallory:evil.test": { "X": "signed_curve25519" },
+    }});
+    let claim = || peer.post(format!("{v1}/keys/claim")).json(&wanted).send();
+    let claimed = claim().await.ok();
+    assert_eq!(
+        claimed["one_time_keys"],
+        json!({ &world.alice.id: { &device.id: one_time } })
+    );
+    assert_eq!(claim().await.ok()["one_time_keys"], json!({}));
+}

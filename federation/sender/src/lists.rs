@@ -1,0 +1,207 @@
+//! Device lists that wait for a server: of each user what changed, or that something did.
+//!
+//! In good times every change goes, each naming the one before. A server that is behind is owed the user, which is also what its rows
+//! say: it is told of the latest change, misses those before, and asks for the list as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_keys::{DeviceUpdate, ListChanged};
+use comity_protocol::id::OwnedUserId;
+use comity_storage::{Lane, Pos};
+
+/// Changes of a user kept for a server; of more only the latest goes.
+const IN_ORDER: usize = 16;
+/// EDUs of lists in a transaction.
+pub(crate) const LIST_EDUS: usize = 40;
+
+/// What a server is to be told of a user's list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DueList {
+    /// Devices' changes in their order.
+    pub updates: Vec<DeviceUpdate>,
+    /// The cross-signing keys as well.
+    pub cross_signing: bool,
+    /// Where the first records stand that say so.
+    held: BTreeMap<Lane, Pos>,
+    /// Raised by each change.
+    serial: u64,
+}
+
+/// What goes into a transaction: of each user what is due, or the latest change where that isn't known.
+pub(crate) type DueLists = Vec<(OwnedUserId, Option<DueList>)>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    waiting: BTreeMap<OwnedUserId, DueList>,
+    owed: BTreeSet<OwnedUserId>,
+    /// Users whose row says something else than `owed`.
+    changed: BTreeSet<OwnedUserId>,
+}
+
+impl Lists {
+    /// A list changed; its record stands there.
+    pub fn put(&mut self, user: OwnedUserId, changed: &ListChanged, (lane, pos): (Lane, Pos)) {
+        let due = self.waiting.entry(user).or_default();
+        due.serial += 1;
+        due.cross_signing |= changed.cross_signing;
+        due.held.entry(lane).or_insert(pos);
+        for update in &changed.devices {
+            // One that is there already is told again: somebody has come into another room.
+            due.updates.retain(|there| there.id != update.id);
+            due.updates.push(update.clone());
+        }
+        let surplus = due.updates.len().saturating_sub(IN_ORDER);
+        if surplus > 0 {
+            due.updates.drain(..due.updates.len() - 1);
+        }
+    }
+
+    /// From now on it is only owed that they changed.
+    pub fn fall_behind(&mut self) {
+        for user in std::mem::take(&mut self.waiting).into_keys() {
+            self.owe(user);
+        }
+    }
+
+    fn owe(&mut self, user: OwnedUserId) {
+        if self.owed.insert(user.clone()) {
+            self.changed.insert(user);
+        }
+    }
+
+    /// A row of an earlier run.
+    pub fn recall(&mut self, user: OwnedUserId) {
+        self.owed.insert(user);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.owed.is_empty()
+    }
+
+    /// What goes next, of few enough users for a transaction.
+    pub fn next(&self) -> DueLists {
+        let mut edus = 0;
+        let owed = self.owed.iter().map(|user| (user.clone(), None));
+        let waiting = self.waiting.iter();
+        let waiting = waiting.map(|(user, due)| (user.clone(), Some(due.clone())));
+        owed.chain(waiting)
+            .take_while(|(_, due)| {
+                edus += due.as_ref().map_or(2, |due| due.updates.len() + 1);
+                edus <= LIST_EDUS
+            })
+            .collect()
+    }
+
+    /// These were taken, or refused for good.
+    pub fn done(&mut self, sent: &DueLists) {
+        for (user, due) in sent {
+            match due {
+                None => {
+                    if self.owed.remove(user) {
+                        self.changed.insert(user.clone());
+                    }
+                }
+                Some(sent) => {
+                    let Some(due) = self.waiting.get_mut(user) else {
+                        continue;
+                    };
+                    if due.serial == sent.serial {
+                        self.waiting.remove(user);
+                    } else {
+                        due.updates.retain(|update| !sent.updates.contains(update));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The users whose rows are to change, and whether there is to be one.
+    pub fn changes(&mut self) -> Vec<(OwnedUserId, bool)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed
+            .map(|user| {
+                let owed = self.owed.contains(&user);
+                (user, owed)
+            })
+            .collect()
+    }
+
+    /// These rows couldn't be written.
+    pub fn unchanged(&mut self, user: OwnedUserId) {
+        self.changed.insert(user);
+    }
+
+    /// The first position of a lane that something waiting comes from.
+    pub fn first_of(&self, lane: Lane) -> Option<Pos> {
+        let held = self.waiting.values();
+        held.filter_map(|due| due.held.get(&lane).copied()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> OwnedUserId {
+        OwnedUserId::try_from(format!("@{name}:x")).unwrap()
+    }
+
+    fn change(id: u64) -> ListChanged {
+        ListChanged {
+            devices: vec![DeviceUpdate {
+                device: "D".to_owned(),
+                id,
+                prev: id - 1,
+            }],
+            ..ListChanged::default()
+        }
+    }
+
+    fn ids(lists: &DueLists) -> Vec<u64> {
+        let due = lists.iter().filter_map(|(_, due)| due.as_ref());
+        due.flat_map(|due| due.updates.iter().map(|update| update.id))
+            .collect()
+    }
+
+    #[test]
+    fn changes_go_in_order_and_hold_the_cursor() {
+        let mut lists = Lists::default();
+        lists.put(user("a"), &change(1), (Lane(0), 5));
+        let sent = lists.next();
+        lists.put(user("a"), &change(2), (Lane(0), 6));
+        assert_eq!(lists.first_of(Lane(0)), Some(5));
+        lists.done(&sent);
+        let sent = lists.next();
+        assert_eq!(ids(&sent), [2]);
+        lists.done(&sent);
+        assert!(lists.is_empty() && lists.changes().is_empty());
+        assert_eq!(lists.first_of(Lane(0)), None);
+    }
+
+    #[test]
+    fn too_many_changes_are_the_latest() {
+        let mut lists = Lists::default();
+        for id in 1..=17 {
+            lists.put(user("a"), &change(id), (Lane(0), id));
+        }
+        assert_eq!(ids(&lists.next()), [17]);
+        for n in 0..100 {
+            lists.put(user(&format!("u{n}")), &change(1), (Lane(0), 20));
+        }
+        assert!(lists.next().len() <= LIST_EDUS);
+    }
+
+    #[test]
+    fn who_is_behind_is_owed_the_user() {
+        let mut lists = Lists::default();
+        lists.put(user("a"), &change(1), (Lane(0), 5));
+        lists.fall_behind();
+        assert_eq!(lists.first_of(Lane(0)), None);
+        assert_eq!(lists.changes(), [(user("a"), true)]);
+        let sent = lists.next();
+        assert_eq!(sent, [(user("a"), None)]);
+        lists.done(&sent);
+        assert_eq!(lists.changes(), [(user("a"), false)]);
+        assert!(lists.is_empty());
+    }
+}
