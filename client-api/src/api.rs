@@ -11,6 +11,7 @@ use comity_rooms::{HORIZON, Rooms};
 use comity_runtime::Runtime;
 use comity_succession::Succession;
 use comity_sync::Sync;
+use comity_to_device::ToDevice;
 
 use crate::{ApiError, account::Leaving};
 
@@ -46,6 +47,8 @@ pub struct Capabilities {
     pub succession: Succession,
     /// Delivery.
     pub sync: Sync,
+    /// Messages to devices.
+    pub to_device: ToDevice,
     /// Backups of room keys.
     pub key_backup: KeyBackup,
     /// Uploads and what is made of them.
@@ -97,6 +100,9 @@ impl Api {
                 if let Err(cause) = api.media.tend().await {
                     tracing::warn!(%cause, "media that nobody needs could not be removed");
                 }
+                if let Err(cause) = api.to_device.tend().await {
+                    tracing::warn!(%cause, "ids that nobody repeats could not be removed");
+                }
             }
         }));
     }
@@ -124,7 +130,9 @@ impl Api {
 
     /// Lets accounts that were deactivated leave their rooms.
     async fn finish_deactivations(&self) -> Result<(), AccountError> {
-        self.accounts.finish_deactivations(&Leaving(self)).await
+        self.accounts
+            .finish_deactivations(&Leaving(&self.rooms))
+            .await
     }
 }
 

@@ -73,6 +73,7 @@ mod routes;
 mod session;
 mod spaces;
 mod sync;
+mod to_device;
 mod uia;
 mod user_directory;
 

@@ -5,7 +5,7 @@ use axum::{Router, routing::MethodRouter};
 use crate::{
     Api, account, account_data, admin, creation, devices, directory, discovery, ephemeral, events,
     key_backup, keys, media, membership, notices, openid, presence, profile, push, registration,
-    reports, session, spaces, sync, user_directory,
+    reports, session, spaces, sync, to_device, user_directory,
 };
 
 /// Everything clients may ask for; [`comity_web::join`] puts it together with what others may.
@@ -34,6 +34,7 @@ pub fn router(api: Api) -> Router {
         .and(session::routes())
         .and(spaces::routes())
         .and(sync::routes())
+        .and(to_device::routes())
         .and(user_directory::routes());
     routes.0.with_state(api)
 }

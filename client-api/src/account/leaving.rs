@@ -1,30 +1,25 @@
-//! What a deactivated account leaves behind: in rooms, and with the capabilities that keep things for it.
+//! What a deactivated account leaves behind in rooms.
 
 use async_trait::async_trait;
 use comity_accounts::{AccountError, LeaveRooms};
-use comity_key_backup::BackupError;
 use comity_protocol::{
     auth::Membership,
     id::{RoomId, UserId},
 };
-use comity_rooms::RoomError;
+use comity_rooms::{RoomError, Rooms};
 
-use crate::Api;
-
-/// Leaves the rooms of deactivated accounts, and what was kept for them.
-pub(crate) struct Leaving<'a>(pub &'a Api);
+/// Leaves the rooms of deactivated accounts.
+pub(crate) struct Leaving<'a>(pub &'a Rooms);
 
 #[async_trait]
 impl LeaveRooms for Leaving<'_> {
     async fn leave_all(&self, user_id: &str, erase: bool) -> Result<(), AccountError> {
         let user = <&UserId>::try_from(user_id)
             .map_err(|_| AccountError::Internal("an account's user id can't be read"))?;
-        let rooms = &self.0.rooms;
-        self.0.key_backup.forget(user).await.map_err(forgotten)?;
         for membership in [Membership::Join, Membership::Invite, Membership::Knock] {
-            let there = rooms.rooms_with(user, membership).await.map_err(failed)?;
-            for room_id in there {
-                match rooms.leave(user, &room_id, None).await {
+            let rooms = self.0.rooms_with(user, membership).await.map_err(failed)?;
+            for room_id in rooms {
+                match self.0.leave(user, &room_id, None).await {
                     // A room that can't be left holds up no other.
                     Ok(_) | Err(RoomError::Rejected(_) | RoomError::Forbidden(_)) => {}
                     Err(error) => return Err(failed(error)),
@@ -32,28 +27,17 @@ impl LeaveRooms for Leaving<'_> {
             }
         }
         if erase {
-            let reader = rooms.tenant().reader();
-            for (_, member) in rooms.memberships(&reader, user).await.map_err(failed)? {
+            let reader = self.0.tenant().reader();
+            for (_, member) in self.0.memberships(&reader, user).await.map_err(failed)? {
                 let room_id = <&RoomId>::try_from(member.value.room_id.as_str())
                     .map_err(|_| AccountError::Internal("a room's id can't be read"))?;
-                match rooms.erase(user, room_id).await {
+                match self.0.erase(user, room_id).await {
                     Ok(()) | Err(RoomError::UnknownRoom) => {}
                     Err(error) => return Err(failed(error)),
                 }
             }
         }
         Ok(())
-    }
-}
-
-fn forgotten(error: BackupError) -> AccountError {
-    match error {
-        BackupError::Read(error) => error.into(),
-        BackupError::Commit(error) => error.into(),
-        other => {
-            tracing::error!(cause = %other, "key backups could not be deleted");
-            AccountError::Internal("key backups could not be deleted")
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use axum::{extract::State, response::Response};
+use comity_accounts::Limit;
 use comity_key_backup::{Part, Stored};
 use comity_protocol::id::OwnedRoomId;
 use serde::Deserialize;
@@ -34,6 +35,7 @@ pub(super) async fn put(
     Query(of): Query<Of>,
     Json(body): Json<Rooms>,
 ) -> Result<Json<Stored>, ApiError> {
+    api.limit(Limit::KeyBackup, &user.id)?;
     let keys = body.rooms.into_iter();
     let keys = keys.map(|(room, keys)| (room, keys.sessions)).collect();
     let stored = api.key_backup.put(&user.id, &of.version, keys).await?;
@@ -45,6 +47,7 @@ pub(super) async fn delete(
     user: User,
     Query(of): Query<Of>,
 ) -> Result<Json<Stored>, ApiError> {
+    api.limit(Limit::KeyBackup, &user.id)?;
     let removed = api.key_backup.remove(&user.id, &of.version, Part::All);
     Ok(Json(removed.await?))
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use axum::{extract::State, response::Response};
+use comity_accounts::Limit;
 use comity_key_backup::{KeyData, Part, Stored};
 use comity_protocol::id::OwnedRoomId;
 use serde::Deserialize;
@@ -36,6 +37,7 @@ pub(super) async fn put(
     Query(of): Query<Of>,
     Json(keys): Json<Keys>,
 ) -> Result<Json<Stored>, ApiError> {
+    api.limit(Limit::KeyBackup, &user.id)?;
     let keys = [(room_id, keys.sessions)].into();
     let stored = api.key_backup.put(&user.id, &of.version, keys).await?;
     Ok(Json(stored))
@@ -47,6 +49,7 @@ pub(super) async fn delete(
     Path(room_id): Path<OwnedRoomId>,
     Query(of): Query<Of>,
 ) -> Result<Json<Stored>, ApiError> {
+    api.limit(Limit::KeyBackup, &user.id)?;
     let part = Part::Room(&room_id);
     let removed = api.key_backup.remove(&user.id, &of.version, part);
     Ok(Json(removed.await?))

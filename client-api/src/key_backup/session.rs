@@ -5,6 +5,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3room_keyskeysroomidsessionid>
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_key_backup::{KeyData, Part, Stored};
 use comity_protocol::id::OwnedRoomId;
 
@@ -33,6 +34,7 @@ pub(super) async fn put(
     Query(of): Query<Of>,
     Json(key): Json<KeyData>,
 ) -> Result<Json<Stored>, ApiError> {
+    api.limit(Limit::KeyBackup, &user.id)?;
     let keys = [(room_id, [(session_id, key)].into())].into();
     let stored = api.key_backup.put(&user.id, &of.version, keys).await?;
     Ok(Json(stored))
@@ -44,6 +46,7 @@ pub(super) async fn delete(
     Path((room_id, session_id)): Path<(OwnedRoomId, String)>,
     Query(of): Query<Of>,
 ) -> Result<Json<Stored>, ApiError> {
+    api.limit(Limit::KeyBackup, &user.id)?;
     let part = Part::Session(&room_id, &session_id);
     let removed = api.key_backup.remove(&user.id, &of.version, part);
     Ok(Json(removed.await?))

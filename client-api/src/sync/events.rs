@@ -89,6 +89,7 @@ async fn listen(api: &Api, user: &User, wanted: &Wanted) -> Result<Answer, ApiEr
     let request = Request {
         user: user.id.clone(),
         device: user.device.clone(),
+        to_device: false,
         filter: Filter {
             room,
             ..Filter::default()

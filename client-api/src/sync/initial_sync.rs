@@ -51,6 +51,7 @@ pub(super) async fn get(
     let request = Request {
         user: user.id.clone(),
         device: user.device.clone(),
+        to_device: false,
         filter: Filter {
             room,
             ..Filter::default()

@@ -49,6 +49,7 @@ pub(super) async fn get(
     let request = Request {
         user: user.id.clone(),
         device: user.device.clone(),
+        to_device: true,
         filter: filter(&api, &user, wanted.filter.as_deref()).await?,
         since,
         full_state: wanted.full_state,

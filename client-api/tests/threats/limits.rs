@@ -150,6 +150,16 @@ async fn g9_whoever_repeats_has_to_wait() {
             json!(null),
         ),
         (
+            "PUT",
+            format!("{V3}/sendToDevice/org.example.message/T"),
+            json!({"messages": {}}),
+        ),
+        (
+            "DELETE",
+            format!("{V3}/room_keys/keys?version=1"),
+            json!(null),
+        ),
+        (
             "POST",
             format!("{V3}/refresh"),
             json!({"refresh_token": "x"}),
@@ -161,6 +171,7 @@ async fn g9_whoever_repeats_has_to_wait() {
             let request = match method {
                 "PUT" => alice.put(&path).json(body.clone()),
                 "POST" => alice.post(&path).json(body.clone()),
+                "DELETE" => alice.delete(&path),
                 _ => alice.get(&path),
             };
             let answer = request.send().await;

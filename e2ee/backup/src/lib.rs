@@ -21,6 +21,9 @@ mod sessions;
 pub mod tables;
 mod versions;
 
+use std::sync::Arc;
+
+use comity_accounts::Accounts;
 use comity_protocol::id::UserId;
 use comity_storage::{CommitError, Home, LaneWriter, ReadError, Reader, Row, Tenant};
 use serde::Serialize;
@@ -87,9 +90,12 @@ pub struct KeyBackup {
 }
 
 impl KeyBackup {
-    /// Those in this tenant's store.
-    pub fn new(tenant: Tenant) -> Self {
-        Self { tenant }
+    /// Those of these accounts, with which they go.
+    pub fn new(accounts: &Accounts) -> Self {
+        accounts.keep_with_devices(Arc::new(versions::OfAccounts));
+        Self {
+            tenant: accounts.tenant().clone(),
+        }
     }
 
     fn lane(&self, user: &UserId) -> &LaneWriter {

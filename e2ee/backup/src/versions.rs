@@ -1,7 +1,9 @@
 //! Backups as wholes: made, described, changed, deleted.
 
+use async_trait::async_trait;
+use comity_accounts::{Belongings, DeviceChange};
 use comity_protocol::id::UserId;
-use comity_storage::{Attempts, Expect, Home, Range, Reader};
+use comity_storage::{Attempts, Batch, CommitError, Expect, Home, Range, Reader};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -158,22 +160,29 @@ impl KeyBackup {
         lane.commit(batch).await?;
         Ok(())
     }
+}
 
-    /// Deletes all of a user's backups: the account is gone.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn forget(&self, user: &UserId) -> Result<(), BackupError> {
-        let home = Home::User(user.as_str());
-        let lane = self.lane(user);
-        let mut batch = lane.batch();
-        batch.delete_all::<Backups>(home, |to| {
-            to.str(user.as_str());
-        });
-        batch.delete_all::<Sessions>(home, |to| {
-            to.str(user.as_str());
-        });
-        lane.commit(batch).await?;
+/// Backups go with their account.
+pub(crate) struct OfAccounts;
+
+#[async_trait]
+impl Belongings for OfAccounts {
+    async fn follow(
+        &self,
+        _: &Reader,
+        user_id: &str,
+        changes: &[DeviceChange],
+        batch: &mut Batch,
+    ) -> Result<(), CommitError> {
+        if changes.contains(&DeviceChange::AccountEnded) {
+            let home = Home::User(user_id);
+            batch.delete_all::<Backups>(home, |to| {
+                to.str(user_id);
+            });
+            batch.delete_all::<Sessions>(home, |to| {
+                to.str(user_id);
+            });
+        }
         Ok(())
     }
 }

@@ -18,7 +18,8 @@ use comity_protocol::{
     id::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId},
 };
 use comity_rooms::RoomError;
-use comity_storage::RoomKey;
+use comity_storage::{CommitError, RoomKey};
+use comity_to_device::DirectToDevice;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -33,7 +34,7 @@ const MOST: usize = 1_000;
 const SETTLES: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
-struct Edu {
+pub(crate) struct Edu {
     edu_type: String,
     content: Box<RawValue>,
 }
@@ -76,18 +77,31 @@ struct Push {
 }
 
 impl Inner {
-    /// Takes the EDUs of a transaction whose events are in these lines.
-    pub(crate) async fn edus(
+    /// Takes the messages to devices, which must not be lost: they are in their queues when this returns. The other EDUs.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging>
+    pub(crate) async fn messages(
         &self,
         origin: &ServerName,
         edus: Vec<Box<RawValue>>,
-        lines: &BTreeSet<Line>,
-    ) {
+    ) -> Result<Vec<Edu>, CommitError> {
+        let mut messages: Vec<DirectToDevice> = Vec::new();
+        let mut others = Vec::new();
+        for edu in edus.iter().filter_map(|edu| read::<Edu>(edu)) {
+            if edu.edu_type == "m.direct_to_device" {
+                messages.extend(read::<DirectToDevice>(&edu.content));
+            } else {
+                others.push(edu);
+            }
+        }
+        self.to_device.receive(origin, messages).await?;
+        Ok(others)
+    }
+
+    /// Takes the EDUs of a transaction whose events are in these lines.
+    pub(crate) async fn edus(&self, origin: &ServerName, edus: Vec<Edu>, lines: &BTreeSet<Line>) {
         let mut left = MOST;
         for edu in edus {
-            let Some(edu) = read::<Edu>(&edu) else {
-                continue;
-            };
             let taken = match edu.edu_type.as_str() {
                 "m.typing" => self.typing(origin, &edu.content).await,
                 "m.receipt" => self.receipts(origin, &edu.content, lines, &mut left).await,

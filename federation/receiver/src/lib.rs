@@ -39,6 +39,7 @@ use comity_keys::Keys;
 use comity_rooms::{RoomView, Rooms};
 use comity_runtime::Runtime;
 use comity_storage::{ReadError, RoomKey};
+use comity_to_device::ToDevice;
 
 pub use checks::{Checks, PduError};
 pub use completion::Completion;
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     rooms: Rooms,
     accounts: Accounts,
     keys: Keys,
+    to_device: ToDevice,
     fetcher: Fetcher,
     runtime: Runtime,
     staging: Staging,
@@ -67,8 +69,14 @@ pub(crate) struct Inner {
 }
 
 impl Receiver {
-    /// A receiver for these rooms, accounts and keys, which asks `fetcher` for what is missing.
-    pub fn new(rooms: Rooms, accounts: Accounts, keys: Keys, fetcher: Fetcher) -> Self {
+    /// A receiver for these rooms, accounts, keys and messages to devices, which asks `fetcher` for what is missing.
+    pub fn new(
+        rooms: Rooms,
+        accounts: Accounts,
+        keys: Keys,
+        to_device: ToDevice,
+        fetcher: Fetcher,
+    ) -> Self {
         let tenant = rooms.tenant();
         let runtime = tenant.runtime().clone();
         let staging = Staging::new(tenant.clone());
@@ -77,6 +85,7 @@ impl Receiver {
             rooms,
             accounts,
             keys,
+            to_device,
             fetcher,
             runtime,
             staging,

@@ -99,10 +99,12 @@ impl Receiver {
         if let Some(done) = recent.1.0.iter().find(|answered| answered.txn == txn) {
             return Ok(done.answer.clone());
         }
+        // Before the events: a key comes no later than what it opens.
+        let edus = inner.messages(origin, body.edus).await?;
         let (results, lines) = inner.stage(origin, body.pdus).await?;
         let news = lines.iter().map(|line| line.room).collect();
         inner.waiting.heard_from(origin, &news);
-        inner.edus(origin, body.edus, &lines).await;
+        inner.edus(origin, edus, &lines).await;
         let pdus = results.iter().map(|(id, error)| {
             let error = error.as_deref();
             (id, Verdict { error })

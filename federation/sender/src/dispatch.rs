@@ -9,14 +9,18 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use comity_keys::{KeysError, ListChanged};
 use comity_protocol::{
     auth::Membership,
-    id::{OwnedServerName, RoomId, UserId},
+    id::{OwnedServerName, RoomId, ServerName, UserId},
 };
 use comity_rooms::{
     Found, ReceiptKind, RoomError, RoomView, Span, log, num::EventNum, state::AnyRoot,
 };
 use comity_storage::{Follower, Logged, Record};
 
-use crate::{Held, Inner, alone::Alone, queue::Due};
+use crate::{
+    Held, Inner,
+    alone::Alone,
+    queue::{Due, Queue},
+};
 
 /// Before the log is read again after it couldn't be.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -71,6 +75,10 @@ impl Inner {
             log::kind::RECEIPT => self.receipt(logged, record).await,
             log::kind::COMPLETED => self.completed(logged, record).await,
             comity_keys::LIST => self.list(logged, record).await,
+            comity_to_device::log::OUTGOING => {
+                self.messages(record);
+                Ok(())
+            }
             _ => return Ok(()),
         };
         match dispatched {
@@ -81,6 +89,13 @@ impl Inner {
                 Ok(())
             }
             dispatched => dispatched,
+        }
+    }
+
+    /// Rows wait for a server: its worker reads them.
+    fn messages(self: &Arc<Self>, record: &Record) {
+        if let Ok(server) = <&ServerName>::try_from(record.subject.as_str()) {
+            self.put(server, Queue::messages);
         }
     }
 

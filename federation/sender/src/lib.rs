@@ -46,6 +46,7 @@ use comity_protocol::id::{OwnedServerName, ServerName};
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::{CommitError, Consumer, Heads, Lane, Tenant};
+use comity_to_device::ToDevice;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
@@ -67,6 +68,7 @@ struct Inner {
     rooms: Rooms,
     accounts: Accounts,
     keys: Keys,
+    to_device: ToDevice,
     peers: Peers,
     destinations: Mutex<BTreeMap<OwnedServerName, Arc<Destination>>>,
     sending: Semaphore,
@@ -118,6 +120,7 @@ impl Sender {
         rooms: Rooms,
         accounts: Accounts,
         keys: Keys,
+        to_device: ToDevice,
         peers: Peers,
     ) -> Result<Self, CommitError> {
         let tenant = rooms.tenant().clone();
@@ -128,6 +131,7 @@ impl Sender {
             rooms,
             accounts,
             keys,
+            to_device,
             peers,
             destinations: Mutex::default(),
             sending: Semaphore::new(SENDING),
@@ -145,6 +149,10 @@ impl Sender {
         for (server, user) in owed.lists {
             sender.0.put(&server, |queue| queue.lists.recall(user));
         }
+        // What was stored before the follower begins; later ones it tells.
+        for server in sender.0.to_device.servers_owed().await? {
+            sender.0.put(&server, Queue::messages);
+        }
         let inner = || Arc::downgrade(&sender.0);
         let log = sender.0.tenant.follow(cursor);
         let consumer: Weak<dyn Consumer> = inner();
@@ -161,7 +169,7 @@ impl Sender {
         Ear(Arc::downgrade(&self.0))
     }
 
-    /// How many events a server refused for good so far, for metrics.
+    /// How many events and messages a server refused for good so far, for metrics.
     pub fn parked(&self) -> u64 {
         self.0.parked.load(Ordering::Relaxed)
     }

@@ -38,6 +38,10 @@ pub(crate) struct Due {
 pub(crate) struct Batch {
     /// Events by room and number.
     pub events: Vec<(OwnedRoomId, u32)>,
+    /// Whether messages to devices are to be read from the store.
+    pub messages: bool,
+    /// Whether there are more of them than one batch takes.
+    pub more: bool,
     pub edus: Edus,
     pub lists: DueLists,
     /// Whether the events are what is owed, rather than the next in order.
@@ -53,6 +57,8 @@ pub(crate) struct Queue {
     changed: BTreeSet<RoomKey>,
     pub edus: Edus,
     pub lists: Lists,
+    /// Messages to devices wait in the store.
+    messages: bool,
     running: bool,
 }
 
@@ -86,6 +92,11 @@ impl Queue {
         self.changed.insert(room);
     }
 
+    /// There are messages to devices in the store.
+    pub fn messages(&mut self) {
+        self.messages = true;
+    }
+
     /// A row of an earlier run.
     pub fn recall(&mut self, room: RoomKey, owed: OwedEvent) {
         self.behind = true;
@@ -110,9 +121,10 @@ impl Queue {
             || !self.owed.is_empty()
             || !self.edus.is_empty()
             || !self.lists.is_empty()
+            || self.messages
     }
 
-    /// What goes next. Events and lists stay until [`Queue::done`], ephemeral data is taken.
+    /// What goes next, but for ephemeral data. Events and lists stay until [`Queue::done`].
     pub fn next(&mut self) -> Batch {
         let events = if self.behind {
             let owed = self.owed.values().take(PDUS);
@@ -124,17 +136,29 @@ impl Queue {
             let ordered = self.ordered.iter().take(PDUS);
             ordered.map(|due| (due.room_id.clone(), due.num)).collect()
         };
+        // Those that come while these are read are told anew.
+        let messages = std::mem::take(&mut self.messages);
         Batch {
             events,
-            edus: self.edus.take(EDUS - LIST_EDUS),
+            messages,
+            more: false,
+            edus: Edus::default(),
             lists: self.lists.next(),
             behind: self.behind,
+        }
+    }
+
+    /// Fills what room the messages to devices leave in a batch.
+    pub fn fill(&mut self, batch: &mut Batch, left: usize) {
+        if left > 0 {
+            batch.edus = self.edus.take(left);
         }
     }
 
     /// The batch was taken, or refused for good.
     pub fn done(&mut self, batch: &Batch) {
         self.lists.done(&batch.lists);
+        self.messages |= batch.more;
         if batch.behind {
             for (room_id, num) in &batch.events {
                 let room = RoomKey::of(room_id.as_str());
@@ -155,6 +179,7 @@ impl Queue {
 
     /// The batch wasn't taken. Receipts will go with the next; typing and presence are old by then.
     pub fn failed(&mut self, batch: Batch) {
+        self.messages |= batch.messages;
         self.edus.put_back(batch.edus);
     }
 

@@ -12,6 +12,8 @@ use comity_federation_client::{
 use comity_keys::KeysError;
 use comity_protocol::id::{OwnedRoomId, RoomId};
 use comity_rooms::{RoomError, num::EventNum, tables::Verdict};
+use comity_storage::CommitError;
+use comity_to_device::OnTheirWay;
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
@@ -19,8 +21,8 @@ use serde_json::{
 
 use crate::{
     Destination, Held, Inner,
-    lists::DueLists,
-    queue::{Batch, raw},
+    lists::{DueLists, LIST_EDUS},
+    queue::{Batch, EDUS, raw},
 };
 
 /// Who hasn't answered for so long is behind: what is newest matters then, and the order of the rest
@@ -47,8 +49,8 @@ pub(crate) async fn run(held: Held, destination: Arc<Destination>) {
         let Ok(turn) = inner.sending.acquire().await else {
             return;
         };
-        let batch = destination.queue.lock().next();
-        let delivered = inner.deliver(&destination, &batch).await;
+        let mut batch = destination.queue.lock().next();
+        let delivered = inner.deliver(&destination, &mut batch).await;
         drop(turn);
         let mut rest = None;
         match delivered {
@@ -88,37 +90,68 @@ enum Failure {
     Rooms(RoomError),
     /// The device lists can't be read.
     Keys(KeysError),
+    /// The messages to devices can't be read or removed.
+    Messages(CommitError),
 }
 
 impl Inner {
-    /// Delivers a batch; what the server refuses for good is left out (threat F11).
-    async fn deliver(&self, destination: &Destination, batch: &Batch) -> Result<(), Failure> {
+    /// Delivers a batch, with the messages to devices that wait for the server; what it refuses for good is left out (threat F11).
+    async fn deliver(&self, destination: &Destination, batch: &mut Batch) -> Result<(), Failure> {
+        // After the events were taken from the queue: the messages that were there before them are among these.
+        let messages = if batch.messages {
+            let most = EDUS - LIST_EDUS;
+            let found = self.to_device.for_server(&destination.name, most).await;
+            found.map_err(|error| Failure::Messages(error.into()))?
+        } else {
+            OnTheirWay::default()
+        };
+        let mut durable = messages.edus.clone();
+        let lists = self.list_edus(&batch.lists).await;
+        durable.extend(lists.map_err(Failure::Keys)?);
+        let left = EDUS.saturating_sub(durable.len());
+        destination.queue.lock().fill(batch, left);
         let pdus = self.load(&batch.events).await.map_err(Failure::Rooms)?;
-        let mut edus = self.list_edus(&batch.lists).await.map_err(Failure::Keys)?;
-        edus.extend(batch.edus.write());
+        self.hand_over(destination, &pdus, &durable, &batch.edus.write())
+            .await
+            .map_err(Failure::Peer)?;
+        batch.more = messages.more;
+        let taken = self.to_device.taken(&destination.name, messages);
+        taken.await.map_err(Failure::Messages)
+    }
+
+    /// Hands everything over at once; where something of it is refused, what must arrive one by one.
+    async fn hand_over(
+        &self,
+        destination: &Destination,
+        pdus: &[Box<RawValue>],
+        durable: &[Box<RawValue>],
+        ephemeral: &[Box<RawValue>],
+    ) -> Result<(), PeerError> {
+        let edus: Vec<Box<RawValue>> = durable.iter().chain(ephemeral).cloned().collect();
         if pdus.is_empty() && edus.is_empty() {
             return Ok(());
         }
-        let Err(refused) = self.send(destination, &pdus, &edus).await else {
+        let Err(refused) = self.send(destination, pdus, &edus).await else {
             return Ok(());
         };
         if !is_about_its_content(&refused) {
-            return Err(Failure::Peer(refused));
+            return Err(refused);
         }
-        // Something in it is refused: each event goes by itself, so that one doesn't hold up the rest.
-        for pdu in &pdus {
-            match self.send(destination, std::slice::from_ref(pdu), &[]).await {
+        // Something in it is refused: each message and event goes by itself, so that one doesn't hold up the rest.
+        let durable = durable.chunks(1).map(|edu| (&[][..], edu));
+        for (pdu, edu) in durable.chain(pdus.chunks(1).map(|pdu| (pdu, &[][..]))) {
+            match self.send(destination, pdu, edu).await {
                 Ok(_) => {}
                 Err(error) if is_about_its_content(&error) => {
                     self.parked.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(server = %destination.name, %error, "an event is refused for good");
                 }
-                Err(error) => return Err(Failure::Peer(error)),
+                Err(error) => return Err(error),
             }
         }
-        if !pdus.is_empty() && !edus.is_empty() {
-            match self.send(destination, &[], &edus).await {
-                Err(error) if !is_about_its_content(&error) => return Err(Failure::Peer(error)),
+        if pdus.len() + edus.len() > ephemeral.len() && !ephemeral.is_empty() {
+            match self.send(destination, &[], ephemeral).await {
+                Err(error) if !is_about_its_content(&error) => return Err(error),
                 _ => {}
             }
         }
@@ -181,6 +214,10 @@ impl Inner {
             }
             Failure::Keys(error) => {
                 tracing::warn!(%server, %error, "device lists to be sent can't be read");
+                return Some(AGAIN);
+            }
+            Failure::Messages(error) => {
+                tracing::warn!(%server, %error, "messages to be sent can't be read or removed");
                 return Some(AGAIN);
             }
             Failure::Peer(PeerError::Store(error)) => {

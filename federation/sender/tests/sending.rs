@@ -514,3 +514,152 @@ async fn a_black_hole_delays_nobody() {
         assert_eq!(messages(&transactions(&good)), [n.to_string()]);
     }
 }
+
+async fn tell(user: &User, to: &str, content: Value) {
+    let path = format!(
+        "/_matrix/client/v3/sendToDevice/org.example.message/{}",
+        user.transaction()
+    );
+    let body = json!({ "messages": { to: { "*": content } } });
+    let _: Value = user.put(path).json(body).send().await.ok();
+}
+
+/// The numbers in messages to devices.
+fn numbers(edus: &[Value], to: &str) -> Vec<u64> {
+    let all = edus.iter();
+    all.map(|edu| edu["messages"][to]["*"]["n"].as_u64().unwrap())
+        .collect()
+}
+
+/// Messages to devices wait for a server through outages and crashes, in order, under ids that stay, and with a room's event comes no
+/// later what was sent before it.
+/// <https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging>
+#[tokio::test(start_paused = true)]
+async fn messages_to_devices_arrive_in_order() {
+    const KIND: &str = "m.direct_to_device";
+    let (mut federation, peer, alice, room) = one_room().await;
+    let bob = peer.user("bob").to_string();
+    tell(&alice, &bob, json!({ "n": 0 })).await;
+    alice.send(&room, "opened by it").await;
+    after(5).await;
+    let sent = transactions(&peer);
+    let key = sent
+        .iter()
+        .position(|asked| !edus(std::slice::from_ref(asked), KIND).is_empty());
+    let event = sent
+        .iter()
+        .position(|asked| asked.body.to_string().contains("opened by it"));
+    assert!(key.unwrap() <= event.unwrap());
+    let told = edus(&sent, KIND);
+    assert_eq!(numbers(&told, &bob), [0]);
+    assert_eq!(told[0]["sender"], alice.id.as_str());
+    assert_eq!(told[0]["type"], "org.example.message");
+
+    // The answer is lost: it comes again, under its id.
+    let lost = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (once, to) = (lost.clone(), peer.name.clone());
+    federation.wire.judge(move |passing| {
+        let is_lost =
+            passing.to == to.as_str() && once.swap(false, std::sync::atomic::Ordering::Relaxed);
+        if is_lost {
+            Fate::AnswerLost
+        } else {
+            Fate::Arrives
+        }
+    });
+    tell(&alice, &bob, json!({ "n": 1 })).await;
+    after(120).await;
+    let told = edus(&transactions(&peer), KIND);
+    assert_eq!(numbers(&told, &bob), [1, 1]);
+    assert_eq!(told[0]["message_id"], told[1]["message_id"]);
+
+    federation.wire.cut(US, "peer.test");
+    for n in 2..152 {
+        tell(&alice, &bob, json!({ "n": n })).await;
+    }
+    after(90).await;
+    federation.restart(US).await;
+    after(90).await;
+    federation.wire.heal();
+    after(600).await;
+    let sent = transactions(&peer);
+    assert!(
+        sent.iter()
+            .all(|asked| asked.body["edus"].as_array().unwrap().len() <= 100)
+    );
+    let told = edus(&sent, KIND);
+    assert!(numbers(&told, &bob).into_iter().eq(2..152));
+    let mut ids: Vec<String> = told
+        .iter()
+        .map(|edu| edu["message_id"].to_string())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 150);
+    after(600).await;
+    assert!(
+        edus(&transactions(&peer), KIND).is_empty(),
+        "nothing is left"
+    );
+    let reader = federation[US].api.rooms.tenant().reader();
+    let everywhere = comity_storage::Range::everywhere(|_| {});
+    let owed = reader.scan::<comity_to_device::tables::Owed>(everywhere);
+    assert!(owed.await.unwrap().is_empty());
+}
+
+/// F11: a message that a peer refuses for ever holds up no other.
+#[tokio::test(start_paused = true)]
+async fn f11_a_refused_message_is_parked() {
+    let (federation, peer, alice, _) = one_room().await;
+    let bob = peer.user("bob").to_string();
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let kept = taken.clone();
+    peer.answer(Method::PUT, SEND, move |asked: &Asked| {
+        if asked.body.to_string().contains("poison") {
+            return (413, json!({ "errcode": "M_TOO_LARGE" }));
+        }
+        kept.lock().unwrap().push(asked.clone());
+        (200, json!({ "pdus": {} }))
+    });
+    federation.wire.hold(US, "peer.test");
+    for content in [
+        json!({ "n": 1 }),
+        json!({ "n": 2, "text": "poison" }),
+        json!({ "n": 3 }),
+    ] {
+        tell(&alice, &bob, content).await;
+    }
+    after(1).await;
+    federation.wire.heal();
+    after(60).await;
+    let told = edus(&taken.lock().unwrap(), "m.direct_to_device");
+    assert_eq!(numbers(&told, &bob), [1, 3]);
+    assert_eq!(federation[US].sender.parked(), 1);
+}
+
+/// Two servers: a message reaches a device of the other, also of one that was down with its server, each once.
+#[tokio::test(start_paused = true)]
+async fn messages_cross_between_servers() {
+    const THEM: &str = "them.test";
+    let mut federation = Federation::of([US, THEM]).await;
+    let alice = federation[US].register("alice").await;
+    let bob = federation[THEM].register("bob").await;
+    federation.wire.cut(US, THEM);
+    for n in 0..3 {
+        tell(&alice, &bob.id, json!({ "n": n })).await;
+        after(60).await;
+    }
+    federation.restart(US).await;
+    federation.restart(THEM).await;
+    federation.wire.heal();
+    after(600).await;
+    let bob = federation[THEM].with_token(&bob.token);
+    let answer = bob.get("/_matrix/client/v3/sync").send().await.ok();
+    let events = answer["to_device"]["events"].as_array().unwrap();
+    let numbers: Vec<u64> = events
+        .iter()
+        .map(|event| event["content"]["n"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    assert_eq!(events[0]["sender"], alice.id.as_str());
+}

@@ -27,6 +27,10 @@ pub enum Limit {
     Registration,
     /// Events sent, by user.
     Send,
+    /// Requests that send to devices, by user. Keys for a large room take many.
+    SendToDevice,
+    /// Changes of one's key backup, by user. The first takes many.
+    KeyBackup,
     /// Rooms joined or made, by user.
     Join,
     /// Invitations, by sender.
@@ -58,6 +62,7 @@ impl Limit {
             Self::LoginByAddress => (30, Duration::from_secs(2)),
             Self::Registration => (10, Duration::from_secs(6)),
             Self::Send => (100, Duration::from_millis(100)),
+            Self::SendToDevice | Self::KeyBackup => (200, Duration::from_millis(50)),
             Self::Join => (30, Duration::from_secs(1)),
             Self::InviteBySender => (30, Duration::from_secs(3)),
             Self::InviteByReceiver => (30, Duration::from_secs(10)),

@@ -19,6 +19,7 @@ use comity_runtime::Runtime;
 use comity_storage::Tenant;
 use comity_succession::Succession;
 use comity_sync::Sync;
+use comity_to_device::ToDevice;
 
 use crate::{
     config::{Config, Secret},
@@ -96,10 +97,12 @@ impl House {
             signing,
         );
         device_keys.use_elsewhere(Arc::new(KeysElsewhere::new(&peers)));
+        let to_device = ToDevice::new(&accounts, config.server_name.clone());
         let sender = Sender::start(
             rooms.clone(),
             accounts.clone(),
             device_keys.clone(),
+            to_device.clone(),
             peers.clone(),
         )
         .await
@@ -116,6 +119,7 @@ impl House {
             rooms.clone(),
             accounts.clone(),
             device_keys.clone(),
+            to_device.clone(),
             fetcher,
         );
         elsewhere
@@ -145,8 +149,14 @@ impl House {
             .map_err(|error| error.to_string())?;
         let api = Api::new(Capabilities {
             succession,
-            sync: Sync::new(rooms.clone(), accounts.clone(), device_keys.clone()),
-            key_backup: KeyBackup::new(rooms.tenant().clone()),
+            sync: Sync::new(
+                rooms.clone(),
+                accounts.clone(),
+                device_keys.clone(),
+                to_device.clone(),
+            ),
+            to_device,
+            key_backup: KeyBackup::new(&accounts),
             accounts,
             keys: device_keys,
             rooms,

@@ -42,7 +42,7 @@ pub async fn open(config: &Config, runtime: &Runtime) -> Result<Store, OpenError
                 std::process::abort();
             }
         }),
-        appliers: Vec::new(),
+        appliers: comity_to_device::appliers(),
     };
     Ok(Store::new(engine, options, runtime.clone()))
 }
@@ -78,6 +78,7 @@ pub fn tables() -> Vec<Registered> {
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_succession::tables::all());
     tables.extend(comity_key_backup::tables::all());
+    tables.extend(comity_to_device::tables::all());
     tables.extend(comity_federation_client::tables::all());
     tables.extend(comity_federation_receiver::tables::all());
     tables.extend(comity_federation_sender::tables::all());

@@ -21,13 +21,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("federation-client", &["protocol", "runtime", "storage"]),
     ("media", &["protocol", "runtime", "storage"]),
     ("rooms", &["protocol", "runtime", "storage"]),
-    ("key-backup", &["protocol", "storage"]),
+    ("key-backup", &["accounts", "protocol", "storage"]),
     ("succession", &["accounts", "protocol", "rooms", "storage"]),
     ("keys", &["accounts", "protocol", "runtime", "storage"]),
+    ("to-device", &["accounts", "protocol", "storage"]),
     (
         "sync",
         &[
-            "accounts", "keys", "protocol", "rooms", "runtime", "storage",
+            "accounts",
+            "keys",
+            "protocol",
+            "rooms",
+            "runtime",
+            "storage",
+            "to-device",
         ],
     ),
     (
@@ -42,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "storage",
             "succession",
             "sync",
+            "to-device",
         ],
     ),
     (
@@ -57,6 +65,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "storage",
             "succession",
             "sync",
+            "to-device",
             "web",
         ],
     ),
@@ -70,6 +79,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rooms",
             "runtime",
             "storage",
+            "to-device",
         ],
     ),
     (
@@ -82,6 +92,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rooms",
             "runtime",
             "storage",
+            "to-device",
         ],
     ),
     (
@@ -139,6 +150,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "storage",
             "succession",
             "sync",
+            "to-device",
             "web",
         ],
     ),

@@ -31,6 +31,9 @@ pub struct Answer {
     /// Those two have changed since the last answer.
     #[serde(skip)]
     pub keys_left_changed: bool,
+    /// Messages to the device.
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub to_device: Events,
 }
 
 /// Users, in the order of their ids, whose device lists a client may follow.
@@ -245,5 +248,6 @@ impl Answer {
             && self.presence.is_empty()
             && self.device_lists.is_empty()
             && !self.keys_left_changed
+            && self.to_device.is_empty()
     }
 }

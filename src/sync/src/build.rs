@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use comity_accounts::DataEvent;
 use comity_protocol::{auth::Membership, id::RoomId};
 use comity_storage::{Heads, Home, Pos, Reader, RoomKey};
+use comity_to_device::Delivery;
 use futures_util::future::try_join_all;
 use serde_json::{json, value::RawValue};
 use tokio::sync::OnceCell;
@@ -41,15 +42,12 @@ impl Sync {
         &self,
         request: &Request,
         since: Option<&SyncToken>,
-        next: SyncToken,
+        mut next: SyncToken,
     ) -> Result<Answer, SyncError> {
         let tenant = self.0.rooms.tenant();
         let reader = tenant.reader().at(next.heads.clone());
         let since_heads = since.map(|token| &token.heads);
-        let mut answer = Answer {
-            next_batch: next.to_string(),
-            ..Answer::default()
-        };
+        let mut answer = Answer::default();
         let known = self.known(since);
         let build = Build {
             request,
@@ -68,9 +66,10 @@ impl Sync {
                         || self.may_have_changed(room, place, changed, since_heads)
                         || (typing_changed && self.has_typing(place, known)))
             });
-        let (new, account_data, left, device_lists) = futures_util::try_join!(
+        let (new, account_data, messages, left, device_lists) = futures_util::try_join!(
             self.add_rooms(&build, rooms, &mut answer.rooms),
             self.account_data(request, &reader, since_heads),
+            self.messages(request, &reader, next.to_device),
             async {
                 Ok(self
                     .0
@@ -93,6 +92,11 @@ impl Sync {
         answer.keys_left_changed = left.pos > since_heads.map_or(0, |since| since.get(lane));
         answer.device_one_time_keys_count = left.one_time_keys;
         answer.device_unused_fallback_key_types = left.unused_fallback;
+        if let Some(messages) = messages {
+            answer.to_device.events = messages.events;
+            next.to_device = messages.upto;
+        }
+        answer.next_batch = next.to_string();
         let newcomers: Vec<String> = answer
             .rooms
             .join
@@ -335,6 +339,24 @@ impl Sync {
         Ok(Events {
             events: between(wanted, after, reader.bound(Home::User(user))),
         })
+    }
+}
+
+impl Sync {
+    /// What has come for the device beyond what it has; of what it has, nothing stays.
+    async fn messages(
+        &self,
+        request: &Request,
+        reader: &Reader,
+        had: Pos,
+    ) -> Result<Option<Delivery>, SyncError> {
+        if !request.to_device {
+            return Ok(None);
+        }
+        let newest = self.0.index.newest_message(&request.user);
+        let (to_device, user) = (&self.0.to_device, &request.user);
+        let delivery = to_device.deliver(reader, user, &request.device, had, newest);
+        Ok(Some(delivery.await?))
     }
 }
 

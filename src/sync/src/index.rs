@@ -13,7 +13,7 @@ use comity_accounts::{Accounts, Change};
 use comity_keys::{Changed, ListChanged};
 use comity_protocol::id::UserId;
 use comity_rooms::{Rooms, log};
-use comity_storage::{Heads, Lane, Logged, Pos, Record, RoomKey};
+use comity_storage::{Heads, Home, Lane, Logged, Pos, Record, RoomKey};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast::error::RecvError, watch};
 
@@ -67,6 +67,8 @@ struct User {
     rooms: BTreeMap<RoomKey, Membership>,
     /// The latest change of their own rows.
     own: Heads,
+    /// The latest messages to their devices.
+    messages: Pos,
 }
 
 /// A user's place in a room as the index knows it.
@@ -268,12 +270,15 @@ impl Index {
                     state.make_room();
                     // From here on the follower tells this user what happens; what is read below
                     // is older.
+                    let tenant = rooms.tenant();
+                    let (own, lanes) = (tenant.heads(), tenant.lanes());
                     let user = User {
                         wake: watch::Sender::new(0),
                         loaded: false,
                         rooms: BTreeMap::new(),
                         // What came before may have been missed.
-                        own: rooms.tenant().heads(),
+                        messages: own.get(lanes.of(Home::User(user.as_str()).slot())),
+                        own,
                     };
                     state.users.insert(name.clone(), user);
                 }
@@ -333,6 +338,15 @@ impl Index {
             .get(user.as_str())
             .is_none_or(|user| user.own.get(lane) > since)
             || since < self.start.get(lane)
+    }
+
+    /// A position of the user's lane beyond which no message has come to their devices.
+    pub fn newest_message(&self, user: &UserId) -> Pos {
+        let state = self.state.lock();
+        state
+            .users
+            .get(user.as_str())
+            .map_or(Pos::MAX, |user| user.messages)
     }
 
     /// Where a room's state became whole, if that was in this run.
@@ -434,6 +448,12 @@ impl State {
                 }
             }
             comity_keys::SUPPLY => self.own_changed(&record.subject, logged),
+            comity_to_device::log::MESSAGES => {
+                if let Some(user) = self.users.get_mut(record.subject.as_str()) {
+                    user.messages = logged.pos;
+                    user.wake.send_modify(|serial| *serial += 1);
+                }
+            }
             _ => {
                 let Some(change) = Change::of(record) else {
                     return;

@@ -37,7 +37,8 @@ use comity_accounts::{AccountError, Accounts};
 use comity_keys::Keys;
 use comity_protocol::id::OwnedUserId;
 use comity_rooms::{RoomError, Rooms};
-use comity_storage::ReadError;
+use comity_storage::{Heads, Pos, ReadError};
+use comity_to_device::ToDevice;
 
 pub use self::answer::{Answer, DeviceLists};
 use self::{
@@ -59,6 +60,8 @@ pub struct Request {
     pub user: OwnedUserId,
     /// With which device.
     pub device: String,
+    /// Whether messages to the device are given, and those that the token says it has are removed.
+    pub to_device: bool,
     /// What is wanted.
     pub filter: Filter,
     /// Where the last answer ended; everything where there is none.
@@ -93,13 +96,14 @@ struct Inner {
     rooms: Rooms,
     accounts: Accounts,
     keys: Keys,
+    to_device: ToDevice,
     index: Arc<Index>,
     sent: SentMembers,
 }
 
 impl Sync {
     /// Starts to follow the tenant's logs. From now on the rooms count by the accounts' push rules.
-    pub fn new(rooms: Rooms, accounts: Accounts, keys: Keys) -> Self {
+    pub fn new(rooms: Rooms, accounts: Accounts, keys: Keys, to_device: ToDevice) -> Self {
         rooms.use_push_rules(Tastes::follow(accounts.clone()));
         keys.use_neighbours(Arc::new(OfRooms(rooms.clone())));
         let index = Index::follow(&rooms, &accounts);
@@ -107,6 +111,7 @@ impl Sync {
             rooms,
             accounts,
             keys,
+            to_device,
             index,
             sent: SentMembers::default(),
         }))
@@ -117,9 +122,9 @@ impl Sync {
         &self.0.rooms
     }
 
-    /// Where everything stands now, as a token.
+    /// Where everything stands now, as a token. It says of no message to a device that the device has it.
     pub fn now(&self) -> SyncToken {
-        self.token(self.0.rooms.tenant().heads(), self.ephemeral())
+        self.token(self.0.rooms.tenant().heads(), self.ephemeral(), 0)
     }
 
     /// Answers as soon as there is something to say, or when the time is up.
@@ -135,9 +140,9 @@ impl Sync {
             let ephemeral = self.ephemeral();
             let heads = self.0.rooms.tenant().heads();
             self.0.index.reached(&heads).await;
-            let answer = self
-                .build(request, since.as_ref(), self.token(heads, ephemeral))
-                .await?;
+            let had = since.as_ref().map_or(0, |since| since.to_device);
+            let next = self.token(heads, ephemeral, had);
+            let answer = self.build(request, since.as_ref(), next).await?;
             if since.is_none() || request.full_state || !answer.is_empty() {
                 return Ok(answer);
             }
@@ -171,7 +176,7 @@ impl Sync {
         let mut heads = since.heads.min(&tenant.heads());
         if since.incarnation != tenant.birth().incarnation {
             let recorded: Vec<u64> = tenant.birth().recorded.clone();
-            heads = heads.min(&comity_storage::Heads::new(recorded));
+            heads = heads.min(&Heads::new(recorded));
         }
         SyncToken {
             heads,
@@ -179,12 +184,13 @@ impl Sync {
         }
     }
 
-    fn token(&self, heads: comity_storage::Heads, ephemeral: Ephemeral) -> SyncToken {
+    fn token(&self, heads: Heads, ephemeral: Ephemeral, to_device: Pos) -> SyncToken {
         let incarnation = self.0.rooms.tenant().birth().incarnation;
         SyncToken {
             incarnation,
             heads,
             ephemeral,
+            to_device,
         }
     }
 }

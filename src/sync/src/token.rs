@@ -7,11 +7,11 @@
 //! `docs/data-model.md`, Tokens.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use comity_storage::{Heads, RoomKey};
-use serde::{Deserialize, Serialize};
+use comity_storage::{Heads, Pos, RoomKey};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The newest form of tokens that this build writes.
-const FORMAT: u8 = 1;
+/// The newest form of tokens that this build writes. In the first, a sync's token says nothing of messages to devices.
+const FORMAT: u8 = 2;
 /// Characters of a token at the most: 64 lanes of ten bytes, in base64, and some.
 const MAX_CHARS: usize = 1_024;
 
@@ -24,6 +24,9 @@ pub struct SyncToken {
     pub heads: Heads,
     /// How far in what lives in memory.
     pub ephemeral: Ephemeral,
+    /// How far the device has come in its queue of messages, as a position of the user's lane. It may be far behind the heads:
+    /// an answer has so many messages and no more, and says all about rooms.
+    pub to_device: Pos,
 }
 
 /// How far a client has come in typing and presence, which live in the memory of one node's run.
@@ -70,6 +73,12 @@ struct Written {
     ephemeral: Ephemeral,
 }
 
+/// What follows it since the second format.
+#[derive(Serialize, Deserialize)]
+struct WrittenQueue {
+    to_device: Pos,
+}
+
 #[derive(Serialize, Deserialize)]
 struct WrittenPlace {
     format: u8,
@@ -87,7 +96,10 @@ impl std::fmt::Display for SyncToken {
             heads,
             ephemeral: self.ephemeral,
         };
-        write(f, 's', &written)
+        let queue = WrittenQueue {
+            to_device: self.to_device,
+        };
+        write(f, 's', &(written, queue))
     }
 }
 
@@ -124,27 +136,25 @@ impl std::str::FromStr for Token {
             return Err(BadToken);
         }
         if let Some(body) = text.strip_prefix('s') {
-            let Written {
-                format: FORMAT,
-                incarnation,
-                heads,
-                ephemeral,
-            } = read(body)?
-            else {
-                return Err(BadToken);
+            let (written, rest): (Written, _) = take(&decoded(body)?)?;
+            let to_device = match written.format {
+                1 if rest.is_empty() => 0,
+                FORMAT => read::<WrittenQueue>(&rest)?.to_device,
+                _ => return Err(BadToken),
             };
             Ok(Self::Sync(SyncToken {
-                incarnation,
-                heads: Heads::new(heads),
-                ephemeral,
+                incarnation: written.incarnation,
+                heads: Heads::new(written.heads),
+                ephemeral: written.ephemeral,
+                to_device,
             }))
         } else if let Some(body) = text.strip_prefix('t') {
             let WrittenPlace {
-                format: FORMAT,
+                format: 1..=FORMAT,
                 heads,
                 room,
                 place,
-            } = read(body)?
+            } = read(&decoded(body)?)?
             else {
                 return Err(BadToken);
             };
@@ -159,9 +169,18 @@ impl std::str::FromStr for Token {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, BadToken> {
-    let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| BadToken)?;
-    postcard::from_bytes(&bytes).map_err(|_| BadToken)
+fn decoded(body: &str) -> Result<Vec<u8>, BadToken> {
+    URL_SAFE_NO_PAD.decode(body).map_err(|_| BadToken)
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadToken> {
+    postcard::from_bytes(bytes).map_err(|_| BadToken)
+}
+
+/// What the bytes begin with, and the rest.
+fn take<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<u8>), BadToken> {
+    let (read, rest) = postcard::take_from_bytes(bytes).map_err(|_| BadToken)?;
+    Ok((read, rest.to_vec()))
 }
 
 #[cfg(test)]
@@ -174,8 +193,11 @@ mod tests {
         /// data-model.md, Tokens: what was given out is read back; anything else is refused, never a panic (G8).
         #[test]
         fn tokens_come_back(heads in proptest::collection::vec(any::<u64>(), 0..64), seq in any::<i64>(), serial in any::<u64>(), junk in ".{0,40}") {
-            let sync = SyncToken { incarnation: 3, heads: Heads::new(heads.clone()), ephemeral: Ephemeral { node: 9, typing: serial, presence: 1 } };
-            prop_assert_eq!(sync.to_string().parse::<Token>().unwrap(), Token::Sync(sync));
+            let sync = SyncToken { incarnation: 3, heads: Heads::new(heads.clone()), ephemeral: Ephemeral { node: 9, typing: serial, presence: 1 }, to_device: serial / 3 };
+            prop_assert_eq!(sync.to_string().parse::<Token>().unwrap(), Token::Sync(sync.clone()));
+            let first = Written { format: 1, incarnation: 3, heads: sync.heads.positions().to_vec(), ephemeral: sync.ephemeral };
+            let first = format!("s{}", URL_SAFE_NO_PAD.encode(postcard::to_stdvec(&first).unwrap()));
+            prop_assert_eq!(first.parse::<Token>().unwrap(), Token::Sync(SyncToken { to_device: 0, ..sync.clone() }));
             let place = PlaceToken { heads: Heads::new(heads), room: RoomKey([5; 16]), place: (seq, -1) };
             prop_assert_eq!(place.to_string().parse::<Token>().unwrap(), Token::Place(place));
             let _ = junk.parse::<Token>();

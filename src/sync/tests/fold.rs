@@ -69,7 +69,8 @@ async fn open(lanes: u8) -> (Rooms, Sync) {
     )
     .unwrap();
     let keys = Keys::new(accounts.clone(), rooms.server_name().to_owned());
-    (rooms.clone(), Sync::new(rooms, accounts, keys))
+    let to_device = comity_to_device::ToDevice::new(&accounts, rooms.server_name().to_owned());
+    (rooms.clone(), Sync::new(rooms, accounts, keys, to_device))
 }
 
 /// What a client has put together from the answers it got.
@@ -93,6 +94,7 @@ impl Client {
         let request = Request {
             user: user.to_owned(),
             device: "D".into(),
+            to_device: true,
             filter,
             since: self.since.clone(),
             full_state: false,

@@ -29,6 +29,7 @@ use comity_storage::{
 };
 use comity_succession::Succession;
 use comity_sync::Sync;
+use comity_to_device::ToDevice;
 use tempfile::TempDir;
 
 use crate::{Client, Wire, lanes};
@@ -42,6 +43,7 @@ pub fn tables() -> Vec<Registered> {
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_succession::tables::all());
     tables.extend(comity_key_backup::tables::all());
+    tables.extend(comity_to_device::tables::all());
     tables.extend(comity_federation_client::tables::all());
     tables.extend(comity_federation_receiver::tables::all());
     tables.extend(comity_federation_sender::tables::all());
@@ -215,7 +217,7 @@ impl Server {
             lanes: Lanes::new(place.lanes).expect("a number of lanes"),
             sync: place.sync,
             on_fatal: place.on_fatal,
-            appliers: Vec::new(),
+            appliers: comity_to_device::appliers(),
         };
         let process = runtime.clone();
         let store = Store::new(Engine::Memory(disk.clone()), options, runtime);
@@ -255,10 +257,12 @@ impl Server {
             signing,
         );
         device_keys.use_elsewhere(Arc::new(KeysElsewhere::new(&peers)));
+        let to_device = ToDevice::new(&accounts, settings.server_name.clone());
         let sender = Sender::start(
             rooms.clone(),
             accounts.clone(),
             device_keys.clone(),
+            to_device.clone(),
             peers.clone(),
         )
         .await?;
@@ -274,6 +278,7 @@ impl Server {
             rooms.clone(),
             accounts.clone(),
             device_keys.clone(),
+            to_device.clone(),
             fetcher,
         );
         elsewhere.resume().await?;
@@ -311,8 +316,14 @@ impl Server {
         let succession = Succession::start(rooms.clone(), accounts.clone()).await?;
         let api = Api::new(Capabilities {
             succession,
-            sync: Sync::new(rooms.clone(), accounts.clone(), device_keys.clone()),
-            key_backup: KeyBackup::new(rooms.tenant().clone()),
+            sync: Sync::new(
+                rooms.clone(),
+                accounts.clone(),
+                device_keys.clone(),
+                to_device.clone(),
+            ),
+            to_device,
+            key_backup: KeyBackup::new(&accounts),
             media,
             accounts,
             keys: device_keys,

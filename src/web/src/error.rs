@@ -17,6 +17,7 @@ use comity_rooms::RoomError;
 use comity_storage::{CommitError, ReadError};
 use comity_succession::SuccessionError;
 use comity_sync::SyncError;
+use comity_to_device::ToDeviceError;
 use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -243,6 +244,19 @@ impl From<BackupError> for ApiError {
                 Self::new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION", text)
                     .with("current_version", current)
             }
+            E::InvalidParam(_) => Self::invalid_param(text),
+            E::TooLarge(_) => Self::too_large(text),
+            E::Read(cause) => cause.into(),
+            E::Commit(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<ToDeviceError> for ApiError {
+    fn from(error: ToDeviceError) -> Self {
+        use ToDeviceError as E;
+        let text = error.to_string();
+        match error {
             E::InvalidParam(_) => Self::invalid_param(text),
             E::TooLarge(_) => Self::too_large(text),
             E::Read(cause) => cause.into(),

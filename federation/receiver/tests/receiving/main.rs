@@ -9,6 +9,7 @@
 
 mod edus;
 mod graph;
+mod messages;
 mod missing;
 mod send;
 mod waiting;

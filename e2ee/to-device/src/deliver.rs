@@ -1,0 +1,158 @@
+//! Out of a device's queue, for its syncs.
+//!
+//! A message stays until its device syncs with a token that says it has it, so the same token gives the same messages again, and
+//! none is given twice to who goes on.
+
+use std::collections::HashMap;
+
+use comity_protocol::id::UserId;
+use comity_storage::{Home, KeyWriter, Pos, ReadError, Reader};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::{
+    ToDevice,
+    queue::of_device,
+    tables::{InQueue, Message, Queues},
+};
+
+/// Messages in one answer.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-5>
+const MOST: usize = 100;
+/// Messages removed by one sync at the most: the last answers had not more.
+const REMOVED: usize = 500;
+/// Devices remembered as having nothing; beyond, all are forgotten and looked at again.
+const QUIET: usize = 100_000;
+
+/// Devices for which there was nothing up to a position.
+#[derive(Debug, Default)]
+pub(crate) struct Quiet(Mutex<HashMap<(String, String), Pos>>);
+
+impl Quiet {
+    fn as_of(&self, user: &str, device: &str) -> Option<Pos> {
+        let key = (user.to_owned(), device.to_owned());
+        self.0.lock().get(&key).copied()
+    }
+
+    fn mark(&self, user: &str, device: &str, pos: Pos) {
+        let mut devices = self.0.lock();
+        let key = (user.to_owned(), device.to_owned());
+        if devices.len() >= QUIET && !devices.contains_key(&key) {
+            devices.clear();
+        }
+        devices.insert(key, pos);
+    }
+}
+
+/// What a device is given.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The messages, oldest first.
+    pub events: Vec<Box<RawValue>>,
+    /// How far in the queue they go, as a position of the user's lane: whoever comes back with it has them.
+    pub upto: Pos,
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#extensions-to-sync>
+#[derive(Serialize)]
+struct Event<'a> {
+    sender: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    content: &'a RawValue,
+}
+
+impl ToDevice {
+    /// The next messages to a device, up to the reader's heads; the device has those up to `since`, which are removed. `newest` is a
+    /// position beyond which the user was sent nothing yet: where nothing has come since the last look, no row is read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn deliver(
+        &self,
+        reader: &Reader,
+        user: &UserId,
+        device: &str,
+        since: Pos,
+        newest: Pos,
+    ) -> Result<Delivery, ReadError> {
+        let user = user.as_str();
+        let bound = reader.bound(Home::User(user));
+        let since = since.min(bound);
+        let nothing = Delivery {
+            events: Vec::new(),
+            upto: bound,
+        };
+        if self
+            .0
+            .quiet
+            .as_of(user, device)
+            .is_some_and(|quiet| newest <= quiet)
+        {
+            return Ok(nothing);
+        }
+        let after = |key: &mut KeyWriter| {
+            key.u64(since.saturating_add(1));
+        };
+        let had = of_device(user, device).until(after).limit(REMOVED);
+        let next = of_device(user, device).from(after).limit(MOST + 1);
+        // Of what was removed last nothing is seen, though that may not be durable yet.
+        let queues = self.0.tenant.lane(Home::User(user)).reader();
+        let mut rows = queues.scan_many::<Queues>(vec![had, next]).await?;
+        let mut next = rows.pop().unwrap_or_default();
+        let had: Vec<InQueue> = rows.into_iter().flatten().map(|(key, _)| key).collect();
+        let removed = self.remove(user, &had).await;
+        next.retain(|(_, row)| row.pos <= bound);
+        if next.is_empty() {
+            if removed && had.len() < REMOVED {
+                self.0.quiet.mark(user, device, bound);
+            }
+            return Ok(nothing);
+        }
+        let upto = if next.len() > MOST {
+            // What one commit brought is not split: the token could not say where.
+            let beyond = next.last().map_or(0, |(_, row)| row.pos);
+            next.retain(|(_, row)| row.pos < beyond);
+            next.last().map_or(bound, |(_, row)| row.pos)
+        } else {
+            bound
+        };
+        let events = next.iter().filter_map(|(_, row)| event(&row.value.item));
+        Ok(Delivery {
+            events: events.collect(),
+            upto,
+        })
+    }
+
+    /// Removes what a device has; whether nothing of it is left. What can't be removed now is with the next sync.
+    async fn remove(&self, user: &str, had: &[InQueue]) -> bool {
+        if had.is_empty() {
+            return true;
+        }
+        let lane = self.0.tenant.lane(Home::User(user));
+        let mut batch = lane.batch();
+        for key in had {
+            batch.delete::<Queues>(key);
+        }
+        // Nobody has to wait for the disk: a token at hand says that they are had.
+        match lane.append(batch).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(%error, "messages that a device has could not be removed yet");
+                false
+            }
+        }
+    }
+}
+
+fn event(message: &Message) -> Option<Box<RawValue>> {
+    let content = serde_json::from_str(&message.content).ok()?;
+    let event = Event {
+        sender: &message.sender,
+        event_type: &message.event_type,
+        content,
+    };
+    to_raw_value(&event).ok()
+}
