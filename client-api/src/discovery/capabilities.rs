@@ -27,6 +27,7 @@ pub(super) async fn get(State(api): State<Api>, user: User) -> Json<Value> {
             "default": api.rooms.default_version().as_str(),
             "available": available,
         },
+        "org.comity.encryption": { "rooms": api.rooms.encryption().as_str() },
     });
     // Left out for those who may do neither.
     if user.must_be_admin().is_ok()

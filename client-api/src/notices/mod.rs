@@ -11,7 +11,7 @@ use comity_protocol::{
     auth::Membership,
     id::{OwnedRoomId, OwnedUserId, RoomId, UserId},
 };
-use comity_rooms::RoomError;
+use comity_rooms::{RoomError, SERVER_LOCALPART};
 use http::StatusCode;
 
 use crate::{Api, ApiError, Routes};
@@ -30,7 +30,7 @@ pub(crate) fn routes() -> Routes {
 
 /// Who sends notices.
 fn sender(api: &Api) -> Result<OwnedUserId, ApiError> {
-    let id = format!("@_server:{}", api.rooms.server_name());
+    let id = format!("@{SERVER_LOCALPART}:{}", api.rooms.server_name());
     UserId::parse(id).map_err(|_| ApiError::internal("the server's own user id can't be read"))
 }
 

@@ -4,6 +4,7 @@
 
 use axum::extract::State;
 use comity_accounts::Limit;
+use comity_encryption_policy::Policy;
 use comity_protocol::auth::Membership;
 use comity_rooms::RoomError;
 use serde::Serialize;
@@ -20,6 +21,12 @@ pub(super) struct Answer {
     #[serde(flatten)]
     summary: RoomSummary,
     membership: &'static str,
+    /// What this server's users may and must do there, where it is the server's to say.
+    #[serde(
+        rename = "org.comity.encryption_mode",
+        skip_serializing_if = "Option::is_none"
+    )]
+    encryption_mode: Option<&'static str>,
 }
 
 pub(super) async fn get(
@@ -37,7 +44,16 @@ pub(super) async fn get(
         RoomError::UnknownRoom => ApiError::not_found("There is no such room, or you can't see it"),
         error => error.into(),
     })?;
+    let encryption_mode = match api.rooms.view(&room_id).await {
+        Ok(view) => {
+            let own = view.encryption_mode().await?;
+            Some(Policy::of(api.rooms.encryption(), own).mode().as_str())
+        }
+        Err(RoomError::UnknownRoom) => None,
+        Err(error) => return Err(error.into()),
+    };
     Ok(Json(Answer {
+        encryption_mode,
         summary: summary.into(),
         membership: membership.unwrap_or(Membership::Leave).as_str(),
     }))

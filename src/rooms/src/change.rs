@@ -7,6 +7,7 @@
 mod auth;
 mod chain;
 mod derive;
+mod encryption;
 mod fork;
 mod graph;
 mod hole;
@@ -29,6 +30,7 @@ use comity_protocol::{
     room_version::{EventIdFormat, RoomVersion},
 };
 use comity_storage::{Appended, Batch, Home, RoomKey};
+pub use encryption::SERVER_LOCALPART;
 pub(crate) use known::{Heard, Known};
 pub(crate) use place::Case;
 pub(crate) use relation::relates_to;
@@ -394,6 +396,7 @@ impl Change {
             self.check_redaction(unsigned.event(), redacts_all).await?;
         }
         self.check_annotation(unsigned.event()).await?;
+        self.check_encryption(&intent).await?;
         let signed = self.rooms.sign(unsigned)?;
         let (prev, auth, root) = (draft.prev, draft.auth, draft.root);
         let placed = self.place(signed, prev, auth, root, txn).await?;

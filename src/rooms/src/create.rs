@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use comity_encryption_policy::{ALGORITHM, ENCRYPTION_EVENT};
 use comity_protocol::{
     auth::{MemberContent, Membership, Rejection},
     id::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, UserId},
@@ -19,7 +20,7 @@ use serde_json::{
 
 use crate::{
     aliases,
-    change::{Change, Intent},
+    change::{Change, Intent, SERVER_LOCALPART},
     error::RoomError,
     profile::{Profile, member_content},
     rooms::Rooms,
@@ -137,7 +138,15 @@ impl Rooms {
         let content = create_content(version, creator, &request)?;
         let mut change = self.first_event(version, creator, &content).await?;
         let mut asked_elsewhere = Vec::new();
-        for intent in intents(version, creator, profile, &request, alias.as_ref())? {
+        let encrypts = self.encrypts(creator, &request);
+        for intent in intents(
+            version,
+            creator,
+            profile,
+            &request,
+            alias.as_ref(),
+            encrypts,
+        )? {
             if self.is_for_another_server(&intent) {
                 asked_elsewhere.push(intent);
             } else {
@@ -152,6 +161,15 @@ impl Rooms {
             self.invite_later(&room_id, &intent).await;
         }
         Ok(room_id)
+    }
+
+    /// Whether a new room begins encrypted, if its creator doesn't say how.
+    fn encrypts(&self, creator: &UserId, request: &CreateRoom) -> bool {
+        let room_type = request.creation_content.get("type");
+        let is_space = room_type.and_then(Value::as_str) == Some("m.space");
+        let is_public = preset_of(request) == Preset::Public;
+        creator.localpart() != SERVER_LOCALPART
+            && self.encryption().encrypts_new(is_public, is_space)
     }
 
     /// Whether an event of a new room is an invite that needs another server's signature.
@@ -293,6 +311,14 @@ fn create_content(
     Ok(content)
 }
 
+/// The preset asked for, or the one that fits the room's visibility.
+fn preset_of(request: &CreateRoom) -> Preset {
+    request.preset.unwrap_or(match request.visibility {
+        Visibility::Public => Preset::Public,
+        Visibility::Private => Preset::Private,
+    })
+}
+
 /// Everything after the create event, in the specification's order.
 fn intents(
     version: RoomVersion,
@@ -300,12 +326,10 @@ fn intents(
     profile: &Profile,
     request: &CreateRoom,
     alias: Option<&OwnedRoomAliasId>,
+    encrypts: bool,
 ) -> Result<Vec<Intent>, RoomError> {
     let state = |kind: &str, content: &Value| Intent::state(creator, kind, "", content);
-    let preset = request.preset.unwrap_or(match request.visibility {
-        Visibility::Public => Preset::Public,
-        Visibility::Private => Preset::Private,
-    });
+    let preset = preset_of(request);
     let mut join = Map::new();
     member_content(&mut join, "join", Some(profile), None);
     let levels = power_levels(version, creator, preset, request)?;
@@ -338,7 +362,8 @@ fn intents(
             json!({ "history_visibility": "shared" }),
         ),
     ];
-    for (kind, content) in of_preset.into_iter().chain(guest_access) {
+    let encryption = encrypts.then(|| (ENCRYPTION_EVENT, json!({ "algorithm": ALGORITHM })));
+    for (kind, content) in of_preset.into_iter().chain(guest_access).chain(encryption) {
         if !given.contains(kind) {
             intents.push(state(kind, &content));
         }

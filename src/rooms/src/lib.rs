@@ -44,7 +44,7 @@ mod varint;
 mod view;
 
 pub use aliases::Resolved;
-pub use change::{Change, Intent, Placed, Transaction};
+pub use change::{Change, Intent, Placed, SERVER_LOCALPART, Transaction};
 pub use counts::{PushRules, Tastes, Unread};
 pub use create::{CreateRoom, Invitee, Preset, StateEvent, Visibility};
 pub use directory::{DirectoryFilter, DirectoryPage};

@@ -39,6 +39,8 @@ pub struct Config {
     pub server_name: OwnedServerName,
     /// The version of a room whose creator asks for none.
     pub default_version: RoomVersion,
+    /// Whether rooms are encrypted.
+    pub encryption: comity_encryption_policy::Mode,
 }
 
 /// A tenant's rooms. Cheap to clone.

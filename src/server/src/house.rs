@@ -76,6 +76,7 @@ impl House {
             // The configuration was checked: a version we know.
             default_version: RoomVersion::parse(&config.rooms.default_version)
                 .ok_or("rooms.default_version is no room version")?,
+            encryption: config.rooms.encryption,
         };
         let signing = Arc::new(keys.signing);
         let rooms = Rooms::new(tenant.clone(), rooms, Arc::clone(&signing));

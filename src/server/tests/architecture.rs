@@ -20,7 +20,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("accounts", &["protocol", "runtime", "storage"]),
     ("federation-client", &["protocol", "runtime", "storage"]),
     ("media", &["protocol", "runtime", "storage"]),
-    ("rooms", &["protocol", "runtime", "storage"]),
+    ("encryption-policy", &[]),
+    (
+        "rooms",
+        &["encryption-policy", "protocol", "runtime", "storage"],
+    ),
     ("key-backup", &["accounts", "protocol", "storage"]),
     ("succession", &["accounts", "protocol", "rooms", "storage"]),
     ("keys", &["accounts", "protocol", "runtime", "storage"]),
@@ -56,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "client-api",
         &[
             "accounts",
+            "encryption-policy",
             "key-backup",
             "keys",
             "media",
@@ -135,6 +140,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "accounts",
             "client-api",
+            "encryption-policy",
             "federation-client",
             "federation-media",
             "federation-membership",

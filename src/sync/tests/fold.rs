@@ -47,6 +47,7 @@ async fn open(lanes: u8) -> (Rooms, Sync) {
     let config = Config {
         server_name: "localhost".try_into().unwrap(),
         default_version: RoomVersion::V12,
+        encryption: Default::default(),
     };
     let rooms = Rooms::new(
         tenant.clone(),

@@ -9,6 +9,7 @@ use std::{
 
 use comity_accounts::{Accounts, PasswordCost};
 use comity_client_api::{Api, Capabilities, Support};
+use comity_encryption_policy::Mode;
 use comity_federation_client::{Keyring, OwnKeys, Peers};
 use comity_federation_media::RemoteMedia;
 use comity_federation_membership::OtherServers;
@@ -100,6 +101,8 @@ pub struct Settings {
     pub limits: bool,
     /// The room version of a room whose creator names none.
     pub default_version: RoomVersion,
+    /// Whether rooms are encrypted.
+    pub encryption: Mode,
     /// The longest upload, in bytes.
     pub max_upload_bytes: u64,
     /// The longest file of another server, in bytes.
@@ -123,6 +126,7 @@ impl Default for Settings {
             guests: true,
             limits: false,
             default_version: RoomVersion::V12,
+            encryption: Mode::default(),
             max_upload_bytes: 1 << 20,
             max_user_bytes: None,
             fetch_bucket_bytes: 1 << 30,
@@ -243,6 +247,7 @@ impl Server {
         let rooms = comity_rooms::Config {
             server_name: settings.server_name.clone(),
             default_version: settings.default_version,
+            encryption: settings.encryption,
         };
         let signing = Arc::new(signing_key(&settings.server_name));
         let rooms = Rooms::new(tenant, rooms, Arc::clone(&signing));

@@ -92,6 +92,7 @@ async fn second() -> Rooms {
     let config = Config {
         server_name: name("elsewhere").to_owned(),
         default_version: RoomVersion::V12,
+        encryption: Default::default(),
     };
     Rooms::new(tenant, config, key(9))
 }

@@ -230,6 +230,7 @@ impl World {
         let config = Config {
             server_name: "localhost".try_into().unwrap(),
             default_version: version,
+            encryption: Default::default(),
         };
         let key = |seed| SigningKey::from_seed("1", &[seed; 32]).unwrap();
         let rooms = Rooms::new(tenant, config, key(7));

@@ -36,6 +36,7 @@ pub async fn start(disk: &Memory, lanes: u8, seed: u64) -> Rooms {
     let config = Config {
         server_name: "localhost".try_into().unwrap(),
         default_version: RoomVersion::V12,
+        encryption: Default::default(),
     };
     let key = SigningKey::from_seed("1", &[7; 32]).unwrap();
     Rooms::new(tenant, config, key)

@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
+use comity_encryption_policy::Mode;
 use comity_protocol::id::{OwnedServerName, OwnedUserId};
 use figment::value::Value;
 use serde::{Deserialize, Serialize, Serializer};
@@ -137,10 +138,14 @@ section! {
 }
 
 section! {
-    /// `[rooms]`: what new rooms are like.
+    /// `[rooms]`: what rooms are like.
     Rooms {
         /// The room version of a room whose creator names none.
         default_version: String = "12".to_owned(),
+        /// Whether rooms are encrypted. `forbidden`: users of this server can't encrypt. `allowed`: they decide. `default`: they do,
+        /// but new rooms that aren't public begin encrypted. `required`: all new rooms do, and users of this server send no
+        /// message in the clear, in older rooms neither.
+        encryption: Mode = Mode::Allowed,
     }
 }
 
@@ -305,7 +310,7 @@ macro_rules! texts {
     )*};
 }
 
-texts!(String PathBuf SocketAddr OwnedServerName OwnedUserId Secret LogFormat StorageEngine Network);
+texts!(String PathBuf SocketAddr OwnedServerName OwnedUserId Secret LogFormat StorageEngine Network Mode);
 
 macro_rules! numbers {
     ($($type:ty)*) => {$(
