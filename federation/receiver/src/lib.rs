@@ -36,7 +36,7 @@ use std::sync::Arc;
 use comity_accounts::Accounts;
 use comity_federation_client::PerServer;
 use comity_keys::Keys;
-use comity_rooms::{RoomView, Rooms};
+use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::{ReadError, RoomKey};
 use comity_to_device::ToDevice;
@@ -127,9 +127,4 @@ impl Inner {
         let work = waiting::work(Arc::downgrade(self), self.runtime.clone(), room);
         drop(self.runtime.spawn("federation waiting", work));
     }
-}
-
-/// Whether this server is in a room, so that its events are news here.
-fn takes_part(view: &RoomView) -> bool {
-    view.head().mode.takes_part()
 }

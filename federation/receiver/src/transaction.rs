@@ -25,7 +25,6 @@ use crate::{
     Inner, Receiver,
     checks::PduError,
     tables::{Answered, Line, Recent, Server, Transactions},
-    takes_part,
 };
 
 /// Events in a transaction at the most.
@@ -166,14 +165,20 @@ impl Inner {
             }
         }
         let (mut results, mut lines) = (Results::new(), BTreeSet::new());
-        for (room_id, pdus) in by_room {
+        for (room_id, mut pdus) in by_room {
             let view = match self.rooms.view(&room_id).await {
-                Ok(view) if takes_part(&view) => view,
-                Ok(_) | Err(RoomError::UnknownRoom) => {
-                    results.append(&mut self.of_other_rooms(&room_id, pdus).await?);
-                    continue;
-                }
+                Ok(view) => Some(view),
+                Err(RoomError::UnknownRoom) => None,
                 Err(error) => return Err(error.into()),
+            };
+            let is_inside = view
+                .as_ref()
+                .is_some_and(|view| view.head().mode.takes_part());
+            if !is_inside {
+                pdus = self.beside(&room_id, pdus, &mut results).await?;
+            }
+            let Some(view) = view.filter(|view| view.head().is_heard()) else {
+                continue;
             };
             let (signed, mut room_results) = self.checked(origin, &view, pdus).await?;
             if !signed.is_empty() {
@@ -200,36 +205,39 @@ impl Inner {
     }
 
     /// Takes events of a room that this server isn't in: such an event may take back an invite of a
-    /// user of ours. Of the others not even the ids can be told.
-    async fn of_other_rooms(
+    /// user of ours. Answers those that don't. Of a room that isn't heard not even their ids can be told.
+    async fn beside(
         &self,
         room_id: &RoomId,
         pdus: Vec<Box<RawValue>>,
-    ) -> Result<Results, RoomError> {
+        results: &mut Results,
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
         let reader = self.rooms.tenant().reader();
-        let mut results = Results::new();
+        let mut others = Vec::new();
         for pdu in pdus {
-            let Some(user) = member(&pdu, "state_key").and_then(|key| UserId::parse(key).ok())
-            else {
-                continue;
+            let user = member(&pdu, "state_key").and_then(|key| UserId::parse(key).ok());
+            let row = match user {
+                Some(user) => self.rooms.out_of_band(&reader, &user, room_id).await?,
+                None => None,
             };
-            let Some(row) = self.rooms.out_of_band(&reader, &user, room_id).await? else {
-                continue;
-            };
-            let Some(version) = row.version() else {
-                continue;
-            };
-            let checks = &self.fetcher.checks;
-            let signed = checks
-                .signed(version, room_id, Limits::New, vec![pdu])
-                .await;
-            for event in signed {
-                let taken = self.rooms.rescind(&event).await?;
-                let error = (!taken).then(|| "this server is not in the room".to_owned());
-                results.insert(event.event().event_id().to_owned(), error);
+            let version = row.and_then(|row| row.version());
+            let mut is_taken = false;
+            if let Some(version) = version {
+                let checks = &self.fetcher.checks;
+                let signed = checks
+                    .signed(version, room_id, Limits::New, vec![pdu.clone()])
+                    .await;
+                for event in signed {
+                    is_taken = self.rooms.rescind(&event).await?;
+                    let error = (!is_taken).then(|| "this server is not in the room".to_owned());
+                    results.insert(event.event().event_id().to_owned(), error);
+                }
+            }
+            if !is_taken {
+                others.push(pdu);
             }
         }
-        Ok(results)
+        Ok(others)
     }
 
     /// The events of a room that passed the checks, and what is told of each event.

@@ -61,7 +61,7 @@ impl Inner {
             return Ok(!self.staging.end(line).await);
         };
         let last = last.key.clone();
-        // Of a room that was left in the meantime nobody here is to see them.
+        // Of a room that isn't heard any more nobody here is to see them.
         if let Some(view) = self.room(&first.staged.room_id).await? {
             let events = next.iter().map(|next| (&next.staged, next.held.clone()));
             let wanting = self.judge(&view, &line.origin, events).await?;
@@ -82,13 +82,13 @@ impl Inner {
         Ok(())
     }
 
-    /// A room that this server is in.
+    /// A room whose events are news here.
     pub(crate) async fn room(&self, room_id: &str) -> Result<Option<RoomView>, RoomError> {
         let Ok(room_id) = <&RoomId>::try_from(room_id) else {
             return Ok(None);
         };
         match self.rooms.view(room_id).await {
-            Ok(view) if crate::takes_part(&view) => Ok(Some(view)),
+            Ok(view) if view.head().is_heard() => Ok(Some(view)),
             Ok(_) | Err(RoomError::UnknownRoom) => Ok(None),
             Err(error) => Err(error),
         }

@@ -98,8 +98,8 @@ impl Rooms {
     /// answered once, parents first; what had been settled before stays as it was.
     ///
     /// # Errors
-    /// [`RoomError::UnknownRoom`], also of a room that we have left, and those of the store. Asking
-    /// again repeats nothing.
+    /// [`RoomError::UnknownRoom`], also of a room that isn't heard any more ([`crate::tables::Head::is_heard`]), and those of the
+    /// store. Asking again repeats nothing.
     pub async fn receive(
         &self,
         room_id: &RoomId,
@@ -112,7 +112,7 @@ impl Rooms {
             let event_id = arrival.event.event().event_id().to_owned();
             // The room is given back in between: whoever waits to send isn't kept waiting.
             let mut change = self.change(room_id).await?;
-            if !change.live()?.head.mode.takes_part() {
+            if !change.live()?.head.is_heard() {
                 return Err(RoomError::UnknownRoom);
             }
             outcomes.push((event_id, Box::pin(change.judge(arrival)).await?));

@@ -155,6 +155,7 @@ impl Live {
             next_num: 0,
             next_member: 0,
             next_other: 0,
+            left_at: 0,
         };
         let room = RoomKey::of(room_id.as_str());
         let summary = Summary::new(&info);

@@ -14,7 +14,7 @@ use crate::{
     error::RoomError,
     log,
     num::{EventNum, StateKeyNum},
-    tables::{self, InRoom, Member, Mode, UserRoom},
+    tables::{self, InRoom, Member, Mode, RoomText, Summary, UserRoom},
 };
 
 /// A membership that is another now.
@@ -58,7 +58,7 @@ impl Change {
         let events = self.events_of(difference).await?;
         let live = self.live()?;
         let (room, mut summary) = (live.room, live.summary.clone());
-        let mut moved = Vec::new();
+        let (mut moved, mut came_back) = (Vec::new(), false);
         for (key, (new, old)) in difference {
             let Some((event_type, state_key)) = names.remove(key) else {
                 continue;
@@ -88,12 +88,7 @@ impl Change {
             };
         }
         if summary != self.live()?.summary {
-            // The others go on without us. Where nobody is left the room stays as it is, and ours.
-            let others = summary.joined > 0 || self.live()?.head.mode == Mode::Partial;
-            if summary.ours == 0 && others && self.live()?.summary.ours > 0 {
-                self.live_mut()?.head.mode = Mode::Left;
-                self.end_partial()?;
-            }
+            came_back = self.come_or_go(&summary)?;
             if let Some(by) = &summary.replacement
                 && self.live()?.summary.replacement.as_ref() != Some(by)
             {
@@ -106,7 +101,45 @@ impl Change {
                 .put::<tables::Summaries>(&InRoom { room }, &summary);
             self.live_mut()?.summary = summary;
         }
+        if came_back {
+            Box::pin(self.end_out_of_band()).await?;
+        } else if self.live()?.head.mode == Mode::Left {
+            self.end_beside(&moved)?;
+        }
         Ok(moved)
+    }
+
+    /// The room is left with our last user, and ours again with the first who is in it: whom a resolution of forks put out, another may
+    /// bring back. Says whether it has.
+    fn come_or_go(&mut self, summary: &Summary) -> Result<bool, RoomError> {
+        let live = self.live_mut()?;
+        // The others go on without us. Where nobody is left the room stays as it is, and ours.
+        let others = summary.joined > 0 || live.head.mode == Mode::Partial;
+        let comes_back = summary.ours > 0 && live.head.mode == Mode::Left;
+        if comes_back {
+            live.head.mode = Mode::Joined;
+        } else if summary.ours == 0 && others && live.summary.ours > 0 {
+            live.head.mode = Mode::Left;
+            live.head.left_at = live.head.next_num;
+            self.end_partial()?;
+        }
+        Ok(comes_back)
+    }
+
+    /// In a room that we aren't in, what it says of a user of ours itself ends what was kept beside it: but an invite or a knock, of which
+    /// that says more.
+    fn end_beside(&mut self, moved: &[Moved]) -> Result<(), RoomError> {
+        let room = self.live()?.room;
+        let waits =
+            |moved: &&Moved| matches!(moved.membership, Membership::Invite | Membership::Knock);
+        for moved in moved.iter().filter(|moved| !waits(moved)) {
+            if self.is_ours(&moved.user) {
+                let name = moved.user.clone();
+                self.batch
+                    .delete::<tables::OutOfBands>(&RoomText { room, name });
+            }
+        }
+        Ok(())
     }
 
     /// The events that are in the state now, and those memberships they took the place of that
@@ -169,14 +202,15 @@ impl Change {
             user: user.to_owned(),
             room,
         };
-        let Some(num) = num else {
+        if num.is_none() && !self.is_ours(user) {
             self.batch.delete::<tables::Members>(&key);
             return Ok(());
-        };
+        }
+        // Of a user of ours whom a resolution of forks put out it says that they are: they were told that they were in.
         let member = Member {
             room_id,
             membership: membership.as_str().to_owned(),
-            num: num.0,
+            num: num.map_or(0, |num| num.0),
             seq,
             forgotten: false,
         };

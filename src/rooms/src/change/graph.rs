@@ -52,7 +52,9 @@ impl Change {
     pub(super) async fn advance(&mut self, case: &Case) -> Result<Difference, RoomError> {
         let event = &case.known;
         let after = self.state_after(event).await?;
-        let extremities = self.extremities_with(event, case.followed).await?;
+        let extremities = self
+            .extremities_with(event, case.followed, case.is_past)
+            .await?;
         let live = self.live_mut()?;
         live.after.insert(event.num, after);
         let old = live.root;
@@ -96,11 +98,13 @@ impl Change {
     /// The extremities when this event is accepted, in the order in which they came. It covers
     /// those it follows, also by way of events that aren't part of the room. If others are known to
     /// follow it, all stay: what followed it was placed on the state that another server claimed,
-    /// and must not come to stand alone for having its parents filled in (threat D5).
+    /// and must not come to stand alone for having its parents filled in (threat D5). Not so before our own time: there was no other state
+    /// than the one that we came in with, and what is fetched of the past, oldest first, ends where that began.
     async fn extremities_with(
         &self,
         event: &super::Known,
         followed: bool,
+        is_past: bool,
     ) -> Result<Vec<EventNum>, RoomError> {
         let mut left: Vec<EventNum> = self
             .live()?
@@ -110,7 +114,7 @@ impl Change {
             .copied()
             .map(EventNum)
             .collect();
-        if followed {
+        if followed && !is_past {
             return Ok(left);
         }
         let mut seen = BTreeSet::from([event.num]);
@@ -125,7 +129,9 @@ impl Change {
             left.retain(|num| !ahead.contains(num));
             ahead = self.behind_unaccepted(&inner).await?;
         }
-        left.push(event.num);
+        if !followed {
+            left.push(event.num);
+        }
         Ok(left)
     }
 

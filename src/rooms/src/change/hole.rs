@@ -12,17 +12,18 @@ use crate::{
     error::RoomError,
     live::totals_after,
     num::EventNum,
-    tables::{self, Entry, Gap, RoomNum, RoomPlace, RoomSeq, Totals},
+    tables::{self, Entry, FollowedBy, Gap, RoomNum, RoomPlace, RoomSeq, Totals},
 };
 
 impl Change {
     /// Remembers that an event, which is about to take the next place, follows others that aren't
     /// here: they are followed when they come, and before it is a hole. `prev` is what the room has
-    /// heard of those it names.
+    /// heard of those it names; `by` says whether it is the join by which we come in.
     pub(crate) fn follow(
         &mut self,
         known: &Known,
         prev: &[Option<Heard>],
+        by: FollowedBy,
     ) -> Result<(), RoomError> {
         let is_missing = |heard: &Heard| heard.status.value.root_before.is_empty();
         let named = known.prev.iter().zip(known.event.prev_events());
@@ -31,7 +32,7 @@ impl Change {
             .filter(|(_, heard)| heard.as_ref().is_none_or(is_missing))
             .map(|((num, id), _)| (*num, id.to_string()))
             .unzip();
-        self.mark_followed(&missing)?;
+        self.mark_followed(&missing, by)?;
         let live = self.live()?;
         let key = RoomSeq {
             room: live.room,
@@ -41,17 +42,22 @@ impl Change {
             let gap = Gap {
                 missing: ids,
                 lowest: 0,
+                by,
             };
             self.batch.put::<tables::Gaps>(&key, &gap);
         }
         Ok(())
     }
 
-    pub(crate) fn mark_followed(&mut self, missing: &[EventNum]) -> Result<(), RoomError> {
+    pub(crate) fn mark_followed(
+        &mut self,
+        missing: &[EventNum],
+        by: FollowedBy,
+    ) -> Result<(), RoomError> {
         let room = self.live()?.room;
         for num in missing {
             self.batch
-                .put::<tables::Followed>(&RoomNum { room, num: num.0 }, &());
+                .put::<tables::Followed>(&RoomNum { room, num: num.0 }, &by);
         }
         Ok(())
     }

@@ -25,6 +25,8 @@ pub(crate) struct Case {
     pub redacted_by: Option<EventNum>,
     /// Events of the room follow it already.
     pub followed: bool,
+    /// Those are the join by which we came in and what came before it.
+    pub is_past: bool,
     /// The state that stands in place of its missing parents.
     pub given: Option<AnyRoot>,
 }
@@ -55,6 +57,7 @@ impl Change {
             from: None,
             redacted_by: None,
             followed: false,
+            is_past: false,
             given: None,
         };
         self.accept(case, txn).await

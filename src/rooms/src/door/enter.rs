@@ -27,7 +27,7 @@ use crate::{
     num::EventNum,
     rooms::Rooms,
     state::AnyRoot,
-    tables::{self, InRoom, Info, Mode, Verdict},
+    tables::{self, FollowedBy, InRoom, Info, Mode, Verdict},
 };
 
 /// Events stored in one batch.
@@ -362,7 +362,7 @@ impl Change {
             .map(ToString::to_string)
             .collect();
         let prev = self.heard(&prev).await?;
-        self.follow(&known, &prev)?;
+        self.follow(&known, &prev, FollowedBy { entry: true })?;
         let case = self.case(known, from).await?;
         let placed = Box::pin(self.accept(case, None)).await?;
         self.end_out_of_band().await?;

@@ -225,11 +225,12 @@ impl Change {
         self.begin();
         for id in &still {
             let num = self.name(id.as_str()).await?;
-            self.mark_followed(&[num])?;
+            self.mark_followed(&[num], gap.by)?;
         }
         let left = (!still.is_empty()).then(|| Gap {
             missing: still.iter().map(ToString::to_string).collect(),
             lowest,
+            by: gap.by,
         });
         self.set_hole(seq, left).await?;
         self.put_head()?;

@@ -13,7 +13,7 @@ use crate::{
     log,
     num::EventNum,
     state::AnyRoot,
-    tables::{self, RoomNum, Verdict},
+    tables::{self, FollowedBy, RoomNum, Verdict},
 };
 
 /// What the room has heard of an event and of those it names.
@@ -46,6 +46,14 @@ impl Change {
         self.begin();
         let (mut known, given) = self.known_from(event, &way, &links).await?;
         known.verdict = self.verdict(&known, &links).await?;
+        let followed = match &links.own {
+            Some(own) => self.followed(own.num).await?,
+            None => None,
+        };
+        // What came before our own time isn't news, which the current state could forbid.
+        if known.verdict == Verdict::SoftFailed && followed.is_some_and(|by| by.entry) {
+            known.verdict = Verdict::Accepted;
+        }
         if let Some(own) = &links.own
             && !own.verdict().may_become(known.verdict)
         {
@@ -61,7 +69,8 @@ impl Change {
             ..self.case(known, links.own).await?
         };
         if verdict == Verdict::Accepted {
-            self.follow(&case.known, &links.prev)?;
+            let by = followed.unwrap_or(FollowedBy { entry: false });
+            self.follow(&case.known, &links.prev, by)?;
             let relayed = log::Relayed {
                 num: case.known.num.0,
             };
@@ -299,10 +308,10 @@ impl Change {
         mut known: Known,
         from: Option<Heard>,
     ) -> Result<Case, RoomError> {
-        let (mut redacted_by, mut followed) = (None, false);
+        let (mut redacted_by, mut followed) = (None, None);
         if let Some(own) = &from {
             // Also what is here as part of a state may have been followed, or redacted, before it gets its place.
-            followed = self.is_followed(known.num).await?;
+            followed = self.followed(known.num).await?;
             if own.verdict() == Verdict::Named {
                 redacted_by = self.early_redaction(&known).await?;
             }
@@ -314,18 +323,20 @@ impl Change {
             known,
             from,
             redacted_by,
-            followed,
+            followed: followed.is_some(),
+            is_past: followed.is_some_and(|by| by.entry),
             given: None,
         })
     }
 
-    async fn is_followed(&self, num: EventNum) -> Result<bool, RoomError> {
+    async fn followed(&self, num: EventNum) -> Result<Option<FollowedBy>, RoomError> {
         let live = self.live()?;
         let at = RoomNum {
             room: live.room,
             num: num.0,
         };
-        Ok(live.reader().get::<tables::Followed>(&at).await?.is_some())
+        let row = live.reader().get::<tables::Followed>(&at).await?;
+        Ok(row.map(|row| row.value))
     }
 }
 

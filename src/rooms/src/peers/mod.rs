@@ -7,7 +7,8 @@
 //!
 //! A server that isn't in the room any more may still have to learn why: who bans its last user while it can't be
 //! reached is heard of when it is no member, by an event that rests on others. So it may ask about what it was owed
-//! ([`PeerView::was_owed`]), event by event, and sees nothing else by whatever way.
+//! ([`PeerView::was_owed`]), event by event, and sees nothing else by whatever way. Of a room that we have left ourselves what
+//! we hold is handed out by its last state: what our users said there, nobody else may have.
 //!
 //! State is handed out by numbers, so that the answer about a large room can be written in portions.
 
@@ -117,7 +118,8 @@ impl Rooms {
             Err(RoomError::UnknownRoom) => return Err(OUTSIDE),
             view => view?,
         };
-        if !view.head().mode.takes_part() || !view.lets_in(server).await? {
+        let is_known = view.head().mode.takes_part() || view.head().is_left_whole();
+        if !is_known || !view.lets_in(server).await? {
             return Err(OUTSIDE);
         }
         Ok(PeerView {

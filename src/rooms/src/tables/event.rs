@@ -134,9 +134,18 @@ pub struct Gap {
     pub missing: Vec<String>,
     /// The lowest `sub` that history fetched for it has; 0 while there is none.
     pub lowest: i64,
+    /// What follows it.
+    pub by: FollowedBy,
 }
 
-postcard_value!(Num, Header, Status, Entry, Done, Gap);
+/// An event of the room follows one that isn't here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowedBy {
+    /// It is the join by which we came in, or came before that: what it follows is the past, and nothing there is an end of the graph.
+    pub entry: bool,
+}
+
+postcard_value!(Num, Header, Status, Entry, Done, Gap, FollowedBy);
 
 table!(
     /// `room, event id` → its number: the truth about which ids we know.
@@ -163,5 +172,5 @@ table!(
     /// `room, target, redaction` → nothing: the redaction came before its target.
     EarlyRedactions, "early redaction", b"Rd", Index, false, RoomPair => ());
 table!(
-    /// `room, number` → nothing: an event of the room follows this one, which isn't here.
-    Followed, "followed event", b"Rb", Index, false, RoomNum => ());
+    /// `room, number` → [`FollowedBy`]: an event of the room follows this one, which isn't here.
+    Followed, "followed event", b"Rb", Index, false, RoomNum => FollowedBy);

@@ -5,6 +5,7 @@ use comity_storage::postcard_value;
 use serde::{Deserialize, Serialize};
 
 use super::{InRoom, RoomAt, RoomHash, RoomNum, RoomStateKey, table};
+use crate::state::AnyRoot;
 
 /// What never changes of a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +25,12 @@ pub enum Mode {
     Partial,
     /// Joined.
     Joined,
-    /// No user of this server is in it any more, and others are.
+    /// No user of this server is in it any more by what is known here, and others are.
     Left,
 }
+
+/// What is taken in of a room that was left: so many events, with those that they name.
+const HEARD_AFTER: u32 = 2_000;
 
 impl Mode {
     /// Whether users of this server are in the room, so that its events are news here.
@@ -55,6 +59,25 @@ pub struct Head {
     pub next_member: u32,
     /// The next other state key's index.
     pub next_other: u32,
+    /// `next_num` when our last user went, while the room is left.
+    pub left_at: u32,
+}
+
+impl Head {
+    /// Whether what others send of the room is taken in. Of a room that was left it is too, within a limit: they send it to whom they
+    /// count in, and it may show that a user of ours is in the room after all. Of a room that was left before its members had come
+    /// there is nothing to judge it by.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        let few = self.next_num.saturating_sub(self.left_at) < HEARD_AFTER;
+        self.mode.takes_part() || (self.is_left_whole() && few)
+    }
+
+    /// Whether the room was left, and is known as it was then.
+    pub(crate) fn is_left_whole(&self) -> bool {
+        let root = AnyRoot::decode(&self.root);
+        self.mode == Mode::Left && root.is_ok_and(|root| !root.is_partial())
+    }
 }
 
 /// A state key by its number.
@@ -87,3 +110,33 @@ table!(
 table!(
     /// `room, hash` → a state node.
     Nodes, "state node", b"Rn", Node, false, RoomHash => bytes::Bytes);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Law 11: of a room that was left so much is taken in and no more; of one whose members had not come nothing is.
+    #[test]
+    fn a_room_left_is_heard_within_limits() {
+        let heard = |mode, root: AnyRoot, left_at, next_num| {
+            let head = Head {
+                mode,
+                seq: 1,
+                depth: 1,
+                extremities: Vec::new(),
+                root: root.encode(),
+                next_num,
+                next_member: 0,
+                next_other: 0,
+                left_at,
+            };
+            head.is_heard()
+        };
+        let whole = AnyRoot::EMPTY;
+        assert!(heard(Mode::Joined, whole, 0, 100_000));
+        assert!(heard(Mode::Left, whole, 5_000, 5_100));
+        assert!(!heard(Mode::Left, whole, 5_000, 7_000));
+        assert!(!heard(Mode::Left, whole.as_partial(), 5_000, 5_100));
+        assert!(!heard(Mode::Stub, whole, 0, 1));
+    }
+}

@@ -392,8 +392,8 @@ async fn a_room_is_entered() {
     }
 }
 
-/// When the last user of ours leaves, the room is left: nothing comes in and nothing is told of it.
-/// Whoever joins again enters the room as it is now; what was before is still there.
+/// When the last user of ours leaves, the room is left: what is known of it is told to those in it, who may lack what was said here,
+/// and to nobody else. Whoever joins again enters the room as it is now; what was before is still there.
 #[tokio::test(start_paused = true)]
 async fn a_room_is_left_and_entered_again() {
     for version in SOME {
@@ -420,15 +420,24 @@ async fn a_room_is_left_and_entered_again() {
         assert_eq!(hears(&world.rooms, &room_id, &leave.event).await, ACCEPTED);
         assert_eq!(world.rooms.servers_in(&room_id).await.unwrap().len(), 3);
 
-        let missed = say(&world.rooms, &room_id, ALICE, "alone").await;
-        let arrival = Arrival {
-            event: signed(&missed),
-            way: Way::New,
-        };
-        let refused = there.receive(&room_id, vec![arrival]).await;
-        assert!(matches!(refused, Err(RoomError::UnknownRoom)), "{version}");
-        let refused = there.peer_view(name("localhost"), &room_id).await;
+        say(&world.rooms, &room_id, ALICE, "alone").await;
+        let told = there.peer_view(name("localhost"), &room_id).await.unwrap();
+        for event_id in &before {
+            assert!(told.event(event_id).await.is_ok(), "{version}");
+        }
+        let refused = there.peer_view(name("stranger"), &room_id).await;
         assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{version}");
+        let refused = there.template(
+            name("localhost"),
+            &room_id,
+            user(ALICE),
+            Membership::Join,
+            None,
+        );
+        assert!(
+            matches!(refused.await, Err(RoomError::UnknownRoom)),
+            "{version}"
+        );
 
         let again = enter(&there, &room_id, BOB).await.unwrap();
         assert_eq!(mode(&there, &room_id).await, Mode::Joined);
@@ -442,6 +451,52 @@ async fn a_room_is_left_and_entered_again() {
         let view = there.view(&room_id).await.unwrap();
         let hole = view.last_hole(0, (again.seq, 1)).await.unwrap();
         assert_eq!(hole, Some(again.seq));
+    }
+}
+
+/// What was before our join and comes in later, oldest first, because something else rests on it, is the past: where it reaches the join it
+/// is no end of the graph, whether it had been here as part of the state or not.
+#[tokio::test(start_paused = true)]
+async fn the_past_is_no_end() {
+    for version in SOME {
+        let (mut world, there, room_id) = two(version).await;
+        let fork = world.tip.clone();
+        for who in [USERS[0], USERS[1]] {
+            let profile = json!({ "membership": "join", "displayname": "new" });
+            let profile = Draft::state(who, "m.room.member", who, profile, &[&world.tip.clone()]);
+            world.tip = world.accepted(profile).await;
+            world.tip = world.say("here").await.event_id().to_owned();
+        }
+        enter(&there, &room_id, BOB).await.unwrap();
+        let apart = world.remote.make(Draft::message(ADMIN, "apart", &[&fork]));
+        let apart_id = id(&apart);
+        world.receive(apart.clone(), Way::New).await;
+        let all = order(&world.rooms, &room_id).await;
+        let view = world.rooms.view(&room_id).await.unwrap();
+        for event_id in all {
+            let event = view.event(&event_id).await.unwrap().unwrap().event;
+            assert_eq!(hears(&there, &room_id, &event).await, ACCEPTED, "{version}");
+        }
+        let both = [&world.rooms, &there];
+        let mut ends = Vec::new();
+        for rooms in both {
+            let view = rooms.view(&room_id).await.unwrap();
+            let nums = view.head().extremities.iter().map(|num| EventNum(*num));
+            let found = view.load(&nums.collect::<Vec<_>>()).await.unwrap();
+            let mut ids: Vec<_> = found
+                .iter()
+                .map(|end| end.event.event_id().to_owned())
+                .collect();
+            ids.sort();
+            ends.push(ids);
+        }
+        assert_eq!(ends[0].len(), 2, "{version}");
+        assert!(ends[0].contains(&apart_id));
+        assert_eq!(ends[0], ends[1], "{version}");
+        assert_eq!(
+            state(&there, &room_id).await,
+            state(&world.rooms, &room_id).await
+        );
     }
 }
 

@@ -14,4 +14,5 @@ mod joining;
 mod partial;
 mod peers;
 mod remote;
+mod undone;
 mod ways;
