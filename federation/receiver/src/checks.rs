@@ -179,7 +179,7 @@ fn is_same_but_signatures(one: &str, other: &str) -> bool {
     without(one).eq(without(other))
 }
 
-fn or_dropped<T>(result: Result<T, PduError>) -> Option<T> {
+pub(crate) fn or_dropped<T>(result: Result<T, PduError>) -> Option<T> {
     result
         .inspect_err(|error| tracing::debug!(%error, "event dropped"))
         .ok()

@@ -18,15 +18,17 @@ use comity_federation_client::{PeerError, Peers};
 use comity_protocol::{
     event::{Limits, Signed},
     id::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName},
+    sign::SignatureError,
 };
 use comity_rooms::{
     Arrival, Filled, Hole, Outcome, RoomError, RoomView, Rooms, Run, Wanted, Way, num::EventNum,
 };
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-use crate::Checks;
+use crate::{Checks, PduError, checks::or_dropped};
 
 /// Ancestors fetched for one event (D8).
 const ANCESTORS: usize = 1_024;
@@ -53,6 +55,9 @@ const SERVERS: usize = 4;
 const CANDIDATES: usize = 100;
 /// How long the search for one event may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a state is asked for again of which events can't be checked, since their servers don't tell their keys, in milliseconds.
+/// A state that lacks them is another for good.
+pub(crate) const HOPE_MS: u64 = 60 * 60 * 1_000;
 
 /// Fetches what rooms lack. Cheap to clone.
 #[derive(Clone)]
@@ -72,6 +77,10 @@ pub(crate) struct Search<'a> {
     pub(crate) until: Instant,
     /// Single events that may still be fetched.
     singly: usize,
+    /// Whether this is tried again, so that a state which may be had whole later isn't taken as it is.
+    is_patient: bool,
+    /// Servers that didn't tell the keys by which events were signed.
+    unheard: Mutex<BTreeSet<OwnedServerName>>,
 }
 
 /// Events by their ids.
@@ -120,7 +129,14 @@ impl<'a> Search<'a> {
             servers,
             until: Instant::now() + PATIENCE,
             singly: SINGLY,
+            is_patient: false,
+            unheard: Mutex::default(),
         }
+    }
+
+    /// The same for an event that is tried again, if it is.
+    pub fn patient(self, is_patient: bool) -> Self {
+        Self { is_patient, ..self }
     }
 
     /// Fetches what the event rests on and brings it, then the event, to the door. Answers whether
@@ -207,14 +223,30 @@ impl<'a> Search<'a> {
                 continue;
             };
             let state: BTreeSet<OwnedEventId> = ids.pdu_ids.into_iter().take(STATE).collect();
-            let Some(missing) = self.missing_with(&end, &state).await? else {
+            let Some(mut missing) = self.missing_with(&end, &state).await? else {
                 return Ok(true);
             };
-            let chain = self.state_if_many(&server, &event_id, &missing).await;
-            self.outliers(missing, chain).await?;
-            let Some(missing) = self.missing_with(&end, &state).await? else {
-                return Ok(true);
+            // Few are fetched one by one; what isn't handed out so, to whom the event puts out, is part of the state all the same.
+            let ways: &[bool] = if missing.len() > FEW {
+                &[true]
+            } else {
+                &[false, true]
             };
+            for whole in ways {
+                let at_hand = if *whole {
+                    self.whole_state(&server, &event_id).await
+                } else {
+                    Events::new()
+                };
+                self.outliers(missing, at_hand).await?;
+                let Some(still) = self.missing_with(&end, &state).await? else {
+                    return Ok(true);
+                };
+                missing = still;
+            }
+            if self.may_be_had_later().await? {
+                continue;
+            }
             // What can't be had is no state for us, nor has ours to shrink for it (D5).
             let state = state.difference(&missing).cloned().collect();
             if self.missing_with(&end, &state).await?.is_none() {
@@ -281,6 +313,26 @@ impl<'a> Search<'a> {
         if missing.len() <= FEW {
             return Events::new();
         }
+        self.whole_state(server, event_id).await
+    }
+
+    /// Whether events couldn't be checked that may be later: for this long no server has been silent whose keys are wanted.
+    async fn may_be_had_later(&self) -> Result<bool, RoomError> {
+        if !self.is_patient {
+            return Ok(false);
+        }
+        let unheard = self.unheard.lock().clone();
+        let now = self.view.rooms().tenant().runtime().clock().now_ms();
+        for server in unheard {
+            let since = self.fetcher.peers.backoff().failing_since(&server).await?;
+            if since.is_none_or(|since| now < since.saturating_add(HOPE_MS)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn whole_state(&self, server: &ServerName, event_id: &EventId) -> Events {
         let request = (self.fetcher.peers).state(server, self.view.room_id(), event_id);
         let answer = self.answer(request).await;
         let pdus = answer.map(|state| [state.pdus, state.auth_chain].concat());
@@ -409,13 +461,21 @@ impl<'a> Search<'a> {
     async fn signed(&self, mut pdus: Vec<Box<RawValue>>, most: usize, limits: Limits) -> Events {
         pdus.truncate(most);
         let (version, room_id) = (self.view.version(), self.view.room_id());
-        let signed = self
-            .fetcher
-            .checks
-            .signed(version, room_id, limits, pdus)
-            .await;
-        let by_id = |event: Signed| (event.event().event_id().to_owned(), event);
-        signed.into_iter().map(by_id).collect()
+        let checks = &self.fetcher.checks;
+        let read = checks.parse(version, room_id, limits, pdus).await;
+        let read = read.into_iter().filter_map(or_dropped).collect();
+        let mut signed = Events::new();
+        for event in checks.verify(read).await {
+            if let Err(PduError::Signature(SignatureError::UnknownKey(server))) = &event
+                && let Ok(server) = server.as_str().try_into()
+            {
+                self.unheard.lock().insert(server);
+            }
+            if let Some(event) = or_dropped(event) {
+                signed.insert(event.event().event_id().to_owned(), event);
+            }
+        }
+        signed
     }
 
     /// Events of the room's past.

@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     Inner,
+    missing::HOPE_MS,
     tables::{InWait, Staged, Waiting, WaitingEvents},
 };
 
@@ -248,7 +249,8 @@ impl Inner {
             None => None,
         };
         let mut wanting = BTreeSet::new();
-        // Of a room that was left in the meantime nobody here is to see them.
+        let now = self.runtime.clock().now_ms();
+        // Of a room that isn't heard any more nobody here is to see them.
         if let Some(view) = view {
             for run in rows.chunk_by(|(_, one), (_, other)| one.value.origin == other.value.origin)
             {
@@ -257,10 +259,12 @@ impl Inner {
                     continue;
                 };
                 let staged = run.iter().map(|(_, row)| (&row.value.event, None));
-                wanting.append(&mut self.judge(&view, &origin, staged).await?);
+                let since = run.iter().map(|(_, row)| row.value.since_ts).min();
+                let is_patient = since.is_some_and(|since| now < since.saturating_add(HOPE_MS));
+                let judged = self.judge(&view, &origin, staged, is_patient);
+                wanting.append(&mut judged.await?);
             }
         }
-        let now = self.runtime.clock().now_ms();
         let wait_on = |waiting: &Waiting| {
             let is_old = waiting.since_ts.saturating_add(MOST_MS) <= now;
             !is_old && wanting.contains(&waiting.event.event_id)

@@ -64,7 +64,7 @@ impl Inner {
         // Of a room that isn't heard any more nobody here is to see them.
         if let Some(view) = self.room(&first.staged.room_id).await? {
             let events = next.iter().map(|next| (&next.staged, next.held.clone()));
-            let wanting = self.judge(&view, &line.origin, events).await?;
+            let wanting = self.judge(&view, &line.origin, events, true).await?;
             let staged = next.iter().map(|next| &next.staged);
             let waits = staged.filter(|staged| wanting.contains(&staged.event_id));
             self.let_wait(line, waits.cloned().collect()).await?;
@@ -117,12 +117,13 @@ impl Inner {
     }
 
     /// Brings events that a server sent to the door, until each has its verdict or is known to rest on
-    /// what can't be had; the ids of these.
+    /// what can't be had; the ids of these. Those are tried again, and whole states waited for, while it `is_patient`.
     pub(crate) async fn judge(
         &self,
         view: &RoomView,
         origin: &OwnedServerName,
         staged: impl Iterator<Item = (&Staged, Option<Signed>)>,
+        is_patient: bool,
     ) -> Result<BTreeSet<String>, RoomError> {
         let mut wanting = BTreeSet::new();
         let mut events = Vec::new();
@@ -138,7 +139,7 @@ impl Inner {
                 wanting.insert(staged.event_id.clone());
             }
         }
-        let given_up = self.settle(view, origin, events).await?;
+        let given_up = self.settle(view, origin, events, is_patient).await?;
         wanting.extend(given_up.into_iter().map(|id| id.to_string()));
         Ok(wanting)
     }
@@ -148,6 +149,7 @@ impl Inner {
         view: &RoomView,
         origin: &OwnedServerName,
         mut events: Vec<Signed>,
+        is_patient: bool,
     ) -> Result<BTreeSet<OwnedEventId>, RoomError> {
         let room_id = view.room_id();
         let mut given_up: BTreeSet<OwnedEventId> = BTreeSet::new();
@@ -186,6 +188,7 @@ impl Inner {
             };
             let _turn = self.searches.turn(origin).await;
             let search = Search::new(&self.fetcher, view.clone(), origin, &first).await?;
+            let search = search.patient(is_patient);
             if !search.complete(first, wanted).await? {
                 tracing::debug!(%event_id, "what an event rests on can't be had");
                 given_up.insert(event_id);

@@ -1,9 +1,12 @@
 //! What an event rests on and isn't here:
 //! <https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events>
 
-use comity_testkit::{Asked, Pdu};
+use std::time::Duration;
+
+use comity_testkit::{Asked, HostilePeer, Pdu, encode};
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::world::{HERE, World};
 
@@ -238,4 +241,50 @@ async fn d8_a_trickle_of_ancestors_ends() {
     };
     assert_eq!((of(MISSING), of(STATE_IDS)), (12, 1));
     assert_eq!(world.texts().await.len(), 12 * 3 + 1);
+}
+
+/// An event of whose state some can't be checked, as its server doesn't tell its keys, waits for them: a state without it would be
+/// another for good. Where that server stays silent the room goes on without, after an hour.
+#[tokio::test(start_paused = true)]
+async fn a_state_waits_for_the_keys_of_its_events() {
+    for comes_back in [true, false] {
+        let mut world = World::new("11").await;
+        let third = HostilePeer::on(&world.federation.wire, "third.test");
+        let mut of_third = world.room.clone();
+        let user = third.user("theo").to_string();
+        let content = json!({ "membership": "join" });
+        let join = third.event(&of_third, "theo", "m.room.member", Some(&user), content);
+        of_third.went_on(&join);
+        world.room.went_on(&join);
+        world.unsent(1);
+        let news = world.say("news");
+        let state = world.room.state.values();
+        let state: Vec<String> = state.map(|event| event.id.clone()).collect();
+        assert!(state.contains(&join.id));
+        world.peer.answer(
+            Method::GET,
+            STATE_IDS,
+            move |_| json!({ "pdu_ids": state, "auth_chain_ids": [] }),
+        );
+        let pdu = join.json.clone();
+        world
+            .peer
+            .answer(Method::GET, EVENT, move |_| json!({ "pdus": [pdu] }));
+        world.federation.wire.cut(HERE, "third.test");
+        world.send(&[&news]).await;
+        sleep(Duration::from_secs(20 * 60)).await;
+        assert!(world.texts().await.is_empty());
+        if comes_back {
+            world.federation.wire.heal();
+        }
+        sleep(Duration::from_secs(3 * 60 * 60)).await;
+        assert_eq!(world.texts().await, ["news"], "{comes_back}");
+        let path = format!(
+            "/_matrix/client/v3/rooms/{}/state/m.room.member/{}",
+            encode(&world.room.id),
+            encode(&user)
+        );
+        let member = world.alice.get(path).send().await;
+        assert_eq!(member.status == 200, comes_back);
+    }
 }
