@@ -74,7 +74,7 @@ impl Rooms {
     ///
     /// # Errors
     /// [`RoomError::Forbidden`] for a server that isn't, or that the room's access control list shuts
-    /// out; the same where there is no such room, or none that we are in (threat E2).
+    /// out; the same where there is no such room (threat E2).
     pub async fn peer_view(
         &self,
         server: &ServerName,
@@ -118,8 +118,7 @@ impl Rooms {
             Err(RoomError::UnknownRoom) => return Err(OUTSIDE),
             view => view?,
         };
-        let is_known = view.head().mode.takes_part() || view.head().is_left_whole();
-        if !is_known || !view.lets_in(server).await? {
+        if !view.lets_in(server).await? {
             return Err(OUTSIDE);
         }
         Ok(PeerView {

@@ -69,14 +69,9 @@ impl Head {
     /// there is nothing to judge it by.
     #[must_use]
     pub fn is_heard(&self) -> bool {
-        let few = self.next_num.saturating_sub(self.left_at) < HEARD_AFTER;
-        self.mode.takes_part() || (self.is_left_whole() && few)
-    }
-
-    /// Whether the room was left, and is known as it was then.
-    pub(crate) fn is_left_whole(&self) -> bool {
-        let root = AnyRoot::decode(&self.root);
-        self.mode == Mode::Left && root.is_ok_and(|root| !root.is_partial())
+        let is_few = self.next_num.saturating_sub(self.left_at) < HEARD_AFTER;
+        let is_whole = AnyRoot::decode(&self.root).is_ok_and(|root| !root.is_partial());
+        self.mode.takes_part() || (self.mode == Mode::Left && is_whole && is_few)
     }
 }
 
