@@ -1,7 +1,13 @@
 //! After the storm: the network is sound, all servers run, and what was apart comes together.
 //!
 //! A server that was cut off learns what it missed from whoever speaks to it, so each server's user says something: once, and once
-//! more if that wasn't enough. The creator has the last word, which follows whatever anybody's graph ends in.
+//! more as often as that may have brought a server back, whose own part of the graph nobody has taken up yet. The creator has the last
+//! word, which follows whatever anybody's graph ends in.
+//!
+//! Who must agree: the servers that are in the room by the creator's state, which by then rests on everything that anybody in the room
+//! has accepted. Whoever isn't is sent nothing and may ask for nothing. A server may think otherwise of itself where the only event by
+//! which it is out is of a fork in which it never was, so that nobody may show it; but not where somebody else took its user's
+//! membership away: of that it was told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +15,11 @@ use std::{
 };
 
 use comity_protocol::auth::Membership;
-use comity_rooms::{RoomError, RoomView, num::EventNum, tables::Mode};
+use comity_rooms::{
+    Found, RoomError, RoomView,
+    num::EventNum,
+    tables::{Mode, Verdict},
+};
 use tokio::time::sleep;
 
 use super::{
@@ -19,10 +29,12 @@ use super::{
     world::Shared,
 };
 
-const ROUNDS: usize = 2;
-/// How often servers are compared, and how long they may take: longer than a server is left alone after a storm of minutes.
+/// When servers are compared for the first time, then each time after twice as long, so often: longer in all than a server is left alone
+/// after a storm of minutes.
 const EACH: Duration = Duration::from_secs(10);
-const LOOKS: usize = 90;
+const LOOKS: u32 = 7;
+/// How often a join is tried that nobody answers well; what is said, ten times as often.
+const ATTEMPTS: usize = 6;
 
 pub(crate) async fn all(world: &Shared) -> Result<(), String> {
     {
@@ -38,7 +50,7 @@ pub(crate) async fn all(world: &Shared) -> Result<(), String> {
         enter(world, user).await?;
     }
     let servers = world.borrow().servers.len();
-    for round in 1..=ROUNDS {
+    for round in 1..=servers {
         for server in 0..servers {
             speak(world, server).await?;
         }
@@ -61,21 +73,27 @@ pub(crate) async fn all(world: &Shared) -> Result<(), String> {
     }
 }
 
-/// Asks again until there is an answer.
+/// Asks again until there is an answer: a room that was just entered may not be whole yet.
 async fn settle(world: &Shared, user: usize) -> Result<(), String> {
-    for _ in 0..5 {
+    for _ in 0..10 * ATTEMPTS {
         if world.borrow().users[user].pending.is_none() {
             return Ok(());
         }
         user::send(world, user, PATIENCE).await?;
+        sleep(EACH).await;
     }
     Err(format!("user {user} gets no answer in good weather"))
 }
 
-/// Who asked to join and never heard of it asks again: else they would be in the room without knowing.
+/// Who asked to join and never heard of it asks again: else they would be in the room without knowing. A server that couldn't be reached
+/// a moment ago is left alone at first.
 async fn enter(world: &Shared, user: usize) -> Result<(), String> {
-    if world.borrow().users[user].joining {
+    for _ in 0..ATTEMPTS {
+        if !world.borrow().users[user].joining {
+            break;
+        }
         user::join(world, user, 0, PATIENCE).await?;
+        sleep(EACH).await;
     }
     Ok(())
 }
@@ -149,11 +167,8 @@ pub(crate) async fn snapshot(world: &Shared, server: usize) -> Result<Option<Sna
     for found in &state {
         let event = &found.event;
         let key = event.state_key().unwrap_or_default().to_owned();
-        let joined = event
-            .content_string("membership")
-            .is_some_and(|it| it == "join");
         if event.event_type() == "m.room.member"
-            && joined
+            && is_join(found)
             && let Some((_, server)) = key.split_once(':')
         {
             snapshot.servers.insert(server.to_owned());
@@ -167,8 +182,8 @@ pub(crate) async fn snapshot(world: &Shared, server: usize) -> Result<Option<Sna
 /// Waits until all servers agree; else answers what they differ in.
 async fn agree(world: &Shared) -> Result<Option<String>, String> {
     let mut differs = None;
-    for _ in 0..LOOKS {
-        sleep(EACH).await;
+    for look in 0..LOOKS {
+        sleep(EACH * 2_u32.pow(look)).await;
         differs = difference(world).await?;
         if differs.is_none() {
             break;
@@ -190,7 +205,7 @@ async fn difference(world: &Shared) -> Result<Option<String>, String> {
         let differs = match (snapshot(world, server).await?, first.servers.contains(name)) {
             (None, false) => None,
             (None, true) => Some("isn't in the room by its own word".to_owned()),
-            (Some(_), false) => Some("is in the room by its own word alone".to_owned()),
+            (Some(_), false) => untold(world, server).await?,
             (Some(room), true) if room.ends != first.ends => {
                 Some(format!("ends in {:?}, not {:?}", room.ends, first.ends))
             }
@@ -209,4 +224,55 @@ async fn difference(world: &Shared) -> Result<Option<String>, String> {
         }
     }
     Ok(None)
+}
+
+/// What a server should have heard of that thinks to be in the room by itself: by the creator's state somebody else took the membership
+/// of a user who was joined just before.
+async fn untold(world: &Shared, server: usize) -> Result<Option<String>, String> {
+    let (users, here, there) = {
+        let world = world.borrow();
+        let users = world.users.iter().filter(|user| user.server == server);
+        let users: Vec<String> = users.map(|user| user.id.clone()).collect();
+        (users, world.servers[0].life(), world.servers[server].life())
+    };
+    let (Some(here), Some(there)) = (here, there) else {
+        return Err("a server doesn't run".to_owned());
+    };
+    let (Some(here), Some(there)) = (
+        process::view(world, &here).await?,
+        process::view(world, &there).await?,
+    ) else {
+        return Ok(None);
+    };
+    let read = async {
+        for user in users {
+            let Some(taken) = here.state("m.room.member", &user).await? else {
+                continue;
+            };
+            let Some(before) = taken.root_before()? else {
+                continue;
+            };
+            let before = here.state_in(before, "m.room.member", &user).await?;
+            let was_in = before.is_some_and(|before| is_join(&before));
+            let by_another = taken.event.sender().as_str() != user;
+            if !was_in || !by_another || is_join(&taken) {
+                continue;
+            }
+            let event_id = taken.event.event_id();
+            let known = match there.num(event_id).await? {
+                Some(num) => there.load(&[num]).await.unwrap_or_default().pop(),
+                None => None,
+            };
+            if known.is_none_or(|known| known.status.verdict == Verdict::Named) {
+                return Ok(Some(format!("never heard of {event_id}")));
+            }
+        }
+        Ok(None)
+    };
+    read.await.map_err(|why: RoomError| why.to_string())
+}
+
+fn is_join(found: &Found) -> bool {
+    let membership = found.event.content_string("membership");
+    membership.is_some_and(|membership| membership == "join")
 }

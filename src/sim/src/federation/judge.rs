@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_protocol::id::event_id;
+use comity_protocol::{auth::Membership, id::event_id};
 use comity_rooms::{
     Found, RoomError, RoomView,
     num::EventNum,
@@ -13,6 +13,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::{
+    healed::snapshot,
     process,
     storm::PATIENCE,
     user,
@@ -29,11 +30,15 @@ pub(crate) async fn all(world: &Shared) -> Result<(), String> {
     acknowledged(&entries, &rooms).await?;
     let users = world.borrow().users.len();
     for user in 0..users {
-        folds(world, user).await?;
         let (server, id, shown) = {
             let person = &world.borrow().users[user];
             (person.server, person.id.clone(), person.shown.clone())
         };
+        // Whoever came in just before the others found that they weren't gets no members, and is told of no such room.
+        let is_partial = |room: &Room| room.view.head().mode == Mode::Partial;
+        if !rooms.get(&server).is_some_and(is_partial) {
+            folds(world, user).await?;
+        }
         if let Some(room) = rooms.get(&server) {
             let seen = visible(room, &id, &shown).await;
             seen.map_err(|why| format!("user {user} was shown {why}"))?;
@@ -47,7 +52,7 @@ pub(crate) async fn all(world: &Shared) -> Result<(), String> {
 /// The room as a server has it.
 struct Room {
     view: RoomView,
-    /// Whether the server is in it.
+    /// Whether the server is in it, by its own state and by the creator's.
     inside: bool,
     /// The closure of its extremities as far as the server has it.
     graph: BTreeMap<String, Found>,
@@ -57,16 +62,25 @@ struct Room {
 type Rooms = BTreeMap<usize, Room>;
 
 async fn rooms(world: &Shared) -> Result<Rooms, String> {
-    let servers = world.borrow().servers.len();
+    let names: Vec<String> = {
+        let world = world.borrow();
+        world.servers.iter().map(|one| one.name.clone()).collect()
+    };
+    let first = snapshot(world, 0).await?;
+    let in_it = |name| {
+        first
+            .as_ref()
+            .is_some_and(|room| room.servers.contains(name))
+    };
     let mut rooms = Rooms::new();
-    for server in 0..servers {
+    for (server, name) in names.iter().enumerate() {
         let life = world.borrow().servers[server].life();
         let life = life.ok_or_else(|| format!("server {server} doesn't run"))?;
         let Some(view) = process::view(world, &life).await? else {
             continue;
         };
         let graph = closure(&view).await.map_err(|why| why.to_string())?;
-        let inside = view.head().mode == Mode::Joined;
+        let inside = view.head().mode == Mode::Joined && in_it(name);
         let (count, seq) = (graph.len(), view.seq());
         let teller = world.borrow().teller.clone();
         teller.tell(format!(
@@ -103,23 +117,77 @@ async fn closure(view: &RoomView) -> Result<BTreeMap<String, Found>, RoomError> 
     Ok(graph)
 }
 
-/// Where the graphs of two servers differ, for the story of a world that doesn't come together.
+/// Where the servers' rooms first part, for the story of a world that doesn't come together: events of which some know another state
+/// before, and such as they judged differently, oldest first.
 pub(crate) async fn apart(world: &Shared) -> Result<(), String> {
+    const TOLD: usize = 8;
     let rooms = rooms(world).await?;
-    let mut events: BTreeMap<&String, BTreeMap<usize, Verdict>> = BTreeMap::new();
+    let teller = world.borrow().teller.clone();
+    for (server, room) in &rooms {
+        let head = room.view.head();
+        let ends = head
+            .extremities
+            .iter()
+            .map(|num| EventNum(*num))
+            .collect::<Vec<_>>();
+        let ends = room.view.load(&ends).await.map_err(|why| why.to_string())?;
+        let ends: Vec<_> = ends.iter().map(|end| end.event.event_id()).collect();
+        teller.tell(format!(
+            "server {server}: {:?}, ends in {ends:?}",
+            head.mode
+        ));
+    }
+    let mut events: BTreeMap<(u64, &String), BTreeMap<usize, &Found>> = BTreeMap::new();
     for (server, room) in &rooms {
         for (event, found) in &room.graph {
-            let verdicts = events.entry(event).or_default();
-            verdicts.insert(*server, found.status.verdict);
+            let of_event = events.entry((found.event.depth(), event)).or_default();
+            of_event.insert(*server, found);
         }
     }
-    let teller = world.borrow().teller.clone();
-    for (event, verdicts) in events {
-        let first = verdicts.values().next();
-        if verdicts.len() < rooms.len() || verdicts.values().any(|verdict| Some(verdict) != first) {
-            let found = rooms.values().find_map(|room| room.graph.get(event));
-            let json = found.map_or("", |found| found.event.json());
-            teller.tell(format!("{event} is {verdicts:?}: {json}"));
+    let mut told = 0;
+    for ((_, event), by_server) in &events {
+        let mut states: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+        for (server, found) in by_server {
+            let Some(root) = found.root_before().map_err(|why| why.to_string())? else {
+                continue;
+            };
+            let view = &rooms[server].view;
+            let nums = view
+                .state_nums(root, None)
+                .await
+                .map_err(|why| why.to_string())?;
+            let state = view.load(&nums).await.map_err(|why| why.to_string())?;
+            let name = |found: &Found| {
+                let event = &found.event;
+                let (kind, key) = (event.event_type(), event.state_key().unwrap_or_default());
+                format!("{kind} {key} {}", event.event_id())
+            };
+            states.insert(*server, state.iter().map(name).collect());
+        }
+        let verdicts: BTreeMap<usize, Verdict> = by_server
+            .iter()
+            .map(|(server, found)| (*server, found.status.verdict))
+            .collect();
+        let rejected = |verdict: &&Verdict| **verdict == Verdict::Rejected;
+        let rejections = verdicts.values().filter(rejected).count();
+        let judged_alike = rejections == 0 || rejections == verdicts.len();
+        let alike = states.values().collect::<BTreeSet<_>>().len() < 2;
+        if (alike && judged_alike) || told >= TOLD {
+            continue;
+        }
+        told += 1;
+        let json = by_server
+            .values()
+            .next()
+            .map_or("", |found| found.event.json());
+        teller.tell(format!("{event} is {verdicts:?}: {json}"));
+        let common = states.values().skip(1).fold(
+            states.values().next().cloned().unwrap_or_default(),
+            |common, state| common.intersection(state).cloned().collect(),
+        );
+        for (server, state) in states.iter().filter(|_| !alike) {
+            let own: Vec<_> = state.difference(&common).collect();
+            teller.tell(format!("  before it server {server} has {own:?}"));
         }
     }
     Ok(())
@@ -267,14 +335,14 @@ async fn folds(world: &Shared, user: usize) -> Result<(), String> {
 /// Everything that a user was shown is accepted, and they may see it by the state before it or, if it is about that, after it.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>, as its text says it.
-async fn visible(room: &Room, id: &str, shown: &BTreeSet<String>) -> Result<(), String> {
+async fn visible(room: &Room, id: &str, shown: &BTreeMap<String, bool>) -> Result<(), String> {
     let mut sights = Sights {
         room,
         id,
         known: BTreeMap::new(),
     };
-    let until = sights.joined_until();
-    for event in shown {
+    let until = sights.joined_until().await?;
+    for (event, joined) in shown {
         let Some(found) = find(&room.view, event).await? else {
             return Err(format!("{event}, which isn't there"));
         };
@@ -291,7 +359,7 @@ async fn visible(room: &Room, id: &str, shown: &BTreeSet<String>) -> Result<(), 
         if found.event.is_state("m.room.history_visibility", "") {
             after.setting = says(&found, "history_visibility").unwrap_or_default();
         }
-        let joined_later = until.is_some_and(|until| found.place() < Some(until));
+        let joined_later = *joined || until.is_some_and(|until| found.place() < Some(until));
         if !before.allows(joined_later) && !after.allows(joined_later) {
             return Err(format!(
                 "{event}: {before:?} {after:?}, joined until {until:?}"
@@ -348,18 +416,21 @@ impl Sights<'_> {
         Ok(sight)
     }
 
-    /// The places in the room's order up to which the user was joined at some time: until their next membership, if there is one.
-    fn joined_until(&self) -> Option<(i64, i64)> {
-        let graph = self.room.graph.values();
-        let own = graph.filter(|found| found.event.is_state("m.room.member", self.id));
-        let mut own: Vec<_> = own.filter(|found| found.place().is_some()).collect();
-        own.sort_by_key(|found| found.place());
-        let last = own.iter().rposition(|found| {
-            let membership = says(found, "membership");
-            membership.is_some_and(|membership| membership == "join")
-        })?;
-        own.get(last + 1)
-            .map_or(Some((i64::MAX, 0)), |next| next.place())
+    /// The place in the room's order up to which the user was joined at some time: the last event before which they were, whatever
+    /// events said so. Where forks meet a membership may end, and begin again, without one.
+    async fn joined_until(&mut self) -> Result<Option<(i64, i64)>, String> {
+        let user = self.id.try_into().unwrap();
+        let now = self.room.view.membership(user).await;
+        if now.map_err(|why| why.to_string())? == Membership::Join {
+            return Ok(Some((i64::MAX, 0)));
+        }
+        let mut until = None;
+        for found in self.room.graph.values() {
+            if found.place() > until && self.before(found).await?.membership == "join" {
+                until = found.place();
+            }
+        }
+        Ok(until)
     }
 }
 

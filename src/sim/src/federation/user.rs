@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use comity_protocol::auth::Membership;
 use comity_testkit::encode;
 use http::{Method, Request};
 use http_body_util::BodyExt;
@@ -12,7 +13,7 @@ use tower::ServiceExt;
 
 use super::{
     network::room_path,
-    process::is_inside,
+    process::{is_inside, view},
     world::{Acknowledged, Shared, World},
 };
 use crate::{fold::text, story::digest};
@@ -310,10 +311,28 @@ async fn powers(world: &Shared, user: usize, patience: Duration) -> Result<(), S
 /// Reads a page of the past, which may be on other servers.
 async fn page(world: &Shared, user: usize, patience: Duration) -> Result<(), String> {
     let path = room_path(&world.borrow().room, "messages?dir=b&limit=30");
+    let before = is_joined(world, user).await?;
     if let Some((200, page)) = ask(world, user, Method::GET, path, Value::Null, patience).await {
-        shown(world, user, &page["chunk"]);
+        let joined = before || is_joined(world, user).await?;
+        shown(world, user, &page["chunk"], joined);
     }
     Ok(())
+}
+
+/// Whether a user is in the room now, as their server has it: where forks are resolved that may end without an event that says so.
+async fn is_joined(world: &Shared, user: usize) -> Result<bool, String> {
+    let (life, id) = {
+        let world = world.borrow();
+        let person = &world.users[user];
+        (world.servers[person.server].life(), person.id.clone())
+    };
+    let Some(life) = life else { return Ok(false) };
+    let Some(view) = view(world, &life).await? else {
+        return Ok(false);
+    };
+    let membership = view.membership(id.as_str().try_into().unwrap()).await;
+    let membership = membership.map_err(|why| why.to_string())?;
+    Ok(membership == Membership::Join)
 }
 
 /// Takes in what the server has to say since the last time.
@@ -324,29 +343,31 @@ pub(crate) async fn sync(world: &Shared, user: usize, patience: Duration) -> Res
         "{V3}/sync?use_state_after=true&timeout=0{}",
         since.unwrap_or_default()
     );
+    let before = is_joined(world, user).await?;
     let answer = ask(world, user, Method::GET, path, Value::Null, patience).await;
     let Some((200, body)) = answer else {
         return Ok(());
     };
+    let joined = before || is_joined(world, user).await?;
     let room = world.borrow().room.clone();
     for section in ["join", "leave"] {
         let of_room = &body["rooms"][section][&room];
         if !of_room.is_null() {
             world.borrow_mut().users[user].inside = section == "join";
-            shown(world, user, &of_room["timeline"]["events"]);
+            shown(world, user, &of_room["timeline"]["events"], joined);
         }
     }
     world.borrow_mut().users[user].fold.take(&body)
 }
 
 /// Remembers what a timeline showed.
-fn shown(world: &Shared, user: usize, events: &Value) {
+fn shown(world: &Shared, user: usize, events: &Value, joined: bool) {
     let person = &mut world.borrow_mut().users[user];
     for event in events.as_array().into_iter().flatten() {
         let event_id = text(event, "event_id");
         if event["type"] == "m.room.message" && !person.messages.contains(&event_id) {
             person.messages.push(event_id.clone());
         }
-        person.shown.insert(event_id);
+        *person.shown.entry(event_id).or_default() |= joined;
     }
 }

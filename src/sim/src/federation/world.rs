@@ -1,6 +1,6 @@
 //! Everything there is: servers, users, the network between servers, what was acknowledged, what happened.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use comity_protocol::room_version::RoomVersion;
 use comity_testkit::Wire;
@@ -49,8 +49,8 @@ pub(crate) struct Person {
     pub joining: bool,
     /// Messages they saw, oldest first.
     pub messages: Vec<String>,
-    /// Every event that a timeline showed them.
-    pub shown: BTreeSet<String>,
+    /// Every event that a timeline showed them, and whether they were in the room then as their server saw it.
+    pub shown: BTreeMap<String, bool>,
     pub fold: Folded,
 }
 
@@ -137,7 +137,7 @@ impl Person {
             inside: false,
             joining: false,
             messages: Vec::new(),
-            shown: BTreeSet::new(),
+            shown: BTreeMap::new(),
             fold: Folded::of_forks(),
         }
     }
