@@ -37,6 +37,7 @@ fn what_was_apart_comes_together_4() {
     quarter(&SETTLED, 3);
 }
 
+/// About one seed in forty fails yet: what is open stands in docs/architecture.md, The simulated federation.
 #[test]
 fn whoever_comes_and_goes_1() {
     quarter(&MOVING, 0);
