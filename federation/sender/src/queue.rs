@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     edus::Edus,
-    lists::{DueLists, LIST_EDUS, Lists},
+    lists::{DueLists, Lists},
     tables::OwedEvent,
 };
 

@@ -6,6 +6,11 @@ use comity_storage::Registered;
 fn tables() -> Vec<Registered> {
     let mut tables = comity_accounts::tables::all();
     tables.extend(comity_rooms::tables::all());
+    tables.extend(comity_key_backup::tables::all());
+    tables.extend(comity_keys::tables::all());
+    tables.extend(comity_media::tables::all());
+    tables.extend(comity_succession::tables::all());
+    tables.extend(comity_to_device::tables::all());
     tables.extend(comity_federation_client::tables::all());
     tables.extend(comity_federation_receiver::tables::all());
     tables.extend(comity_federation_sender::tables::all());

@@ -7,11 +7,12 @@ use crate::client::Client;
 use crate::spec;
 
 /// The groups of the table that the server has, apart from [`LATER`].
-pub const GROUPS: [&str; 19] = [
+pub const GROUPS: [&str; 20] = [
     "Account data & tags",
     "Account mgmt (password/3PID/deactivate/whoami)",
     "Devices & to-device",
     "Discovery & versions",
+    "E2EE keys & cross-signing",
     "Key backup",
     "Legacy auth: login/SSO/logout/refresh",
     "Media (auth + legacy)",
@@ -29,9 +30,8 @@ pub const GROUPS: [&str; 19] = [
     "VoIP/TURN, OpenID, 3rd-party networks",
 ];
 
-/// Parts of paths in [`GROUPS`] that wait: third-party identifiers and networks, sign-in through others, push delivery, calls, what
-/// devices say to each other.
-const LATER: [&str; 8] = [
+/// Parts of paths in [`GROUPS`] that wait: third-party identifiers and networks, sign-in through others, push delivery, calls.
+const LATER: [&str; 7] = [
     "/3pid",
     "/requestToken",
     "/login/sso/",
@@ -39,7 +39,6 @@ const LATER: [&str; 8] = [
     "/v3/notifications",
     "/v3/thirdparty/",
     "/v3/voip/",
-    "/sendToDevice/",
 ];
 
 /// A row of `endpoints.csv`.
