@@ -328,7 +328,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
         batch.put::<EventNums>(&rows.text("$some"), &Num(999));
     }),
     (Broken::Number, |rows, batch| {
-        batch.put::<Followed>(&rows.at(999), &());
+        batch.put::<Followed>(&rows.at(999), &FollowedBy { entry: false });
     }),
     (Broken::Unnumbered, |rows, batch| {
         let id = &rows.headers[&rows.said("first")].event_id;
@@ -419,6 +419,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
         let gap = Gap {
             missing: vec![rows.headers[&0].event_id.clone()],
             lowest: -1,
+            by: FollowedBy { entry: false },
         };
         batch.put::<Gaps>(&rows.seq(3), &gap);
     }),
@@ -430,6 +431,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
         let gap = Gap {
             missing: vec!["$some".into()],
             lowest: 0,
+            by: FollowedBy { entry: false },
         };
         batch.put::<Gaps>(&rows.seq(3), &gap);
     }),
