@@ -167,7 +167,9 @@ async fn an_incremental_sync_reads_nothing_of_quiet_rooms() {
         costs.push((idle, busy));
     }
     for (idle, busy) in &costs {
-        assert_eq!(idle.rows_read, 0);
+        // What is read is the device's own: how many keys it has left, what waits for it.
+        assert_eq!(idle, &costs[0].0);
+        assert!(idle.rows_read <= 8, "{idle:?}");
         assert_eq!(busy, &costs[0].1);
         assert!(busy.round_trips <= 5, "{busy:?}");
     }
