@@ -166,10 +166,9 @@ async fn an_incremental_sync_reads_nothing_of_quiet_rooms() {
         assert_eq!(answer.ok()["rooms"]["join"].as_object().unwrap().len(), 1);
         costs.push((idle, busy));
     }
-    for (idle, busy) in &costs {
-        // What is read is the device's own: how many keys it has left, what waits for it.
-        assert_eq!(idle, &costs[0].0);
-        assert!(idle.rows_read <= 8, "{idle:?}");
+    for (nth, (idle, busy)) in costs.iter().enumerate() {
+        // The device's own: how many keys it has left. More the first time, before the little that there is stands in memory.
+        assert!(idle.rows_read <= if nth == 0 { 8 } else { 1 }, "{idle:?}");
         assert_eq!(busy, &costs[0].1);
         assert!(busy.round_trips <= 5, "{busy:?}");
     }
