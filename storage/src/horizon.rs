@@ -86,6 +86,8 @@ impl Tenant {
         for consumer in consumers {
             needed = needed.min(&consumer.done().await?);
         }
+        // They hear of it by the commits below, so that the next pruning finds what they store.
+        self.shared().settling.lock().extend(self.lanes().all());
         let mut horizons = Heads::zero(self.lanes());
         for writer in self.writers() {
             let horizon = self.prune_log(writer, age, &needed).await?;

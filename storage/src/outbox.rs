@@ -155,8 +155,10 @@ impl Outbox {
             for appended in on_the_way {
                 appended.durable().await?;
             }
-            if distance(&saved, follower.cursor()) > STEP {
-                // A long stretch that owed this lane nothing is not to be read again.
+            let asked = self.shared.settling.lock().remove(&self.writer.lane());
+            if asked || distance(&saved, follower.cursor()) > STEP {
+                // A long stretch that owed this lane nothing is not to be read again; nor is it kept for this lane's sake when the
+                // logs are pruned.
                 let mut batch = self.writer.batch();
                 for source in lanes.all() {
                     self.move_cursor(&mut batch, &cursors, source, follower.cursor().get(source));

@@ -1,7 +1,7 @@
 //! The store as a whole, and the one way in: by tenant.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     rings: Mutex<Vec<Ring>>,
     /// How far each lane has applied what the others owe it; empty where nothing is applied.
     applied: watch::Sender<Vec<Heads>>,
+    /// Lanes whose outboxes are to store how far they have come: the logs are to be pruned up to there.
+    pub settling: Mutex<BTreeSet<Lane>>,
     /// Who follows the logs over restarts.
     pub consumers: Mutex<Vec<Weak<dyn Consumer>>>,
     stats: Stats,
@@ -409,6 +411,7 @@ impl Shared {
             rings: Mutex::new(heads.iter().copied().map(Ring::after).collect()),
             heads: watch::Sender::new(Heads::new(heads)),
             applied: watch::Sender::new(Vec::new()),
+            settling: Mutex::default(),
             consumers: Mutex::default(),
             stats: Stats::default(),
         }
