@@ -8,8 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use comity_runtime::Runtime;
-use tokio::sync::watch;
+use comity_runtime::{Runtime, watch};
 
 use crate::{
     batch::{Batch, Expect},

@@ -9,9 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use comity_runtime::Runtime;
+use comity_runtime::{Runtime, watch};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::{
     claim::{self, Claim},
@@ -328,7 +328,7 @@ impl Tenant {
         let lane = self.shared.lanes.of(home.slot());
         let mut heads = self.watch();
         // The sender lives as long as `self`, so the wait can't fail.
-        drop(heads.wait_for(|heads| heads.get(lane) >= pos).await);
+        let _ = heads.wait_for(|heads| heads.get(lane) >= pos).await;
     }
 
     /// Waits until every lane has applied what the commit of a home's lane at this position owes.
@@ -338,7 +338,7 @@ impl Tenant {
         let mut applied = self.shared.applied.subscribe();
         let paid = |applied: &Vec<Heads>| applied.iter().all(|heads| heads.get(lane) >= pos);
         // The sender lives as long as `self`, so the wait can't fail.
-        drop(applied.wait_for(paid).await);
+        let _ = applied.wait_for(paid).await;
     }
 
     /// What the tenant has asked of its engine so far.

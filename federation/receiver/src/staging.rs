@@ -10,9 +10,9 @@ use comity_protocol::{
     event::Signed,
     id::{RoomId, ServerName},
 };
+use comity_runtime::watch;
 use comity_storage::{At, CommitError, Home, Range, ReadError, RoomKey, Tenant};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::tables::{InLine, Line, Staged, StagedEvents};
 
@@ -256,7 +256,7 @@ impl Staging {
                 }
             }
         };
-        drop(alive.changed().await);
+        let _ = alive.changed().await;
         false
     }
 

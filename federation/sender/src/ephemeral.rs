@@ -55,7 +55,7 @@ pub(crate) async fn presence(held: Held) {
         let Some(inner) = held.upgrade() else { return };
         let (changed, next) = inner.accounts.presence().since(serial);
         serial = next;
-        changes.borrow_and_update();
+        changes.mark_unchanged();
         for (user, seen) in changed {
             let Ok(user) = OwnedUserId::try_from(user) else {
                 continue;

@@ -13,8 +13,8 @@ use std::{
     },
 };
 
+use comity_runtime::watch;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::{change::Change, tables::SessionId};
 
@@ -80,7 +80,7 @@ impl Authenticated {
     pub async fn ended(&self) {
         let mut ended = self.handle.ended.subscribe();
         // The sender lives as long as the handle.
-        drop(ended.wait_for(|ended| *ended).await);
+        let _ = ended.wait_for(|ended| *ended).await;
     }
 
     /// Whether the session has ended.

@@ -11,9 +11,8 @@ use std::{
     time::Duration,
 };
 
-use comity_runtime::Runtime;
+use comity_runtime::{Runtime, watch};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 /// Users remembered; beyond it those offline for longest are forgotten.
 const MOST: usize = 100_000;
@@ -332,7 +331,8 @@ mod tests {
         let mut watch = presence.watch();
         presence.saw("@a:x", Some(State::Online), true);
         presence.saw("@a:x", Some(State::Online), false);
-        assert!(watch.has_changed().unwrap());
+        let told = tokio::time::timeout(Duration::ZERO, watch.changed()).await;
+        assert_eq!(told, Ok(Ok(())));
         let (changed, serial) = states(&presence, 0);
         assert_eq!(changed, [("@a:x".to_owned(), State::Online)]);
         assert!(presence.get("@a:x").currently_active);
@@ -346,7 +346,8 @@ mod tests {
         tokio::time::advance(GONE).await;
         watch.mark_unchanged();
         presence.sweep();
-        assert!(watch.has_changed().unwrap());
+        let told = tokio::time::timeout(Duration::ZERO, watch.changed()).await;
+        assert_eq!(told, Ok(Ok(())));
         let (changed, serial) = states(&presence, serial);
         assert_eq!(changed, [("@a:x".to_owned(), State::Offline)]);
         assert_eq!(states(&presence, serial).0, []);

@@ -22,6 +22,7 @@ mod clock;
 mod life;
 mod pool;
 mod random;
+pub mod watch;
 
 use std::{
     future::{Future, poll_fn},

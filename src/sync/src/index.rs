@@ -13,9 +13,10 @@ use comity_accounts::{Accounts, Change};
 use comity_keys::{Changed, ListChanged};
 use comity_protocol::id::UserId;
 use comity_rooms::{Rooms, log};
+use comity_runtime::watch;
 use comity_storage::{Heads, Home, Lane, Logged, Pos, Record, RoomKey};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast::error::RecvError, watch};
+use tokio::sync::{Notify, broadcast::error::RecvError};
 
 use crate::SyncError;
 
@@ -251,7 +252,7 @@ impl Index {
     pub async fn reached(&self, heads: &Heads) {
         let mut cursor = self.cursor.subscribe();
         // The sender lives as long as `self`, so the wait can't fail.
-        drop(cursor.wait_for(|cursor| cursor.reached(heads)).await);
+        let _ = cursor.wait_for(|cursor| cursor.reached(heads)).await;
     }
 
     /// The user's wake-up; their rooms are read when they come for the first time.
