@@ -22,9 +22,10 @@ for suite in scripts/test-*.sh; do
 done
 say "tests"
 nextest=(cargo nextest run --workspace --locked --profile "${NEXTEST_PROFILE:-ci}")
-scripts/with-postgres.sh "${nextest[@]}"
+with=(scripts/with-postgres.sh scripts/with-s3.sh)
+"${with[@]}" "${nextest[@]}"
 # Once more with four lanes what runs on a whole server, or on a fixture that reads this variable too; other tests that open a
 # store go through both numbers by themselves.
 say "tests with four lanes"
-COMITY_TEST_LANES=4 scripts/with-postgres.sh "${nextest[@]}" \
+COMITY_TEST_LANES=4 "${with[@]}" "${nextest[@]}" \
   -E '(rdeps(comity-testkit) and not package(comity-testkit) and not package(comity-sim)) or binary(door)'

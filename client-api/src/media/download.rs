@@ -18,7 +18,7 @@ pub(super) async fn get(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    download(&api, &user, &named, None, &asked, &headers).await
+    download(&api, &user, &named, None, &asked.newer(), &headers).await
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3downloadservernamemediaid>
@@ -43,5 +43,5 @@ pub(super) async fn download(
 ) -> Result<Response, ApiError> {
     let mxc = mxc(server, media)?;
     let found = api.media.find(&mxc, asked.wanted(user)).await?;
-    content::serve(&api.media, &found, name, headers).await
+    content::serve(&api.media, &found, name, headers, asked.allow_redirect).await
 }

@@ -17,6 +17,7 @@ pub(super) async fn get(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let asked = asked.newer();
     download(&api, &user, &(server, media), Some(&name), &asked, &headers).await
 }
 

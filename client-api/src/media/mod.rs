@@ -58,6 +58,9 @@ struct Asked {
     /// Of the older paths: whether another server may be asked.
     #[serde(default = "yes")]
     allow_remote: bool,
+    /// Of the older paths: whether the asker goes elsewhere for the file. By the newer ones all do.
+    #[serde(default)]
+    allow_redirect: bool,
 }
 
 fn yes() -> bool {
@@ -65,6 +68,14 @@ fn yes() -> bool {
 }
 
 impl Asked {
+    /// By a newer path.
+    fn newer(self) -> Self {
+        Self {
+            allow_redirect: true,
+            ..self
+        }
+    }
+
     fn wanted<'a>(&self, user: &'a User) -> Wanted<'a> {
         let wait = self.timeout_ms.map(Duration::from_millis);
         let wanted = wait.map(Wanted::within).unwrap_or_default();

@@ -19,7 +19,7 @@ pub(super) async fn get(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    thumbnail(&api, &user, &named, &sized, &asked, &headers).await
+    thumbnail(&api, &user, &named, &sized, &asked.newer(), &headers).await
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3thumbnailservernamemediaid>
@@ -45,5 +45,12 @@ async fn thumbnail(
 ) -> Result<Response, ApiError> {
     let mxc = mxc(server, media)?;
     let made = api.media.thumbnail(&mxc, sized.size(), asked.wanted(user));
-    content::serve(&api.media, &made.await?, None, headers).await
+    content::serve(
+        &api.media,
+        &made.await?,
+        None,
+        headers,
+        asked.allow_redirect,
+    )
+    .await
 }

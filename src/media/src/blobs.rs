@@ -1,11 +1,12 @@
-//! Blobs: files named by the SHA-256 of what is in them.
+//! Blobs: files named by the SHA-256 of what is in them, on this disk or in a bucket.
 //!
-//! A blob is written to a staging file first, synced, and then moved to its name, so there is never a part of one under a name.
+//! A blob is written to a staging file first, synced, and then moved to its name, or sent to the bucket, so there is never a part of
+//! one under a name.
 //! Who reads a whole blob never sees a byte too many of one that is damaged: the last piece is held back until the name is
 //! found to be right.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,16 +15,20 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use object_store::{
-    GetOptions, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as Name,
+    GetOptions, ObjectStore, ObjectStoreExt,
+    local::LocalFileSystem,
+    path::{Path as Name, PathPart},
 };
 use sha2::{Digest, Sha256};
-use tokio::{
-    fs::File,
-    io::AsyncWriteExt,
-    sync::{Mutex, MutexGuard},
-};
+use tokio::sync::{Mutex, MutexGuard};
+use url::Url;
 
-use crate::{MediaError, kind::HEAD, tables::Hash};
+use crate::{
+    MediaError,
+    bucket::{self, Bucket, Served},
+    staging::{Staged, Staging},
+    tables::Hash,
+};
 
 /// Pieces of a body, or of a blob. An error cuts it short.
 pub type Pieces = BoxStream<'static, io::Result<Bytes>>;
@@ -37,128 +42,35 @@ const LOCKS: usize = 64;
 pub(crate) struct Blobs {
     folder: PathBuf,
     store: Arc<dyn ObjectStore>,
+    /// Where they are, if not below `folder`.
+    bucket: Option<Bucket>,
     locks: Vec<Mutex<()>>,
 }
 
-/// A file without a name, gone when this is.
-pub(crate) struct Staged {
-    path: PathBuf,
-    name: String,
-    pub hash: Hash,
-    pub size: u64,
-    /// Its first bytes.
-    pub head: Vec<u8>,
-}
-
-impl Staged {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // It may have its name by now.
-        drop(std::fs::remove_file(&self.path));
-    }
-}
-
-/// A staged file being written.
-pub(crate) struct Staging {
-    file: std::fs::File,
-    hash: Sha256,
-    staged: Staged,
-}
-
-impl Staging {
-    pub fn create(path: PathBuf, name: String) -> io::Result<Self> {
-        let file = std::fs::File::options()
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        Ok(Self {
-            file,
-            hash: Sha256::new(),
-            staged: Staged {
-                path,
-                name,
-                hash: Hash::default(),
-                size: 0,
-                head: Vec::new(),
-            },
-        })
-    }
-
-    fn note(&mut self, bytes: &[u8]) {
-        let missing = HEAD.saturating_sub(self.staged.head.len());
-        self.staged.head.extend(bytes.iter().take(missing));
-        self.staged.size += bytes.len() as u64;
-        self.hash.update(bytes);
-    }
-
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.note(bytes);
-        self.file.write_all(bytes)
-    }
-
-    pub fn copy(&mut self, from: &mut impl Read) -> io::Result<()> {
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let read = from.read(&mut buffer)?;
-            match buffer.get(..read) {
-                None | Some([]) => return Ok(()),
-                Some(bytes) => self.write(bytes)?,
-            }
-        }
-    }
-
-    pub fn finish(self) -> io::Result<Staged> {
-        self.file.sync_all()?;
-        Ok(self.done())
-    }
-
-    fn done(mut self) -> Staged {
-        self.staged.hash = self.hash.finalize().into();
-        self.staged
-    }
-}
-
 impl Blobs {
-    /// Blobs in a folder, which is made; what was staged by a run before goes.
-    pub fn on_disk(folder: &Path) -> io::Result<Self> {
+    /// Blobs in a folder, which is made, or in a bucket on their way through it; what was staged by a run before goes.
+    pub fn open(folder: &Path, bucket: Option<Bucket>) -> Result<Self, MediaError> {
         let staging = folder.join(STAGING);
         if staging.exists() {
             std::fs::remove_dir_all(&staging)?;
         }
         std::fs::create_dir_all(&staging)?;
-        let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?;
+        let store: Arc<dyn ObjectStore> = match &bucket {
+            Some(bucket) => bucket.store(),
+            None => Arc::new(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true)),
+        };
         Ok(Self {
             folder: folder.to_owned(),
-            store: Arc::new(store.with_fsync(true)),
+            store,
+            bucket,
             locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
         })
     }
 
     /// Writes a body of at most `most` bytes to a staging file of this name and syncs it.
-    pub async fn stage(
-        &self,
-        name: &str,
-        mut body: Pieces,
-        most: u64,
-    ) -> Result<Staged, MediaError> {
-        let mut staging = Staging::create(self.staging(name), name.to_owned())?;
-        let mut file = File::from_std(staging.file.try_clone()?);
-        while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|_| MediaError::Broken)?;
-            staging.note(&piece);
-            if staging.staged.size > most {
-                return Err(MediaError::TooLarge);
-            }
-            file.write_all(&piece).await?;
-        }
-        file.flush().await?;
-        file.sync_all().await?;
-        Ok(staging.done())
+    pub async fn stage(&self, name: &str, body: Pieces, most: u64) -> Result<Staged, MediaError> {
+        let staging = Staging::create(self.staging(name), name.to_owned())?;
+        staging.fill(body, most).await
     }
 
     /// Where a staged file of this name lies.
@@ -175,18 +87,36 @@ impl Blobs {
         }
     }
 
-    /// Gives a staged file its name.
+    /// Makes a blob of a staged file. It is durable.
     pub async fn put(&self, staged: &Staged) -> Result<(), MediaError> {
-        let from = Name::from_iter([STAGING, &staged.name]);
-        self.store.rename(&from, &name_of(&staged.hash)).await?;
-        Ok(())
+        let name = self.name_of(&staged.hash);
+        match &self.bucket {
+            Some(bucket) => bucket.upload(staged, &name).await,
+            None => {
+                let from = Name::from_iter([STAGING, staged.name()]);
+                Ok(self.store.rename(&from, &name).await?)
+            }
+        }
+    }
+
+    /// Where a blob can be read by whoever is told, for a while.
+    pub fn link(&self, hash: &Hash, served: Served<'_>, now_ms: u64) -> Option<Url> {
+        let bucket = self.bucket.as_ref()?;
+        bucket.link(&self.name_of(hash), served, now_ms)
     }
 
     /// Takes a blob away. Who reads it goes on.
     pub async fn delete(&self, hash: &Hash) -> Result<(), MediaError> {
-        match self.store.delete(&name_of(hash)).await {
+        match self.store.delete(&self.name_of(hash)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn failed(&self, error: object_store::Error) -> MediaError {
+        match self.bucket {
+            Some(_) => bucket::failed(error),
+            None => error.into(),
         }
     }
 
@@ -202,7 +132,8 @@ impl Blobs {
             range: part.map(Into::into),
             ..GetOptions::default()
         };
-        let found = self.store.get_opts(&name_of(hash), options).await?;
+        let found = self.store.get_opts(&self.name_of(hash), options).await;
+        let found = found.map_err(|error| self.failed(error))?;
         let pieces = found.into_stream().map(|piece| {
             piece.map_err(|error| {
                 tracing::error!(%error, "a blob can't be read");
@@ -215,13 +146,15 @@ impl Blobs {
             pieces.boxed()
         })
     }
-}
 
-/// `blobs/ab/cdef…`: two digits a folder, so that none grows without bound.
-fn name_of(hash: &Hash) -> Name {
-    let hex = hex(hash);
-    let (folder, file) = hex.split_at(2);
-    Name::from_iter(["blobs", folder, file])
+    /// `blobs/ab/cdef…`: two digits a folder, so that none grows without bound.
+    fn name_of(&self, hash: &Hash) -> Name {
+        let hex = hex(hash);
+        let (folder, file) = hex.split_at(2);
+        let prefix = self.bucket.iter().flat_map(Bucket::prefix);
+        let parts = ["blobs", folder, file].map(PathPart::from);
+        prefix.chain(parts).collect()
+    }
 }
 
 /// In lower-case hexadecimal.
@@ -306,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_blob_is_never_served_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::on_disk(folder.path()).unwrap();
+        let blobs = Blobs::open(folder.path(), None).unwrap();
         let content = Bytes::from(vec![7; 100_000]);
         let body = whole(content.clone()).boxed();
         let staged = blobs.stage("x", body, 100_000).await.unwrap();
@@ -314,7 +247,7 @@ mod tests {
         let (hash, size) = (staged.hash, staged.size);
         drop(staged);
         assert_eq!(read(&blobs, &hash, size).await.unwrap(), content);
-        let file = folder.path().join(name_of(&hash).to_string());
+        let file = folder.path().join(blobs.name_of(&hash).to_string());
         for damage in [
             |bytes: &mut Vec<u8>| bytes[50_000] ^= 1,
             |bytes: &mut Vec<u8>| bytes[99_999] ^= 1,
@@ -332,7 +265,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_long_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::on_disk(folder.path()).unwrap();
+        let blobs = Blobs::open(folder.path(), None).unwrap();
         let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 1000]))).boxed();
         let refused = blobs.stage("x", endless, 10_500).await;
         assert!(matches!(refused, Err(MediaError::TooLarge)));

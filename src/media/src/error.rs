@@ -69,6 +69,12 @@ pub enum MediaError {
     /// A blob or a staged file can't be read or written.
     #[error("a blob: {0}")]
     Blob(String),
+    /// The service that keeps the blobs doesn't answer, or not well.
+    #[error("Files can't be reached right now, try again later")]
+    Bucket(String),
+    /// No bucket can be of this name, or at this address.
+    #[error("the bucket's name, region or endpoint is none")]
+    NoBucket,
     /// The process is ending.
     #[error("the server is stopping")]
     Stopped,

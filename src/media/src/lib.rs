@@ -4,8 +4,8 @@
 //! upload ─▶ staging file (hashed, bounded) ─▶ blob, named by its hash ─▶ row: mxc:// → blob, type, name
 //! ```
 //!
-//! [`Media`] is one tenant's; its methods stand in the file of their subject. The bytes are blobs on disk, each under the hash of
-//! what it holds; the rows ([`tables`]) say which media there is and which blob has it. A row that names a blob is committed after
+//! [`Media`] is one tenant's; its methods stand in the file of their subject. The bytes are blobs on disk or in a bucket, each under the
+//! hash of what it holds; the rows ([`tables`]) say which media there is and which blob has it. A row that names a blob is committed after
 //! the blob is durable, so it never names one that isn't there.
 
 #![cfg_attr(
@@ -19,6 +19,7 @@
 )]
 
 mod blobs;
+mod bucket;
 mod elsewhere;
 mod error;
 mod kind;
@@ -28,6 +29,7 @@ mod place;
 mod preview;
 mod read;
 mod remote;
+mod staging;
 pub mod tables;
 mod thumbnail;
 mod upload;
@@ -40,6 +42,7 @@ use comity_runtime::{Pool, Runtime};
 use comity_storage::Tenant;
 
 pub use blobs::{Pieces, whole};
+pub use bucket::{BucketConfig, Served};
 pub use elsewhere::{Elsewhere, Fetched, NotFetched, Page};
 pub use error::MediaError;
 pub use kind::Kind;
@@ -57,8 +60,10 @@ pub use upload::{Created, Described};
 pub struct Config {
     /// The server name in our media's URIs.
     pub server_name: OwnedServerName,
-    /// Where blobs are kept.
+    /// Where blobs are kept, and files on their way to be some.
     pub folder: PathBuf,
+    /// Where blobs are kept instead.
+    pub bucket: Option<BucketConfig>,
     /// The longest upload, in bytes.
     pub max_upload_bytes: u64,
     /// How many bytes a user may have uploaded altogether.
@@ -101,15 +106,16 @@ impl Media {
     /// Opens a tenant's media, whose pictures `renderer` makes smaller. [`Media::resume`] is to be called before anything is uploaded.
     ///
     /// # Errors
-    /// The folder can't be used.
+    /// The folder can't be used; the bucket's configuration makes no sense.
     pub fn open(
         tenant: Tenant,
         config: Config,
         renderer: Arc<dyn Renderer>,
     ) -> Result<Self, MediaError> {
         let runtime = tenant.runtime().clone();
+        let bucket = config.bucket.clone().map(bucket::Bucket::new);
         Ok(Self(Arc::new(Inner {
-            blobs: blobs::Blobs::on_disk(&config.folder)?,
+            blobs: blobs::Blobs::open(&config.folder, bucket.transpose()?)?,
             files: runtime.pool("media files", FILES.0, FILES.1),
             arrivals: read::Arrivals::default(),
             renderer,

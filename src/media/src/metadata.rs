@@ -18,7 +18,7 @@ use comity_runtime::PoolError;
 
 use crate::{
     Kind, Media, MediaError,
-    blobs::{Staged, Staging},
+    staging::{Staged, Staging},
 };
 
 /// Cuts in a file, at most; what has more is no photo.

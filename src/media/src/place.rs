@@ -7,7 +7,7 @@ use comity_storage::{Batch, Key, Range};
 
 use crate::{
     Media, MediaError,
-    blobs::Staged,
+    staging::Staged,
     tables::{Arriving, Hash, Held, HeldKey, MediaKey, Medias, Thumbnails},
 };
 

@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::{
     Fetched, Kind, Media, MediaError, Mxc, NotFetched, Page,
-    blobs::Staged,
+    staging::Staged,
     tables::{self, Cached, MediaKey, Medias, Remote},
     thumbnail::Task,
     upload::content,

@@ -5,9 +5,10 @@ use std::{ops::Range, time::Duration};
 use comity_protocol::id::UserId;
 use comity_storage::Key;
 use tokio::{sync::Notify, time::Instant};
+use url::Url;
 
 use crate::{
-    Content, Media, MediaError, Mxc, Pieces,
+    Content, Media, MediaError, Mxc, Pieces, Served,
     tables::{MediaKey, Medias},
 };
 
@@ -109,5 +110,10 @@ impl Media {
         part: Option<Range<u64>>,
     ) -> Result<Pieces, MediaError> {
         self.0.blobs.read(&content.hash, content.size, part).await
+    }
+
+    /// Where the asker of its bytes can be sent for them, if they are to be.
+    pub fn link(&self, content: &Content, served: Served<'_>) -> Option<Url> {
+        self.0.blobs.link(&content.hash, served, self.now_ms())
     }
 }

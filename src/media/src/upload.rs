@@ -10,7 +10,7 @@ use comity_storage::{CommitError, Expect, Key, Range};
 
 use crate::{
     Content, Kind, Media, MediaError, Mxc, Pieces,
-    blobs::Staged,
+    staging::Staged,
     tables::{self, Held, HeldKey, MediaKey, Medias, Uploads},
 };
 

@@ -49,6 +49,7 @@ fn open(tenant: &Tenant, folder: &Path) -> Media {
     let config = Config {
         server_name: "a.test".try_into().unwrap(),
         folder: folder.to_owned(),
+        bucket: None,
         max_upload_bytes: 100_000,
         max_user_bytes: Some(1_000_000),
         max_remote_bytes: 100_000,

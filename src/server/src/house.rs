@@ -12,7 +12,7 @@ use comity_federation_receiver::{Checks, Fetcher, KeysElsewhere, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
 use comity_keys::Keys;
-use comity_media::{Media, Workers};
+use comity_media::{BucketConfig, Media, Workers};
 use comity_protocol::room_version::RoomVersion;
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
@@ -22,7 +22,7 @@ use comity_sync::Sync;
 use comity_to_device::ToDevice;
 
 use crate::{
-    config::{Config, Secret},
+    config::{Config, S3, Secret},
     keys, store,
 };
 
@@ -202,6 +202,7 @@ fn media(config: &Config, tenant: &Tenant) -> Result<Media, String> {
     let media = comity_media::Config {
         server_name: config.server_name.clone(),
         folder: config.data_dir.join("media"),
+        bucket: bucket(&config.s3),
         max_upload_bytes: media.max_upload_bytes,
         max_user_bytes: media.max_user_bytes,
         max_remote_bytes: media.max_remote_bytes,
@@ -216,4 +217,17 @@ fn media(config: &Config, tenant: &Tenant) -> Result<Media, String> {
     let workers = Workers::new(program, [crate::cli::RENDER.to_owned()]);
     Media::open(tenant.clone(), media, Arc::new(workers))
         .map_err(|error| format!("{}: {error}", config.data_dir.join("media").display()))
+}
+
+fn bucket(s3: &S3) -> Option<BucketConfig> {
+    let secret = s3.secret_access_key.as_ref()?;
+    Some(BucketConfig {
+        name: s3.bucket.clone()?,
+        endpoint: s3.endpoint.as_deref().and_then(|url| url.parse().ok()),
+        region: s3.region.clone(),
+        prefix: s3.prefix.clone(),
+        access_key_id: s3.access_key_id.clone()?,
+        secret_access_key: secret.expose().to_owned(),
+        redirects: s3.redirects,
+    })
 }

@@ -291,6 +291,7 @@ impl Server {
         let media = comity_media::Config {
             server_name: settings.server_name.clone(),
             folder: files.path().to_owned(),
+            bucket: None,
             max_upload_bytes: settings.max_upload_bytes,
             max_user_bytes: settings.max_user_bytes,
             max_remote_bytes: settings.max_remote_bytes,

@@ -8,12 +8,12 @@
 use std::ops::Range;
 
 use axum::{body::Body, response::Response};
-use comity_media::{Content, Media, Size};
+use comity_media::{Content, Media, Served, Size};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-        CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+        CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
         X_CONTENT_TYPE_OPTIONS,
     },
 };
@@ -104,7 +104,8 @@ enum Asked {
     Beyond,
 }
 
-/// A file, or the part of it that the request's headers ask for, under its own name or another.
+/// A file, or the part of it that the request's headers ask for, under its own name or another; from somewhere else, if `elsewhere`
+/// says that the asker goes there and the file is kept where that can be.
 ///
 /// # Errors
 /// It can't be read.
@@ -113,9 +114,16 @@ pub async fn serve(
     content: &Content,
     name: Option<&str>,
     request: &HeaderMap,
+    elsewhere: bool,
 ) -> Result<Response, ApiError> {
     let tag = content.tag();
     let asked = asked(request, &tag, content.size);
+    if elsewhere
+        && asked != Asked::Nothing
+        && let Some(response) = redirect(media, content, name)
+    {
+        return Ok(response);
+    }
     let (status, body, length) = match &asked {
         Asked::Whole => {
             let pieces = media.read(content, None).await?;
@@ -161,6 +169,23 @@ pub async fn serve(
         Asked::Whole | Asked::Nothing => {}
     }
     Ok(response)
+}
+
+/// To where the file is kept, for as long as the link there is good.
+fn redirect(media: &Media, content: &Content, name: Option<&str>) -> Option<Response> {
+    let disposition = disposition(&content.content_type, name.or(content.filename.as_deref()));
+    let kind = kind(&content.content_type);
+    let served = Served {
+        content_type: kind.to_str().ok()?,
+        disposition: disposition.to_str().ok()?,
+    };
+    let link = media.link(content, served)?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, HeaderValue::from_str(link.as_str()).ok()?);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(response)
 }
 
 /// A `Content-Type`.

@@ -304,7 +304,11 @@ impl From<MediaError> for ApiError {
             }
             E::Broken => Self::bad("M_UNKNOWN", text),
             E::Stopped | E::Busy | E::Full => Self::unavailable(text),
-            E::Blob(cause) => Self::internal(cause),
+            E::Bucket(cause) => {
+                tracing::error!(cause, "the bucket failed");
+                Self::unavailable(text)
+            }
+            E::Blob(_) | E::NoBucket => Self::internal(text),
             E::Read(cause) => cause.into(),
             E::Commit(cause) => cause.into(),
         }

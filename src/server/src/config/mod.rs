@@ -16,12 +16,13 @@ use figment::{
     Figment,
     providers::{Format, Serialized, Toml},
 };
+use url::Url;
 
 pub use problem::Problem;
 pub use reference::reference;
 use settings::{Entry, General, Settings};
 pub use settings::{
-    Federation, Limits, Listen, Log, LogFormat, Media, Outbound, Registration, Rooms, Secret,
+    Federation, Limits, Listen, Log, LogFormat, Media, Outbound, Registration, Rooms, S3, Secret,
     Storage, StorageEngine, Support,
 };
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub rooms: Rooms,
     /// `[media]`
     pub media: Media,
+    /// `[s3]`
+    pub s3: S3,
     /// `[support]`
     pub support: Support,
     /// `[log]`
@@ -113,6 +116,22 @@ impl Config {
         if RoomVersion::parse(&settings.rooms.default_version).is_none() {
             problem("rooms.default_version is a room version from \"1\" to \"12\"");
         }
+        let S3 {
+            bucket,
+            endpoint,
+            access_key_id,
+            secret_access_key,
+            ..
+        } = &settings.s3;
+        if bucket.is_some() && (access_key_id.is_none() || secret_access_key.is_none()) {
+            problem("s3.bucket needs s3.access_key_id and s3.secret_access_key");
+        }
+        let endpoint = endpoint.as_deref().map(Url::parse);
+        if endpoint
+            .is_some_and(|url| !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https")))
+        {
+            problem("s3.endpoint is an address, https://host or http://host");
+        }
         let public_baseurl = match (&general.public_baseurl, &general.server_name) {
             (Some(url), _) => url.trim_end_matches('/').to_owned(),
             (None, Some(name)) => format!("https://{name}"),
@@ -136,6 +155,7 @@ impl Config {
                 limits: settings.limits,
                 rooms: settings.rooms,
                 media: settings.media,
+                s3: settings.s3,
                 support: settings.support,
                 log: settings.log,
                 storage: settings.storage,

@@ -150,7 +150,7 @@ section! {
 }
 
 section! {
-    /// `[media]`: files that users upload. They are kept below `data_dir`.
+    /// `[media]`: files that users upload. They are kept below `data_dir`, or in a bucket (`[s3]`).
     Media {
         /// The longest upload, in bytes.
         max_upload_bytes: u64 = 50 << 20,
@@ -168,6 +168,28 @@ section! {
         max_pending_uploads: usize = 5,
         /// How many hours such an id waits for its upload.
         pending_upload_hours: u64 = 24,
+    }
+}
+
+section! {
+    /// `[s3]`: a bucket of an S3 service that keeps the files users upload.
+    S3 {
+        /// The bucket's name. Unset: files are kept below `data_dir`. What was uploaded before it is set stays where it was: copy
+        /// `data_dir/media/blobs` into the bucket first.
+        bucket: Option<String> = None,
+        /// Where the service is: `https://host` or `https://host:port`; the bucket's name comes in the path. Unset: Amazon's.
+        endpoint: Option<String> = None,
+        /// The region of the bucket.
+        region: String = "us-east-1".to_owned(),
+        /// A folder in the bucket, for a server that shares it with others.
+        prefix: String = String::new(),
+        /// The access key's name. It may get, put and delete objects, and abort uploads.
+        access_key_id: Option<String> = None,
+        /// The access key's secret.
+        secret_access_key: Option<Secret> = None,
+        /// Whether clients fetch files from the service itself, by links that are good for five minutes. The bucket must allow the
+        /// origins of web clients (CORS).
+        redirects: bool = false,
     }
 }
 
@@ -223,6 +245,7 @@ pub(super) struct Settings {
     pub limits: Limits,
     pub rooms: Rooms,
     pub media: Media,
+    pub s3: S3,
     pub support: Support,
     pub log: Log,
     pub storage: Storage,
@@ -239,6 +262,7 @@ pub(super) fn entries() -> Vec<Entry> {
         Limits::entries("limits"),
         Rooms::entries("rooms"),
         Media::entries("media"),
+        S3::entries("s3"),
         Support::entries("support"),
         Log::entries("log"),
         Storage::entries("storage"),

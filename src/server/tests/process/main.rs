@@ -11,6 +11,7 @@
     reason = "these tests are what stands outside of the server: its clients, its operator, its clock"
 )]
 
+mod bucket;
 mod crowd;
 mod engines;
 mod pictures;

@@ -1,0 +1,193 @@
+//! A bucket of an S3 service: where blobs are when they are not on this machine's disk.
+//!
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html>
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use jiff::Timestamp;
+use object_store::{
+    ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, WriteMultipart,
+    aws::{AmazonS3, AmazonS3Builder},
+    path::{Path as Name, PathPart},
+};
+use rusty_s3::{Credentials, S3Action, UrlStyle};
+use tokio::{fs::File, io::AsyncReadExt};
+use url::Url;
+
+use crate::{MediaError, staging::Staged};
+
+/// Files up to this size are sent by one request, others in pieces of it, of which two are on their way at a time.
+const PIECE: usize = 8 << 20;
+const ON_THEIR_WAY: usize = 2;
+/// How long a link is good for.
+const LINK_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// How long the service may say nothing before a request has failed, and how long requests are repeated.
+const SILENCE: Duration = Duration::from_secs(20);
+const REPEATED: (usize, Duration) = (3, Duration::from_secs(40));
+
+/// Where a bucket is, and by what right it is used.
+#[derive(Clone)]
+pub struct BucketConfig {
+    /// The bucket's name.
+    pub name: String,
+    /// Where the service is, `http(s)://host[:port]`, with the bucket's name in the path. `None`: Amazon's, in `region`.
+    pub endpoint: Option<Url>,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// What the keys of all objects begin with, as folders.
+    pub prefix: String,
+    /// Who asks.
+    pub access_key_id: String,
+    /// What they sign with.
+    pub secret_access_key: String,
+    /// Whether users fetch files from the service itself, by links that are good for five minutes.
+    pub redirects: bool,
+}
+
+impl fmt::Debug for BucketConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BucketConfig")
+            .field("name", &self.name)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an answer's headers say of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served<'a> {
+    /// `Content-Type`
+    pub content_type: &'a str,
+    /// `Content-Disposition`
+    pub disposition: &'a str,
+}
+
+/// A bucket in use.
+pub(crate) struct Bucket {
+    store: Arc<AmazonS3>,
+    prefix: Name,
+    /// By what links are made, if they are.
+    links: Option<(rusty_s3::Bucket, Credentials)>,
+}
+
+impl Bucket {
+    /// Of this configuration; nothing is asked of the service yet.
+    pub fn new(config: BucketConfig) -> Result<Self, MediaError> {
+        let options = ClientOptions::new()
+            .with_allow_http(true)
+            // A file takes as long as its reader does: what counts is that something comes.
+            .with_timeout_disabled()
+            .with_read_timeout(SILENCE)
+            .with_connect_timeout(SILENCE);
+        let retry = RetryConfig {
+            max_retries: REPEATED.0,
+            retry_timeout: REPEATED.1,
+            ..RetryConfig::default()
+        };
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&config.name)
+            .with_region(&config.region)
+            .with_access_key_id(&config.access_key_id)
+            .with_secret_access_key(&config.secret_access_key)
+            .with_client_options(options)
+            .with_retry(retry);
+        if let Some(endpoint) = &config.endpoint {
+            builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
+        }
+        let links = config.redirects.then(|| links(&config)).transpose()?;
+        Ok(Self {
+            store: Arc::new(builder.build()?),
+            prefix: Name::from(config.prefix),
+            links,
+        })
+    }
+
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store) as _
+    }
+
+    /// What all keys begin with.
+    pub fn prefix(&self) -> impl Iterator<Item = PathPart<'_>> {
+        self.prefix.parts()
+    }
+
+    /// Sends a staged file there. Nothing is there under the name before all of it is.
+    pub async fn upload(&self, staged: &Staged, name: &Name) -> Result<(), MediaError> {
+        let mut file = File::open(staged.path()).await?;
+        let first = piece(&mut file).await?;
+        if first.len() < PIECE {
+            let put = self.store.put(name, first.freeze().into()).await;
+            return put.map(drop).map_err(failed);
+        }
+        let upload = self.store.put_multipart(name).await.map_err(failed)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PIECE);
+        match send(&mut upload, &mut file, first).await {
+            Ok(()) => upload.finish().await.map(drop).map_err(failed),
+            Err(error) => {
+                // The pieces that came cost the operator money until they are taken away.
+                if let Err(error) = upload.abort().await {
+                    tracing::warn!(%error, "a broken upload stays in the bucket; a lifecycle rule takes it away");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Where whoever is told can read an object for a while, with these headers. `None`: they can't.
+    pub fn link(&self, name: &Name, served: Served<'_>, now_ms: u64) -> Option<Url> {
+        let (bucket, credentials) = self.links.as_ref()?;
+        let now = Timestamp::from_millisecond(i64::try_from(now_ms).ok()?).ok()?;
+        let mut get = bucket.get_object(Some(credentials), name.as_ref());
+        let query = get.query_mut();
+        query.insert("response-content-type", served.content_type);
+        query.insert("response-content-disposition", served.disposition);
+        Some(get.sign_with_time(LINK_LIFETIME, &now))
+    }
+}
+
+/// The service's fault, not this disk's.
+pub(crate) fn failed(error: object_store::Error) -> MediaError {
+    MediaError::Bucket(error.to_string())
+}
+
+fn links(config: &BucketConfig) -> Result<(rusty_s3::Bucket, Credentials), MediaError> {
+    let (endpoint, style) = match &config.endpoint {
+        Some(endpoint) => (endpoint.clone(), UrlStyle::Path),
+        None => {
+            let host = format!("https://s3.{}.amazonaws.com", config.region);
+            let endpoint = Url::parse(&host).map_err(|_| MediaError::NoBucket)?;
+            (endpoint, UrlStyle::VirtualHost)
+        }
+    };
+    let (name, region) = (config.name.clone(), config.region.clone());
+    let bucket = rusty_s3::Bucket::new(endpoint, style, name, region);
+    let bucket = bucket.map_err(|_| MediaError::NoBucket)?;
+    let (id, secret) = (&config.access_key_id, &config.secret_access_key);
+    Ok((bucket, Credentials::new(id, secret)))
+}
+
+async fn send(
+    upload: &mut WriteMultipart,
+    file: &mut File,
+    first: BytesMut,
+) -> Result<(), MediaError> {
+    let mut next = first;
+    while !next.is_empty() {
+        upload
+            .wait_for_capacity(ON_THEIR_WAY)
+            .await
+            .map_err(failed)?;
+        upload.put(next.freeze());
+        next = piece(file).await?;
+    }
+    Ok(())
+}
+
+/// As much as is sent at once, less at the file's end.
+async fn piece(file: &mut File) -> Result<BytesMut, MediaError> {
+    let mut piece = BytesMut::new();
+    let mut left = file.take(PIECE as u64);
+    while left.read_buf(&mut piece).await? > 0 {}
+    Ok(piece)
+}
