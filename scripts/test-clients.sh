@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # test-clients.sh: real client libraries go through a conversation with the built server, a kill -9 in its midst:
 # matrix-js-sdk in Node and the matrix-sdk crate, in src/testkit/clients. With HOMESERVER_URL and HOMESERVER_RESTART set they
-# go to that homeserver instead, so that a doubt about a test can be put to another server.
+# go to that homeserver instead, so that a doubt about a test can be put to another server. Then, with encryption, users of
+# matrix-js-sdk on two servers meet, in each pairing of two of the built server and a Synapse.
 #
 # matrix-sdk is 350 crates in a workspace of its own: 180 CPU-seconds when nothing is cached, a minute and a half on two cores;
 # it is the one dear part. Node comes from PyPI, since the library wants a newer one than Debian has.
@@ -28,7 +29,7 @@ if ! cmp -s "$clients/js/package-lock.json" "$cache/js/installed"; then
   (cd "$cache/js" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
   cp "$clients/js/package-lock.json" "$cache/js/installed"
 fi
-cp "$clients/js/scenario.test.mjs" "$cache/js/" # beside its node_modules, where imports are looked for
+cp "$clients"/js/*.mjs "$cache/js/" # beside its node_modules, where imports are looked for
 cargo build --locked --manifest-path "$clients/rust/Cargo.toml" --target-dir target/clients
 
 # --- the server: four lanes, a free port, a fresh folder
@@ -77,6 +78,16 @@ rust=$(target/clients/debug/comity-client-scenarios 2>&1) || true
 echo "$rust" | sed '$d'
 read -r rust_passed rust_failed < <(echo "$rust" | sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p') || rust_passed=0 rust_failed=1
 passed=$((${js_passed:-0} + rust_passed)) failed=$((${js_failed:-1} + rust_failed))
+if [ -n "${scratch:-}" ]; then
+  echo "-- with encryption, between servers"
+  . scripts/synapse.sh
+  among=$(PYTHONPATH=src/testkit PYTHONDONTWRITEBYTECODE=1 python3 -m peers clients \
+    "${COMITY_BINARY:-target/debug/comity}" "$synapse" \
+    "matrix-js-sdk=cd '$cache/js' && node --test --test-force-exit --test-reporter=spec encryption.test.mjs" 2>&1) || true
+  echo "$among" | sed '$d'
+  read -r among_passed among_failed < <(echo "$among" | sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p') || among_passed=0 among_failed=1
+  passed=$((passed + among_passed)) failed=$((failed + among_failed))
+fi
 if [ "$failed" -gt 0 ] && [ -n "${scratch:-}" ]; then
   echo "-- the end of the server's log"
   tail -20 "$scratch/log"

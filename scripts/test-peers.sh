@@ -5,11 +5,6 @@
 # scripts/test-peers.sh spaces 'version 12'
 set -euo pipefail
 cd "$(dirname "$0")/.."
-synapse=${COMITY_CACHE:-$HOME/.cache/comity}/synapse
-if ! "$synapse/bin/python" -c 'import synapse' 2>/dev/null; then
-  echo "Installing Synapse from PyPI"
-  python3 -m venv "$synapse"
-  "$synapse/bin/pip" install --quiet --disable-pip-version-check matrix-synapse psycopg2-binary
-fi
+. scripts/synapse.sh
 export PYTHONPATH=src/testkit PYTHONDONTWRITEBYTECODE=1
 exec python3 -m peers talk "${COMITY_BINARY:-target/debug/comity}" "$synapse" "$@"

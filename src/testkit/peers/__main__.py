@@ -1,6 +1,7 @@
 """Servers that share rooms, through nothing but their client APIs: two Comity and a Synapse.
 
     python3 -m peers talk COMITY SYNAPSE [WORD…]    the conversations; with words, those whose names have them all
+    python3 -m peers clients COMITY SYNAPSE LABEL=COMMAND…    client libraries with encryption, each in every pairing
     python3 -m peers kill COMITY KILLS [SEED]       two Comity servers, killed again and again
 
 COMITY is the binary, SYNAPSE a virtual environment. Each check is a line that says what it proves; what it waits for is
@@ -20,6 +21,7 @@ from pathlib import Path
 from . import away, conversation, entering, finding, partition, signs
 from .authority import Authority
 from .checks import Results
+from .clients import clients
 from .gate import Gates
 from .kill import kill
 from .servers import Comity, Synapse, addresses
@@ -41,6 +43,8 @@ TALKS = [
 ]
 # They wait for servers most of the time.
 AT_ONCE = 4
+# They compute more than they wait.
+PROGRAMS_AT_ONCE = 2
 
 
 @contextmanager
@@ -63,11 +67,32 @@ def world():
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def talk(results, make, comity, synapse, *words):
+def three(make, comity, synapse):
+    """Two Comity and a Synapse."""
     one, two = (make(partial(Comity, comity), label) for label in ("Comity", "the second Comity"))
     other = make(partial(Synapse, Path(synapse)), "Synapse")
-    for server in (one, two, other):
-        server.awake()
+    return [server.awake() for server in (one, two, other)]
+
+
+def pairings(one, two, other):
+    """Hosts and guests."""
+    return [(other, one), (one, other), (one, two)]
+
+
+def converse(results, make, comity, synapse, *programs):
+    servers, runs = three(make, comity, synapse), []
+    with ThreadPoolExecutor(PROGRAMS_AT_ONCE) as together:
+        for program in programs:
+            label, command = program.split("=", 1)
+            for host, guest in pairings(*servers):
+                name = f"a user of {host} with others of {guest}"
+                runs.append(together.submit(results.run, name, clients, label, command, host, guest))
+    for run in runs:
+        run.result()
+
+
+def talk(results, make, comity, synapse, *words):
+    one, two, other = three(make, comity, synapse)
 
     def wanted(name):
         return all(word in name for word in words)
@@ -76,7 +101,7 @@ def talk(results, make, comity, synapse, *words):
     with ThreadPoolExecutor(AT_ONCE) as together:
         for topic, versions in TALKS:
             for version in versions:
-                for host, guest in ((other, one), (one, other), (one, two)):
+                for host, guest in pairings(one, two, other):
                     name = f"{topic.__name__}, version {version}, a user of {guest} with one of {host}"
                     if wanted(name):
                         meetings.append(together.submit(meet, results, name, topic, version, host, guest))
@@ -103,6 +128,8 @@ def main():
     with world() as (make, servers):
         if task == "talk":
             talk(results, make, comity, *more)
+        elif task == "clients":
+            converse(results, make, comity, *more)
         else:
             kills, seed = int(more[0]), int(more[1]) if len(more) > 1 else 1
             pair = [make(partial(Comity, comity), label).awake() for label in ("Comity", "the second Comity")]

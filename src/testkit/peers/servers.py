@@ -172,6 +172,7 @@ class Synapse(Server):
             "room_list_publication_rules": [{"action": "allow"}],
             "rc_message": often,
             "rc_registration": often,
+            "rc_login": {"address": often, "account": often, "failed_attempts": often},
             "rc_room_creation": often,
             "rc_joins": {"local": often, "remote": often},
             "rc_joins_per_room": often,

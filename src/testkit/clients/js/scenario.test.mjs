@@ -9,62 +9,14 @@ import { execFile } from "node:child_process";
 import { test } from "node:test";
 import { promisify } from "node:util";
 
-// The library narrates; what a test has to say is in its failure.
-for (const level of ["trace", "debug", "info", "log", "warn"]) console[level] = () => {};
-const sdk = await import("matrix-js-sdk");
+import { Homeserver, stopAll, suffix, until } from "./homeserver.mjs";
 
-const baseUrl = process.env.HOMESERVER_URL;
 const restart = process.env.HOMESERVER_RESTART;
-const suffix = Date.now().toString(36);
-const password = `${suffix}-Correct-Horse`;
-const silent = Object.fromEntries(["trace", "debug", "info", "warn", "error"].map((level) => [level, () => {}]));
-silent.getChild = () => silent;
-
-/** Waits until `found` gives something true, and gives that: what a sync brings is there when it is there. */
-async function until(what, found, seconds = 30) {
-    const end = Date.now() + seconds * 1000;
-    for (;;) {
-        const value = found();
-        if (value) return value;
-        assert.ok(Date.now() < end, `waited ${seconds} s in vain: ${what}`);
-        await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-}
-
-/** A client for a session. */
-const clientOf = (session) =>
-    sdk.createClient({
-        baseUrl,
-        userId: session.user_id,
-        accessToken: session.access_token,
-        deviceId: session.device_id,
-        timelineSupport: true,
-        logger: silent,
-    });
-
-/** A client for a session, syncing, its first sync done. */
-async function start(session, initialSyncLimit = 20) {
-    const client = clientOf(session);
-    await client.startClient({ initialSyncLimit, lazyLoadMembers: true, threadSupport: true, pollTimeout: 10_000 });
-    await until("the first sync", () => client.isInitialSyncComplete());
-    clients.push(client);
-    return client;
-}
-
-const clients = [];
-const signUp = (username) =>
-    sdk.createClient({ baseUrl, logger: silent }).registerRequest({
-        username,
-        password,
-        auth: { type: "m.login.dummy" },
-        initial_device_display_name: "scenario",
-    });
-const logIn = (username) =>
-    sdk.createClient({ baseUrl, logger: silent }).loginRequest({
-        type: "m.login.password",
-        identifier: { type: "m.id.user", user: username },
-        password,
-    });
+const home = new Homeserver(process.env.HOMESERVER_URL);
+const signUp = (name) => home.signUp(name);
+const logIn = (name) => home.logIn(name);
+const clientOf = (session) => home.clientOf(session);
+const start = (session, initialSyncLimit) => home.start(session, { initialSyncLimit });
 
 let alice, bob, roomId;
 const roomOf = (client) => client.getRoom(roomId);
@@ -240,4 +192,4 @@ test("come back", async () => {
     await seen(alice, await say(bob, "here again"));
 });
 
-test.after(() => clients.forEach((client) => client.stopClient()));
+test.after(stopAll);
