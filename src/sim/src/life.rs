@@ -3,7 +3,7 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use comity_runtime::Runtime;
-use comity_storage::{Engine, TenantId, check, engine::Memory};
+use comity_storage::{Engine, engine::Memory};
 use comity_testkit::{Place, Server, Settings, Wire};
 use futures_util::future::select_all;
 use http::Method;
@@ -20,7 +20,6 @@ use crate::{
     world::{Known, World},
 };
 
-const TENANT: TenantId = TenantId(1);
 const USERS: u64 = 4;
 const ROOMS: usize = 2;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -245,14 +244,12 @@ async fn close(world: &Shared<'_>, disk: &Memory, server: &Server) {
     }
 }
 
-/// Every row is as its table writes it.
+/// Every row is as its table writes it, and none contradicts another.
 fn checked(world: &World, disk: &Memory) -> Result<(), String> {
-    let tables = comity_testkit::tables();
-    let mut findings = Vec::new();
     let engine = Engine::Memory(disk.clone());
-    let mut say = |finding: check::Finding| findings.push(finding.to_string());
-    let walk = check::tenant(&engine, TENANT, &tables, &mut say);
-    let rows = reactor().block_on(walk).map_err(|e| e.to_string())?.rows;
+    let name = comity_testkit::Settings::default().server_name;
+    let walk = comity_testkit::check(&engine, &name);
+    let (rows, findings) = reactor().block_on(walk).map_err(|e| e.to_string())?;
     world.tell(format!("checked {rows} rows"));
     match findings.as_slice() {
         [] => Ok(()),

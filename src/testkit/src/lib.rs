@@ -33,7 +33,7 @@ mod user;
 pub use client::{Answer, Client, Request, encode};
 pub use cost::Cost;
 pub use federation::{Asked, Fate, Federation, HostilePeer, Passing, Pdu, PeerRoom, Reply, Wire};
-pub use server::{Place, SHARED_SECRET, Server, Settings, files, tables};
+pub use server::{Place, SHARED_SECRET, Server, Settings, check, files, tables};
 pub use user::{User, password};
 
 /// A picture: PNG, 200 pixels by 100.

@@ -26,11 +26,13 @@ use comity_protocol::{
 use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::{
-    CommitError, Engine, Lanes, OpenError, Options, Registered, Store, TenantId, engine::Memory,
+    CommitError, Engine, Lanes, OpenError, Options, Registered, Store, TenantId, check,
+    engine::Memory,
 };
 use comity_succession::Succession;
 use comity_sync::Sync;
 use comity_to_device::ToDevice;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::{Client, Wire, lanes};
@@ -49,6 +51,34 @@ pub fn tables() -> Vec<Registered> {
     tables.extend(comity_federation_receiver::tables::all());
     tables.extend(comity_federation_sender::tables::all());
     tables
+}
+
+/// All that `comity check` finds in the rows of a server of this name, a line each; how many rows there are.
+///
+/// # Errors
+/// The store can't be read.
+pub async fn check(
+    engine: &Engine,
+    server: &ServerName,
+) -> Result<(u64, Vec<String>), comity_storage::ReadError> {
+    const TENANT: TenantId = TenantId(1);
+    let found = Mutex::new(Vec::new());
+    let say = |finding: &dyn std::fmt::Display| found.lock().push(finding.to_string());
+    let rows = check::tenant(engine, TENANT, &tables(), &mut |row: check::Finding| {
+        say(&row)
+    })
+    .await?;
+    if let Some(reader) = check::reader(engine, TENANT).await? {
+        comity_accounts::check::tenant(&reader, &mut |one: comity_accounts::check::Finding| {
+            say(&one);
+        })
+        .await?;
+        comity_rooms::check::tenant(&reader, server, &mut |one: comity_rooms::check::Finding| {
+            say(&one);
+        })
+        .await?;
+    }
+    Ok((rows.rows, found.into_inner()))
 }
 
 /// A running server. It derefs to a [`Client`] without a token.

@@ -4,15 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use comity_rooms::{RoomError, RoomView, Rooms, tables::Mode};
 use comity_runtime::Runtime;
-use comity_storage::{Engine, TenantId, check, engine::Memory};
+use comity_storage::{Engine, engine::Memory};
 use comity_testkit::{Place, Server, Settings};
 use rand::{RngExt, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
 
 use super::world::{Shared, World};
-
-const TENANT: TenantId = TenantId(1);
 
 pub(crate) struct Process {
     pub name: String,
@@ -162,21 +160,19 @@ pub(crate) async fn start_all(world: &Shared) -> Result<(), String> {
     Ok(())
 }
 
-/// Every row of every server is as its table writes it.
+/// Every row of every server is as its table writes it, and none contradicts another.
 pub(crate) async fn check_rows(world: &Shared) -> Result<(), String> {
-    let tables = comity_testkit::tables();
-    let disks: Vec<Memory> = world
+    let disks: Vec<(String, Memory)> = world
         .borrow()
         .servers
         .iter()
-        .map(|one| one.disk.clone())
+        .map(|one| (one.name.clone(), one.disk.clone()))
         .collect();
-    for (at, disk) in disks.into_iter().enumerate() {
-        let mut findings = Vec::new();
-        let mut say = |finding: check::Finding| findings.push(finding.to_string());
+    for (at, (name, disk)) in disks.into_iter().enumerate() {
         let engine = Engine::Memory(disk);
-        let walk = check::tenant(&engine, TENANT, &tables, &mut say);
-        let rows = walk.await.map_err(|why| why.to_string())?.rows;
+        let name = name.as_str().try_into().unwrap();
+        let walk = comity_testkit::check(&engine, name);
+        let (rows, findings) = walk.await.map_err(|why| why.to_string())?;
         world
             .borrow()
             .teller
