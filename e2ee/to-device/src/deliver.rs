@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use comity_protocol::id::UserId;
-use comity_storage::{Home, KeyWriter, Pos, ReadError, Reader};
+use comity_storage::{Home, KeyWriter, Pos, Range, ReadError, Reader};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -17,7 +17,7 @@ use crate::{
     tables::{InQueue, Message, Queues},
 };
 
-/// Messages in one answer.
+/// Messages in one answer, unless a single commit brought more: what a server sends in one transaction is at most two a device and EDU.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-5>
 const MOST: usize = 100;
@@ -111,14 +111,16 @@ impl ToDevice {
             }
             return Ok(nothing);
         }
-        let upto = if next.len() > MOST {
+        let mut upto = bound;
+        if next.len() > MOST {
             // What one commit brought is not split: the token could not say where.
-            let beyond = next.last().map_or(0, |(_, row)| row.pos);
-            next.retain(|(_, row)| row.pos < beyond);
-            next.last().map_or(bound, |(_, row)| row.pos)
-        } else {
-            bound
-        };
+            let last = next.last().map_or(0, |(_, row)| row.pos);
+            next.retain(|(_, row)| row.pos < last);
+            if next.is_empty() {
+                next = queues.scan::<Queues>(of_commit(user, device, last)).await?;
+            }
+            upto = next.last().map_or(bound, |(_, row)| row.pos);
+        }
         let events = next.iter().filter_map(|(_, row)| event(&row.value.item));
         Ok(Delivery {
             events: events.collect(),
@@ -145,6 +147,17 @@ impl ToDevice {
             }
         }
     }
+}
+
+/// What one commit put into a device's queue.
+fn of_commit(user: &str, device: &str, pos: Pos) -> Range {
+    let at = |pos: Pos| {
+        move |key: &mut KeyWriter| {
+            key.u64(pos);
+        }
+    };
+    let queue = of_device(user, device);
+    queue.from(at(pos)).until(at(pos.saturating_add(1)))
 }
 
 fn event(message: &Message) -> Option<Box<RawValue>> {

@@ -22,7 +22,11 @@ fn numbered(sender: &str, to: &str, n: u64) -> Value {
 }
 
 async fn came(user: &User) -> Vec<u64> {
-    let answer = user.sync(None).await;
+    numbers(&user.sync(None).await)
+}
+
+/// The numbers of the messages in an answer.
+fn numbers(answer: &Value) -> Vec<u64> {
     let events = answer["to_device"]["events"].as_array();
     let events = events.into_iter().flatten();
     events
@@ -106,6 +110,38 @@ async fn f1_f2_only_for_ours_and_only_from_theirs() {
     let everywhere = comity_storage::Range::everywhere(|_| {});
     let rows = reader.scan::<comity_to_device::tables::Queues>(everywhere);
     assert_eq!(rows.await.unwrap().len(), 0);
+}
+
+/// Threat F3: what one transaction brings a device may be more than an answer usually has (each EDU may reach it twice, by its name and
+/// as one of all); then an answer has all of it, and what others sent comes after.
+#[tokio::test(start_paused = true)]
+async fn f3_a_large_transaction_hides_nothing() {
+    let mut world = World::new("11").await;
+    let mallory = world.peer.user("mallory").to_string();
+    let alice = world.alice.id.clone();
+    let device = world.alice.device.clone();
+    let twice = |n: u64| {
+        let devices = json!({ "*": { "n": n }, &device: { "n": n } });
+        edu(&mallory, &format!("twice{n}"), &json!({ &alice: devices }))
+    };
+    world.edus(&[numbered(&mallory, &alice, 1_000)]).await;
+    let edus: Vec<Value> = (0..60).map(twice).collect();
+    world.edus(&edus).await;
+    world.edus(&[numbered(&mallory, &alice, 2_000)]).await;
+    let mut since = None;
+    let mut sizes = Vec::new();
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        let answer = world.alice.sync(since.as_deref()).await;
+        since = answer["next_batch"].as_str().map(str::to_owned);
+        let numbers = numbers(&answer);
+        sizes.push(numbers.len());
+        all.extend(numbers);
+    }
+    assert_eq!(sizes, [1, 120, 1, 0]);
+    let expected = (0..60).flat_map(|n| [n, n]);
+    let expected = [1_000].into_iter().chain(expected).chain([2_000]);
+    assert!(all.into_iter().eq(expected));
 }
 
 /// Threat F3: an oversize message is left out, what is with it isn't; a flood to one device is capped, comes 100 a sync and delays no
