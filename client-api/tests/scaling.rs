@@ -71,6 +71,27 @@ async fn a_send_costs_the_same_in_a_room_of_any_size() {
     }
 }
 
+/// Messages to devices: constant in the users, and in lanes, that they go to.
+#[tokio::test(start_paused = true)]
+async fn messages_to_devices_cost_the_same_to_any_number_of_users() {
+    let mut trips = Vec::new();
+    for users in [8, 32, 128] {
+        let server = Server::start().await;
+        let alice = server.register("alice").await;
+        let mut messages = serde_json::Map::new();
+        for n in 0..users {
+            let user = server.register(&format!("user{n}")).await;
+            messages.insert(user.id.clone(), json!({ "*": { "n": n } }));
+        }
+        let path = format!("{V3}/sendToDevice/m.test/{}", alice.transaction());
+        let request = alice.put(path).json(json!({ "messages": messages }));
+        let (cost, answer) = server.cost(request.send()).await;
+        let _ = answer.ok();
+        trips.push(cost.round_trips);
+    }
+    assert!(trips.iter().all(|of| *of == trips[0]), "{trips:?}");
+}
+
 /// State event: the logarithm of the state.
 #[tokio::test(start_paused = true)]
 async fn a_state_event_costs_the_logarithm_of_the_state() {

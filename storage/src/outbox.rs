@@ -29,16 +29,17 @@ const RETRY_MOST: Duration = Duration::from_secs(5);
 /// Positions that a cursor may stay behind what was read, where nothing was owed.
 const STEP: u64 = 4096;
 
-/// Turns a debt into rows of the lane that is owed.
+/// Turns debts into rows of the lane that is owed.
 #[async_trait]
 pub trait Apply: Send + Sync {
     /// The kind of debt it knows.
     fn kind(&self) -> u16;
-    /// Adds what the debt calls for to the batch. `reader` sees what the lane has appended.
+    /// Adds what these debts, all that one commit owes of the kind, call for to the batch. `reader` sees what the lane has
+    /// appended.
     async fn apply(
         &self,
         reader: &Reader,
-        owed: &Owed,
+        owed: &[&Owed],
         batch: &mut Batch,
     ) -> Result<(), CommitError>;
 }
@@ -131,17 +132,20 @@ impl Outbox {
         loop {
             let mut on_the_way = Vec::new();
             for logged in follower.next().await? {
-                let owed = logged.owed.iter();
-                let ours = owed.filter(|owed| self.writer.owns(owed.target.home()));
-                let ours: Vec<&Owed> = ours.collect();
+                let mut ours: BTreeMap<u16, Vec<&Owed>> = BTreeMap::new();
+                for owed in &logged.owed {
+                    if self.writer.owns(owed.target.home()) {
+                        ours.entry(owed.kind).or_default().push(owed);
+                    }
+                }
                 if ours.is_empty() {
                     continue;
                 }
                 let mut batch = self.writer.batch();
-                for owed in ours {
-                    if let Some(applier) = self.appliers.0.get(&owed.kind) {
+                for (kind, owed) in ours {
+                    if let Some(applier) = self.appliers.0.get(&kind) {
                         let reader = self.writer.reader();
-                        applier.apply(&reader, owed, &mut batch).await?;
+                        applier.apply(&reader, &owed, &mut batch).await?;
                     }
                 }
                 self.move_cursor(&mut batch, &cursors, logged.lane, logged.pos);

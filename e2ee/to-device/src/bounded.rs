@@ -32,6 +32,9 @@ impl Load {
         queues: Vec<Range>,
         size: impl Fn(&I) -> usize,
     ) -> Result<Vec<Self>, ReadError> {
+        if queues.is_empty() {
+            return Ok(Vec::new());
+        }
         let firsts = queues.iter().map(|queue| queue.clone().limit(1));
         let lasts = queues.iter().map(|queue| queue.clone().reverse().limit(1));
         let ranges: Vec<Range> = firsts.chain(lasts).collect();

@@ -85,34 +85,35 @@ pub(crate) fn owed(server: &ServerName, edus: &[Edu]) -> Result<Owed, CommitErro
     })
 }
 
-/// Puts EDUs for a server into a batch of its lane.
+/// Puts EDUs for servers of a lane into a batch of it: one read, however many they are.
 pub(crate) async fn enqueue(
     reader: &Reader,
-    server: &str,
-    edus: Vec<Edu>,
+    post: Vec<(&str, Vec<Edu>)>,
     batch: &mut Batch,
 ) -> Result<(), CommitError> {
+    let queues = post.iter().map(|(server, _)| of_server(server)).collect();
     let size = |edu: &Edu| edu.0.len();
-    let loads = Load::of::<Outgoing, _>(reader, vec![of_server(server)], size).await?;
-    let mut load = loads.into_iter().next().unwrap_or_default();
-    for edu in edus {
-        let Some((index, row)) = load.add(BOUND, edu.0.len(), edu) else {
-            tracing::warn!(%server, "a server's queue is full, messages to its devices are lost");
-            continue;
-        };
-        let key = InOutgoing {
-            server: server.to_owned(),
-            pos: At::Commit,
-            index,
-        };
-        batch.put::<Outgoing>(&key, &row);
+    let loads = Load::of::<Outgoing, _>(reader, queues, size).await?;
+    for ((server, edus), mut load) in post.into_iter().zip(loads) {
+        for edu in edus {
+            let Some((index, row)) = load.add(BOUND, edu.0.len(), edu) else {
+                tracing::warn!(%server, "a server's queue is full, messages to its devices are lost");
+                continue;
+            };
+            let key = InOutgoing {
+                server: server.to_owned(),
+                pos: At::Commit,
+                index,
+            };
+            batch.put::<Outgoing>(&key, &row);
+        }
+        batch.put::<OwedRows>(&Server(server.to_owned()), &());
+        batch.log(Record {
+            kind: log::OUTGOING,
+            subject: server.to_owned(),
+            body: Vec::new(),
+        });
     }
-    batch.put::<OwedRows>(&Server(server.to_owned()), &());
-    batch.log(Record {
-        kind: log::OUTGOING,
-        subject: server.to_owned(),
-        body: Vec::new(),
-    });
     Ok(())
 }
 
@@ -134,20 +135,21 @@ impl Apply for Payer {
     async fn apply(
         &self,
         reader: &Reader,
-        owed: &Owed,
+        owed: &[&Owed],
         batch: &mut Batch,
     ) -> Result<(), CommitError> {
-        let Target::Server(server) = &owed.target else {
-            return Ok(());
-        };
-        match from_postcard::<Vec<Edu>>(&owed.body) {
-            Ok(edus) => enqueue(reader, server, edus, batch).await,
-            Err(error) => {
+        let mut post: Vec<(&str, Vec<Edu>)> = Vec::with_capacity(owed.len());
+        for owed in owed {
+            let Target::Server(server) = &owed.target else {
+                continue;
+            };
+            match from_postcard(&owed.body) {
+                Ok(edus) => post.push((server, edus)),
                 // It won't be readable later either, and nothing behind it may wait for it.
-                tracing::error!(%error, "messages owed to a server can't be read");
-                Ok(())
+                Err(error) => tracing::error!(%error, "messages owed to a server can't be read"),
             }
         }
+        enqueue(reader, post, batch).await
     }
 }
 

@@ -8,7 +8,7 @@ use comity_accounts::{
     tables::{Devices, UserPart},
 };
 use comity_storage::{
-    Apply, At, Batch, CommitError, Expect, Home, Owed, Range, Reader, Record, Row, Target,
+    Apply, At, Batch, CommitError, Expect, Home, Owed, Pos, Range, Reader, Record, Target,
     table::{from_postcard, to_postcard},
 };
 use serde::{Deserialize, Serialize};
@@ -48,65 +48,64 @@ pub(crate) fn owed(user: &str, messages: &[Addressed]) -> Result<Owed, CommitErr
     })
 }
 
-/// Puts messages to a user's devices into a batch of the user's lane. Devices that aren't there get nothing, and so do users who
-/// aren't, or are no more (threat F2).
-pub(crate) async fn enqueue(
+/// Puts messages to devices of users of a lane into a batch of it: two reads, however many they are. Devices that aren't there get
+/// nothing, and so do users who aren't, or are no more (threat F2).
+pub(crate) async fn enqueue<M: AsRef<[Addressed]>>(
     reader: &Reader,
-    user: &str,
-    messages: &[Addressed],
+    post: &[(&str, M)],
     batch: &mut Batch,
 ) -> Result<(), CommitError> {
-    let range = Range::of(Home::User(user), |key| {
-        key.str(user);
-    });
-    let devices: BTreeMap<String, Row<_>> = reader
-        .scan::<Devices>(range)
-        .await?
-        .into_iter()
-        .map(|(key, row)| (key.part, row))
-        .collect();
-    let mut wanted: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
-    for Addressed { device, message } in messages {
-        let all = device == ALL;
-        for (id, _) in devices.iter().filter(|(id, _)| all || *id == device) {
-            wanted.entry(id).or_default().push(message);
+    let users = post.iter().map(|(user, _)| devices_of(user)).collect();
+    let devices = reader.scan_many::<Devices>(users).await?;
+    let mut wanted: Vec<(&UserPart, Pos, Vec<&Message>)> = Vec::new();
+    for ((user, messages), devices) in post.iter().zip(&devices) {
+        let before = wanted.len();
+        for (device, row) in devices {
+            let messages = messages.as_ref().iter();
+            let theirs = messages.filter(|to| to.device == ALL || to.device == device.part);
+            let theirs: Vec<&Message> = theirs.map(|to| &to.message).collect();
+            if !theirs.is_empty() {
+                wanted.push((device, row.pos, theirs));
+            }
+        }
+        if wanted.len() > before {
+            batch.log(Record {
+                kind: log::MESSAGES,
+                subject: (*user).to_owned(),
+                body: Vec::new(),
+            });
         }
     }
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let queues = wanted.keys().map(|device| of_device(user, device));
-    let size = |message: &Message| message.size();
-    let loads = Load::of::<Queues, _>(reader, queues.collect(), size).await?;
-    for ((device, messages), mut load) in wanted.into_iter().zip(loads) {
+    let queues: Vec<Range> = wanted
+        .iter()
+        .map(|(device, ..)| of_device(&device.user, &device.part))
+        .collect();
+    let loads = Load::of::<Queues, _>(reader, queues, Message::size).await?;
+    for ((device, pos, messages), mut load) in wanted.into_iter().zip(loads) {
         for message in messages {
             let Some((index, row)) = load.add(BOUND, message.size(), message.clone()) else {
-                tracing::debug!(%user, "a device's queue is full, a message to it is lost");
+                tracing::debug!(user = %device.user, "a device's queue is full, a message to it is lost");
                 continue;
             };
             let key = InQueue {
-                user: user.to_owned(),
-                device: hash(&[device]),
+                user: device.user.clone(),
+                device: hash(&[&device.part]),
                 pos: At::Commit,
                 index,
             };
             batch.put::<Queues>(&key, &row);
         }
-        if let Some(row) = devices.get(device) {
-            // A device that goes meanwhile leaves no queue behind.
-            let key = UserPart {
-                user: user.to_owned(),
-                part: device.to_owned(),
-            };
-            batch.expect::<Devices>(&key, Expect::At(row.pos));
-        }
+        // A device that goes meanwhile leaves no queue behind.
+        batch.expect::<Devices>(device, Expect::At(pos));
     }
-    batch.log(Record {
-        kind: log::MESSAGES,
-        subject: user.to_owned(),
-        body: Vec::new(),
-    });
     Ok(())
+}
+
+/// A user's devices.
+fn devices_of(user: &str) -> Range {
+    Range::of(Home::User(user), |key| {
+        key.str(user);
+    })
 }
 
 /// A device's queue.
@@ -158,19 +157,22 @@ impl Apply for Payer {
     async fn apply(
         &self,
         reader: &Reader,
-        owed: &Owed,
+        owed: &[&Owed],
         batch: &mut Batch,
     ) -> Result<(), CommitError> {
-        let Target::User(user) = &owed.target else {
-            return Ok(());
-        };
-        match from_postcard::<Vec<Addressed>>(&owed.body) {
-            Ok(messages) => enqueue(reader, user, &messages, batch).await,
-            Err(error) => {
+        let mut post: Vec<(&str, Vec<Addressed>)> = Vec::with_capacity(owed.len());
+        for owed in owed {
+            let Target::User(user) = &owed.target else {
+                continue;
+            };
+            match from_postcard(&owed.body) {
+                Ok(messages) => post.push((user, messages)),
                 // It won't be readable later either, and nothing behind it may wait for it.
-                tracing::error!(%error, "messages owed to a user's devices can't be read");
-                Ok(())
+                Err(error) => {
+                    tracing::error!(%error, "messages owed to a user's devices can't be read");
+                }
             }
         }
+        enqueue(reader, &post, batch).await
     }
 }

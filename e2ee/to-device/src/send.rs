@@ -138,21 +138,24 @@ pub(crate) async fn put(
     post: &Post,
     batch: &mut Batch,
 ) -> Result<(), CommitError> {
+    let mut ours: Vec<(&str, &[Addressed])> = Vec::new();
     for (user, messages) in &post.users {
         if lane.owns(Home::User(user)) {
-            queue::enqueue(reader, user, messages, batch).await?;
+            ours.push((user, messages));
         } else {
             batch.owe(queue::owed(user, messages)?);
         }
     }
+    queue::enqueue(reader, &ours, batch).await?;
+    let mut ours: Vec<(&str, Vec<Edu>)> = Vec::new();
     for (server, edus) in &post.servers {
         if lane.owns(Home::Server(server.as_str())) {
-            outgoing::enqueue(reader, server.as_str(), edus.clone(), batch).await?;
+            ours.push((server.as_str(), edus.clone()));
         } else {
             batch.owe(outgoing::owed(server, edus)?);
         }
     }
-    Ok(())
+    outgoing::enqueue(reader, ours, batch).await
 }
 
 fn check(transaction: &Transaction<'_>, contents: &Contents) -> Result<(), ToDeviceError> {

@@ -107,9 +107,12 @@ impl Apply for Ledger {
     async fn apply(
         &self,
         reader: &Reader,
-        owed: &Owed,
+        owed: &[&Owed],
         batch: &mut Batch,
     ) -> Result<(), CommitError> {
+        let [owed] = owed else {
+            panic!("one debt a commit")
+        };
         if !self.open.load(Ordering::Relaxed) {
             return Err(CommitError::NotApplied("closed".into()));
         }
