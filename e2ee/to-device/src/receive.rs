@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::{
     ToDevice,
     queue::Addressed,
-    send::{Post, fault, put},
+    send::{MAX_MESSAGES, Post, fault, put},
     tables::{Hash, Ids, Message, Received, hash},
     tend::week,
 };
@@ -32,8 +32,8 @@ pub struct DirectToDevice {
 
 impl ToDevice {
     /// Takes what a server sent in one transaction: when this returns, it is in the queues. What came before under its id does
-    /// nothing (also under another transaction's); what isn't of that server's users (threat F1), isn't for ours or can't be a
-    /// message (F2, F3) is left out.
+    /// nothing (also under another transaction's); what isn't of that server's users (threat F1), isn't for ours, can't be a
+    /// message or is beyond the 10,000th (F2, F3) is left out.
     ///
     /// # Errors
     /// The commit's: the server is to send it again.
@@ -78,11 +78,12 @@ impl ToDevice {
             let mut fresh = BTreeSet::new();
             let mut batch = lane.batch();
             let mut post = Post::default();
+            let mut left = MAX_MESSAGES;
             for ((id, edu), key) in edus.iter().zip(&here) {
                 if !seen.contains_key(id) && fresh.insert(*id) {
                     batch.expect::<Ids>(key, Expect::Absent);
                     batch.put::<Ids>(key, &());
-                    self.add(edu, &mut post);
+                    self.add(edu, &mut post, &mut left);
                 }
             }
             if fresh.is_empty() {
@@ -101,8 +102,8 @@ impl ToDevice {
         Ok(())
     }
 
-    /// The messages of an EDU that are for users of ours.
-    fn add(&self, edu: &DirectToDevice, post: &mut Post) {
+    /// The messages of an EDU that are for users of ours, and no more than are left.
+    fn add(&self, edu: &DirectToDevice, post: &mut Post, left: &mut usize) {
         for (user, devices) in &edu.messages {
             let ours = <&UserId>::try_from(user.as_str())
                 .is_ok_and(|user| user.server_name() == self.0.server_name);
@@ -110,9 +111,10 @@ impl ToDevice {
                 continue;
             }
             for (device, content) in devices {
-                if fault(content).is_some() {
+                if *left == 0 || fault(content).is_some() {
                     continue;
                 }
+                *left -= 1;
                 let message = Message {
                     sender: edu.sender.to_string(),
                     event_type: edu.event_type.clone(),

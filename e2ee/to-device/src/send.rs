@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use comity_accounts::tables::{UserKey, Users};
 use comity_protocol::id::{OwnedServerName, OwnedUserId, UserId};
 use comity_storage::{Attempts, Batch, CommitError, Expect, Home, LaneWriter, Reader};
 use serde_json::value::RawValue;
@@ -16,8 +17,8 @@ use crate::{
     tend::day,
 };
 
-/// Messages of one request at the most.
-const MAX_MESSAGES: usize = 10_000;
+/// Messages of one request, or of another server's transaction, at the most.
+pub(crate) const MAX_MESSAGES: usize = 10_000;
 const MAX_TYPE_BYTES: usize = 255;
 /// Longer names are no device's.
 const MAX_DEVICE_BYTES: usize = 255;
@@ -131,22 +132,26 @@ impl ToDevice {
     }
 }
 
-/// Puts what is for users and servers of the lane into the batch, and owes the rest.
+/// Puts what is for users and servers of the lane into the batch, and owes the rest. Nobody is owed to who has no account: of names
+/// there is no end (threat F2).
 pub(crate) async fn put(
     lane: &LaneWriter,
     reader: &Reader,
     post: &Post,
     batch: &mut Batch,
 ) -> Result<(), CommitError> {
-    let mut ours: Vec<(&str, &[Addressed])> = Vec::new();
-    for (user, messages) in &post.users {
-        if lane.owns(Home::User(user)) {
-            ours.push((user, messages));
-        } else {
+    let users = post.users.iter();
+    let (ours, others): (Vec<(&str, _)>, Vec<(&str, _)>) = users
+        .map(|(user, messages)| (user.as_str(), messages))
+        .partition(|(user, _)| lane.owns(Home::User(user)));
+    queue::enqueue(reader, &ours, batch).await?;
+    let keys = others.iter().map(|(user, _)| UserKey((*user).to_owned()));
+    let accounts = reader.get_many::<Users>(&keys.collect::<Vec<_>>()).await?;
+    for ((user, messages), account) in others.into_iter().zip(accounts) {
+        if account.is_some() {
             batch.owe(queue::owed(user, messages)?);
         }
     }
-    queue::enqueue(reader, &ours, batch).await?;
     let mut ours: Vec<(&str, Vec<Edu>)> = Vec::new();
     for (server, edus) in &post.servers {
         if lane.owns(Home::Server(server.as_str())) {

@@ -1,5 +1,7 @@
 //! Messages to devices from another server: <https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging>
 
+use std::collections::BTreeSet;
+
 use comity_testkit::User;
 use serde_json::{Value, json};
 
@@ -110,6 +112,37 @@ async fn f1_f2_only_for_ours_and_only_from_theirs() {
     let everywhere = comity_storage::Range::everywhere(|_| {});
     let rows = reader.scan::<comity_to_device::tables::Queues>(everywhere);
     assert_eq!(rows.await.unwrap().len(), 0);
+}
+
+/// Threats F2, F3: users who aren't here are owed nothing, whichever lane they would be in, and one transaction brings 10,000 messages at
+/// the most; the next is none the worse for it.
+#[tokio::test(start_paused = true)]
+async fn f2_f3_nobody_is_owed_to_who_is_not_here() {
+    let mut world = World::new("11").await;
+    let mallory = world.peer.user("mallory").to_string();
+    let alice = world.alice.id.clone();
+    let tenant = world.here().api.rooms.tenant().clone();
+    let mut follower = tenant.follow(tenant.heads());
+    let nobody = |n: u64| (format!("@nobody{n}:here.test"), json!({ "*": {} }));
+    let to: serde_json::Map<String, Value> = (0..9_999).map(nobody).collect();
+    let edus = [
+        edu(&mallory, "nobody", &json!(to)),
+        numbered(&mallory, &alice, 1),
+        numbered(&mallory, &alice, 2),
+    ];
+    world.edus(&edus).await;
+    world.edus(&[numbered(&mallory, &alice, 3)]).await;
+    assert_eq!(came(&world.alice).await, [1, 3]);
+    let mut owed = BTreeSet::new();
+    loop {
+        let commits = follower.ready().await.unwrap();
+        if commits.is_empty() {
+            break;
+        }
+        let debts = commits.into_iter().flat_map(|logged| logged.owed.clone());
+        owed.extend(debts.map(|owed| format!("{:?}", owed.target)));
+    }
+    assert!(owed.len() <= 1, "none but alice: {owed:?}");
 }
 
 /// Threat F3: what one transaction brings a device may be more than an answer usually has (each EDU may reach it twice, by its name and
