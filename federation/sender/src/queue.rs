@@ -126,7 +126,7 @@ impl Queue {
 
     /// What goes next, but for ephemeral data. Events and lists stay until [`Queue::done`].
     pub fn next(&mut self) -> Batch {
-        let events = if self.behind {
+        let events: Vec<_> = if self.behind {
             let owed = self.owed.values().take(PDUS);
             owed.filter_map(|owed| {
                 Some((OwnedRoomId::try_from(owed.room_id.as_str()).ok()?, owed.num))
@@ -136,8 +136,9 @@ impl Queue {
             let ordered = self.ordered.iter().take(PDUS);
             ordered.map(|due| (due.room_id.clone(), due.num)).collect()
         };
-        // Those that come while these are read are told anew.
-        let messages = std::mem::take(&mut self.messages);
+        // Those that come while these are read are told anew. With events they are read even if none was told of: the log of the lane
+        // that has them may be behind the one that has the event which they open.
+        let messages = std::mem::take(&mut self.messages) || !events.is_empty();
         Batch {
             events,
             messages,
@@ -210,7 +211,7 @@ pub(crate) fn raw(json: &str) -> Option<Box<RawValue>> {
 
 #[cfg(test)]
 mod tests {
-    use comity_protocol::id::RoomId;
+    use comity_protocol::id::{OwnedUserId, RoomId};
 
     use super::*;
 
@@ -251,6 +252,20 @@ mod tests {
             queue.done(&batch);
         }
         assert!(queue.ends());
+    }
+
+    /// Architecture, Messages to devices: a message goes no later than the event it opens, whichever of their lanes' logs is read first.
+    #[test]
+    fn with_events_go_the_messages_that_are_there() {
+        let mut queue = Queue::default();
+        queue.event(due("!a:x", 1));
+        let batch = queue.next();
+        assert!(batch.messages);
+        queue.done(&batch);
+        queue.lists.recall(OwnedUserId::try_from("@u:x").unwrap());
+        assert!(!queue.next().messages, "only with events");
+        queue.messages();
+        assert!(queue.next().messages);
     }
 
     #[test]
