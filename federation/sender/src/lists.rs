@@ -27,13 +27,23 @@ pub(crate) struct DueList {
     serial: u64,
 }
 
-/// What goes into a transaction: of each user what is due, or the latest change where that isn't known.
-pub(crate) type DueLists = Vec<(OwnedUserId, Option<DueList>)>;
+/// What goes into a transaction of one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// What changed.
+    Changes(DueList),
+    /// The latest change, of those there were: so many are owed.
+    Latest(u64),
+}
+
+/// What goes into a transaction, by user.
+pub(crate) type DueLists = Vec<(OwnedUserId, Due)>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Lists {
     waiting: BTreeMap<OwnedUserId, DueList>,
-    owed: BTreeSet<OwnedUserId>,
+    /// How often they were owed since they were told of.
+    owed: BTreeMap<OwnedUserId, u64>,
     /// Users whose row says something else than `owed`.
     changed: BTreeSet<OwnedUserId>,
 }
@@ -64,14 +74,16 @@ impl Lists {
     }
 
     fn owe(&mut self, user: OwnedUserId) {
-        if self.owed.insert(user.clone()) {
+        let times = self.owed.entry(user.clone()).or_default();
+        *times += 1;
+        if *times == 1 {
             self.changed.insert(user);
         }
     }
 
     /// A row of an earlier run.
     pub fn recall(&mut self, user: OwnedUserId) {
-        self.owed.insert(user);
+        self.owed.insert(user, 1);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -81,12 +93,16 @@ impl Lists {
     /// What goes next, of few enough users for a transaction.
     pub fn next(&self) -> DueLists {
         let mut edus = 0;
-        let owed = self.owed.iter().map(|user| (user.clone(), None));
+        let owed = self.owed.iter();
+        let owed = owed.map(|(user, times)| (user.clone(), Due::Latest(*times)));
         let waiting = self.waiting.iter();
-        let waiting = waiting.map(|(user, due)| (user.clone(), Some(due.clone())));
+        let waiting = waiting.map(|(user, due)| (user.clone(), Due::Changes(due.clone())));
         owed.chain(waiting)
             .take_while(|(_, due)| {
-                edus += due.as_ref().map_or(2, |due| due.updates.len() + 1);
+                edus += match due {
+                    Due::Latest(_) => 2,
+                    Due::Changes(due) => due.updates.len() + 1,
+                };
                 edus <= LIST_EDUS
             })
             .collect()
@@ -96,12 +112,14 @@ impl Lists {
     pub fn done(&mut self, sent: &DueLists) {
         for (user, due) in sent {
             match due {
-                None => {
-                    if self.owed.remove(user) {
+                Due::Latest(times) => {
+                    // Another change may have become a debt while this one was told.
+                    if self.owed.get(user) == Some(times) {
+                        self.owed.remove(user);
                         self.changed.insert(user.clone());
                     }
                 }
-                Some(sent) => {
+                Due::Changes(sent) => {
                     let Some(due) = self.waiting.get_mut(user) else {
                         continue;
                     };
@@ -120,7 +138,7 @@ impl Lists {
         let changed = std::mem::take(&mut self.changed).into_iter();
         changed
             .map(|user| {
-                let owed = self.owed.contains(&user);
+                let owed = self.owed.contains_key(&user);
                 (user, owed)
             })
             .collect()
@@ -158,9 +176,11 @@ mod tests {
     }
 
     fn ids(lists: &DueLists) -> Vec<u64> {
-        let due = lists.iter().filter_map(|(_, due)| due.as_ref());
-        due.flat_map(|due| due.updates.iter().map(|update| update.id))
-            .collect()
+        let updates = lists.iter().flat_map(|(_, due)| match due {
+            Due::Changes(due) => due.updates.as_slice(),
+            Due::Latest(_) => &[],
+        });
+        updates.map(|update| update.id).collect()
     }
 
     #[test]
@@ -199,9 +219,25 @@ mod tests {
         assert_eq!(lists.first_of(Lane(0)), None);
         assert_eq!(lists.changes(), [(user("a"), true)]);
         let sent = lists.next();
-        assert_eq!(sent, [(user("a"), None)]);
+        assert_eq!(sent, [(user("a"), Due::Latest(1))]);
         lists.done(&sent);
         assert_eq!(lists.changes(), [(user("a"), false)]);
+        assert!(lists.is_empty());
+    }
+
+    #[test]
+    fn a_change_while_the_latest_is_told_stays_owed() {
+        let mut lists = Lists::default();
+        lists.put(user("a"), &change(1), (Lane(0), 5));
+        lists.fall_behind();
+        let sent = lists.next();
+        lists.put(user("a"), &change(2), (Lane(0), 6));
+        lists.fall_behind();
+        lists.done(&sent);
+        assert_eq!(lists.changes(), [(user("a"), true)]);
+        let sent = lists.next();
+        assert_eq!(sent.len(), 1);
+        lists.done(&sent);
         assert!(lists.is_empty());
     }
 }

@@ -21,7 +21,7 @@ use serde_json::{
 
 use crate::{
     Destination, Held, Inner,
-    lists::{DueLists, LIST_EDUS},
+    lists::{Due, DueLists, LIST_EDUS},
     queue::{Batch, EDUS, raw},
 };
 
@@ -256,8 +256,8 @@ impl Inner {
         for (user, due) in lists {
             let user = user.as_str();
             let (updates, cross_signing) = match due {
-                Some(due) => (due.updates.clone(), due.cross_signing),
-                None => (
+                Due::Changes(due) => (due.updates.clone(), due.cross_signing),
+                Due::Latest(_) => (
                     self.keys.latest_update(user).await?.into_iter().collect(),
                     true,
                 ),
