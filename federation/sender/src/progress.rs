@@ -119,56 +119,77 @@ impl Inner {
                 }
             }
         }
+        // The rows first, of all lanes: an introduction is held by its room's lane and owed in its user's, so no cursor moves before
+        // whatever it may step over is there.
         let mut outcome = Ok(());
-        for lane in lanes {
-            let Changes { rows, lists } = changes.remove(&lane).unwrap_or_default();
-            let (from, to) = (saved.get(lane), cursor.get(lane));
-            if waiting.contains(&lane) {
-                // The cursor will move when it is sent.
-                self.touched.lock().insert(lane);
+        for (lane, changes) in changes {
+            let written = changes.write(&self.tenant, lane).await;
+            if let Err(error) = written {
+                changes.take_back();
+                outcome = Err(error);
             }
-            let has_news = to > from && (touched.contains(&lane) || to >= from + moved);
-            if rows.is_empty() && lists.is_empty() && !has_news {
+        }
+        if let Err(error) = outcome {
+            self.touched.lock().extend(touched);
+            return Err(error);
+        }
+        // These cursors will move when it is sent.
+        self.touched.lock().extend(waiting);
+        for lane in lanes {
+            let (from, pos) = (saved.get(lane), cursor.get(lane));
+            if pos <= from || (!touched.contains(&lane) && pos < from + moved) {
                 continue;
             }
             let written = commit(&self.tenant, lane, |batch| {
-                for (destination, room, owed) in &rows {
-                    let key = ServerRoom {
-                        server: destination.name.to_string(),
-                        room: *room,
-                    };
-                    match owed {
-                        Some(owed) => batch.put::<Owes>(&key, owed),
-                        None => batch.delete::<Owes>(&key),
-                    };
-                }
-                for (destination, user, owed) in &lists {
-                    let key = ServerUser {
-                        server: destination.name.to_string(),
-                        user: user.to_string(),
-                    };
-                    match owed {
-                        true => batch.put::<OwedLists>(&key, &()),
-                        false => batch.delete::<OwedLists>(&key),
-                    };
-                }
-                batch.put::<Cursors>(&LaneKey(lane.0), &Cursor { pos: to });
+                batch.put::<Cursors>(&LaneKey(lane.0), &Cursor { pos });
             });
             match written.await {
-                Ok(()) => *saved = saved.with(lane, to),
+                Ok(()) => *saved = saved.with(lane, pos),
                 Err(error) => {
                     self.touched.lock().insert(lane);
-                    for (destination, room, _) in rows {
-                        destination.queue.lock().unchanged([room]);
-                    }
-                    for (destination, user, _) in lists {
-                        destination.queue.lock().lists.unchanged(user);
-                    }
                     outcome = Err(error);
                 }
             }
         }
         outcome.map(|()| saved.clone())
+    }
+}
+
+impl Changes {
+    async fn write(&self, tenant: &Tenant, lane: Lane) -> Result<(), CommitError> {
+        commit(tenant, lane, |batch| {
+            for (destination, room, owed) in &self.rows {
+                let key = ServerRoom {
+                    server: destination.name.to_string(),
+                    room: *room,
+                };
+                match owed {
+                    Some(owed) => batch.put::<Owes>(&key, owed),
+                    None => batch.delete::<Owes>(&key),
+                };
+            }
+            for (destination, user, owed) in &self.lists {
+                let key = ServerUser {
+                    server: destination.name.to_string(),
+                    user: user.to_string(),
+                };
+                match owed {
+                    true => batch.put::<OwedLists>(&key, &()),
+                    false => batch.delete::<OwedLists>(&key),
+                };
+            }
+        })
+        .await
+    }
+
+    /// They couldn't be written, and are to be with the next.
+    fn take_back(self) {
+        for (destination, room, _) in self.rows {
+            destination.queue.lock().unchanged([room]);
+        }
+        for (destination, user, _) in self.lists {
+            destination.queue.lock().lists.unchanged(user);
+        }
     }
 }
 

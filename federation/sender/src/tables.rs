@@ -1,7 +1,7 @@
 //! What is kept of sending: how far the logs were dispatched, and who is owed what.
 //!
-//! Both stand in the lane whose log they are about, so that one batch moves the position and writes
-//! what it steps over.
+//! A position stands in the lane whose log it is about, a debt in the lane of the room or user; the debts
+//! are written first.
 
 use comity_storage::{
     Damaged, Family, Home, Key, KeyReader, KeyWriter, Registered, RoomKey, Slot, Table,
