@@ -225,6 +225,12 @@ async fn f3_payloads_and_queues_are_bounded() {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let since = now(&bob).await;
     let large = "x".repeat(64 << 10);
+    let servers: serde_json::Map<_, _> = (0..=1_000)
+        .map(|n| (format!("@a:x{n}.test"), json!({ "D": {} })))
+        .collect();
+    let path = format!("{SEND}/{KIND}/{}", alice.transaction());
+    let scattered = alice.put(path).json(json!({ "messages": servers }));
+    scattered.send().await.error(413, "M_TOO_LARGE");
     let many: serde_json::Map<_, _> = (0..10_001).map(|n| (format!("D{n}"), json!({}))).collect();
     for (kind, devices, status, code) in [
         (

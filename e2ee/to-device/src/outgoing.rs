@@ -117,6 +117,9 @@ pub(crate) async fn enqueue(
     Ok(())
 }
 
+/// EDUs dropped in one commit.
+const REMOVED: usize = 500;
+
 fn of_server(server: &str) -> Range {
     Range::of(Home::Server(server), |key| {
         key.str(server);
@@ -214,6 +217,21 @@ impl ToDevice {
                 .extend(RawValue::from_string(row.value.item.0).ok());
         }
         Ok(found)
+    }
+
+    /// Drops what waits for a server that isn't there any more, or never was.
+    ///
+    /// # Errors
+    /// The store's; what is left waits on.
+    pub async fn give_up(&self, server: &ServerName) -> Result<(), CommitError> {
+        loop {
+            let found = self.for_server(server, REMOVED).await?;
+            let more = found.more;
+            self.taken(server, found).await?;
+            if !more {
+                return Ok(());
+            }
+        }
     }
 
     /// The server has these, or refused them for good.

@@ -2,10 +2,10 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3sendtodeviceeventtypetxnid>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comity_accounts::tables::{UserKey, Users};
-use comity_protocol::id::{OwnedServerName, OwnedUserId, UserId};
+use comity_protocol::id::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use comity_storage::{Attempts, Batch, CommitError, Expect, Home, LaneWriter, Reader};
 use serde_json::value::RawValue;
 
@@ -19,6 +19,8 @@ use crate::{
 
 /// Messages of one request, or of another server's transaction, at the most.
 pub(crate) const MAX_MESSAGES: usize = 10_000;
+/// Other servers that one request says something to, at the most.
+const MAX_SERVERS: usize = 1_000;
 const MAX_TYPE_BYTES: usize = 255;
 /// Longer names are no device's.
 const MAX_DEVICE_BYTES: usize = 255;
@@ -172,6 +174,10 @@ fn check(transaction: &Transaction<'_>, contents: &Contents) -> Result<(), ToDev
     let messages = || contents.values().flatten();
     if messages().count() > MAX_MESSAGES {
         return Err(ToDeviceError::TooLarge("These are too many messages"));
+    }
+    let servers: BTreeSet<&ServerName> = contents.keys().map(|user| user.server_name()).collect();
+    if servers.len() > MAX_SERVERS {
+        return Err(ToDeviceError::TooLarge("These are too many servers"));
     }
     if messages().any(|(device, _)| device.is_empty() || device.len() > MAX_DEVICE_BYTES) {
         return Err(ToDeviceError::InvalidParam(

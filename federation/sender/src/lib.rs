@@ -70,6 +70,7 @@ struct Inner {
     keys: Keys,
     to_device: ToDevice,
     peers: Peers,
+    /// Those that there is something to do for.
     destinations: Mutex<BTreeMap<OwnedServerName, Arc<Destination>>>,
     sending: Semaphore,
     /// Before the number of each transaction: no two runs of the server have the same.
@@ -179,22 +180,20 @@ impl Inner {
     /// Changes a server's queue, and starts its worker if it has none.
     fn put(self: &Arc<Self>, server: &ServerName, change: impl FnOnce(&mut Queue)) {
         let mut destinations = self.destinations.lock();
-        let destination = destinations
-            .entry(server.to_owned())
-            .or_insert_with(|| {
-                Arc::new(Destination {
-                    name: server.to_owned(),
-                    queue: Mutex::default(),
-                    wake: Notify::new(),
-                    left_alone: AtomicBool::new(false),
-                })
+        let destination = destinations.entry(server.to_owned()).or_insert_with(|| {
+            Arc::new(Destination {
+                name: server.to_owned(),
+                queue: Mutex::default(),
+                wake: Notify::new(),
+                left_alone: AtomicBool::new(false),
             })
-            .clone();
-        drop(destinations);
+        });
         let mut queue = destination.queue.lock();
         change(&mut queue);
         let begins = queue.begins();
         drop(queue);
+        let destination = destination.clone();
+        drop(destinations);
         if begins {
             let weak = Arc::downgrade(self);
             drop(

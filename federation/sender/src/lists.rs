@@ -133,6 +133,11 @@ impl Lists {
         }
     }
 
+    /// Whether rows are to change.
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// The users whose rows are to change, and whether there is to be one.
     pub fn changes(&mut self) -> Vec<(OwnedUserId, bool)> {
         let changed = std::mem::take(&mut self.changed).into_iter();

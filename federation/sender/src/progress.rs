@@ -151,6 +151,9 @@ impl Inner {
                 }
             }
         }
+        // Put into under the same lock: none goes that has just been given something.
+        let mut destinations = self.destinations.lock();
+        destinations.retain(|_, destination| !destination.queue.lock().is_idle());
         outcome.map(|()| saved.clone())
     }
 }

@@ -124,6 +124,11 @@ impl Queue {
             || self.messages
     }
 
+    /// Whether it says nothing that a new one wouldn't.
+    pub fn is_idle(&self) -> bool {
+        !self.running && !self.has_work() && self.changed.is_empty() && !self.lists.has_changes()
+    }
+
     /// What goes next, but for ephemeral data. Events and lists stay until [`Queue::done`].
     pub fn next(&mut self) -> Batch {
         let events: Vec<_> = if self.behind {
@@ -296,6 +301,20 @@ mod tests {
         // In order again.
         queue.event(due("!odd:x", 6));
         assert_eq!(queue.first_of(Lane(0)), Some(6));
+    }
+
+    #[test]
+    fn a_queue_is_idle_when_its_rows_are_written_too() {
+        let mut queue = Queue::default();
+        assert!(queue.is_idle());
+        queue.event(due("!a:x", 1));
+        queue.fall_behind();
+        assert!(!queue.is_idle() && queue.begins());
+        let batch = queue.next();
+        queue.done(&batch);
+        assert!(queue.ends() && !queue.is_idle());
+        assert_eq!(queue.changes().len(), 1);
+        assert!(queue.is_idle());
     }
 
     #[test]

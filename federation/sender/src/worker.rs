@@ -28,6 +28,8 @@ use crate::{
 /// Who hasn't answered for so long is behind: what is newest matters then, and the order of the rest
 /// need not be kept in memory.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Messages to the devices of a server that hasn't answered for so long are dropped: it may never have been there.
+const GIVEN_UP: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// After a fault of our own.
 const AGAIN: Duration = Duration::from_secs(5);
 /// A server that answers and shuts us out is asked again after the first of these, then twice as long
@@ -236,9 +238,14 @@ impl Inner {
             *shut_out = (*shut_out * 2).min(SHUT_OUT.1);
             return Some(wait);
         };
-        let now = self.runtime.clock().now_ms();
-        if since.saturating_add(millis(PATIENCE)) <= now {
+        let silent = self.runtime.clock().now_ms().saturating_sub(since);
+        if silent >= millis(PATIENCE) {
             destination.queue.lock().fall_behind();
+        }
+        if silent >= millis(GIVEN_UP)
+            && let Err(error) = self.to_device.give_up(server).await
+        {
+            tracing::warn!(%server, %error, "messages that nobody takes can't be removed");
         }
         None
     }

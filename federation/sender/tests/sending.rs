@@ -607,6 +607,34 @@ async fn messages_to_devices_arrive_in_order() {
     assert!(owed.await.unwrap().is_empty());
 }
 
+/// Law 11: what waits for a server that isn't there goes after two weeks. One that is back then gets what is said after.
+#[tokio::test(start_paused = true)]
+async fn messages_to_who_is_not_there_are_given_up() {
+    let (federation, peer, alice, _) = one_room().await;
+    let bob = peer.user("bob").to_string();
+    federation.wire.cut(US, "peer.test");
+    for n in 0..3 {
+        tell(&alice, &bob, json!({ "n": n })).await;
+    }
+    let waiting = async || {
+        let reader = federation[US].api.rooms.tenant().reader();
+        let everywhere = || comity_storage::Range::everywhere(|_| {});
+        let rows = reader.scan::<comity_to_device::tables::Outgoing>(everywhere());
+        let owed = reader.scan::<comity_to_device::tables::Owed>(everywhere());
+        (rows.await.unwrap().len(), owed.await.unwrap().len())
+    };
+    after(13 * 24 * 3600).await;
+    assert_eq!(waiting().await, (3, 1));
+    after(2 * 24 * 3600).await;
+    assert_eq!(waiting().await, (0, 0));
+    federation.wire.heal();
+    drop(peer.heard());
+    tell(&alice, &bob, json!({ "n": 3 })).await;
+    after(2 * 3600).await;
+    let told = edus(&transactions(&peer), "m.direct_to_device");
+    assert_eq!(numbers(&told, &bob), [3]);
+}
+
 /// F11: a message that a peer refuses for ever holds up no other.
 #[tokio::test(start_paused = true)]
 async fn f11_a_refused_message_is_parked() {
