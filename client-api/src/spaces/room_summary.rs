@@ -45,8 +45,8 @@ pub(super) async fn get(
         error => error.into(),
     })?;
     let encryption_mode = match api.rooms.view(&room_id).await {
-        Ok(view) => {
-            let own = view.encryption_mode().await?;
+        Ok(_) => {
+            let own = summary.encryption_mode;
             Some(Policy::of(api.rooms.encryption(), own).mode().as_str())
         }
         Err(RoomError::UnknownRoom) => None,

@@ -93,6 +93,7 @@ impl Room {
             history_visibility: (room.world_readable == true).then(|| "world_readable".to_owned()),
             guest_can_join: room.guest_can_join == true,
             encryption: text(room.encryption),
+            encryption_mode: None,
             joined: room.num_joined_members.as_u64().unwrap_or_default(),
             invited: 0,
             ours: 0,

@@ -5,6 +5,7 @@
 //! to [`Summary::set`], whatever changes a membership to [`Summary::member`]. Resolution and resync
 //! tell it the differences of their roots in the same words.
 
+use comity_encryption_policy::{ENCRYPTION_EVENT, MODE_EVENT, Mode};
 use comity_protocol::{
     auth::{Create, JoinRulesContent, Membership},
     event::Event,
@@ -55,6 +56,7 @@ impl Summary {
             history_visibility: None,
             guest_can_join: false,
             encryption: None,
+            encryption_mode: None,
             joined: 0,
             invited: 0,
             ours: 0,
@@ -93,7 +95,11 @@ impl Summary {
             "m.room.guest_access" => {
                 self.guest_can_join = text("guest_access").as_deref() == Some("can_join");
             }
-            "m.room.encryption" => self.encryption = text("algorithm"),
+            ENCRYPTION_EVENT => self.encryption = text("algorithm"),
+            MODE_EVENT => {
+                self.encryption_mode =
+                    event.and_then(|event| Mode::of_content(event.content().get()));
+            }
             "m.room.join_rules" => {
                 self.join_rule = text("join_rule");
                 self.allowed = event.map_or_else(Vec::new, |event| {

@@ -8,6 +8,7 @@
 )]
 
 mod edus;
+mod encryption;
 mod graph;
 mod messages;
 mod missing;

@@ -29,8 +29,13 @@ impl World {
             "power_level_content_override": levels,
         });
         let room = alice.create_room(room).await;
+        Self::around(federation, alice, &room).await
+    }
+
+    /// The same with a room of that user's.
+    pub async fn around(federation: Federation, alice: User, room: &str) -> Self {
         let peer = HostilePeer::on(&federation.wire, PEER);
-        let room = peer.join(&federation[HERE], &room, "mallory").await;
+        let room = peer.join(&federation[HERE], room, "mallory").await;
         Self {
             federation,
             peer,

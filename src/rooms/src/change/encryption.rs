@@ -3,34 +3,28 @@
 use comity_encryption_policy::{ENCRYPTION_EVENT, MODE_EVENT, Mode, Room, Sent, check};
 
 use super::{Change, Intent};
-use crate::{error::RoomError, rooms::Rooms, view::RoomView};
+use crate::{error::RoomError, rooms::Rooms};
 
 /// The localpart of the server's own user, which nobody can register: its notices are the server's word, in the clear.
 pub const SERVER_LOCALPART: &str = "_server";
 
 impl Change {
-    /// Refuses what the tenant's mode and the room's own keep a user of ours from sending. Of rooms that aren't encrypted nothing
-    /// is read.
+    /// Refuses what the tenant's mode and the room's own keep a user of ours from sending. For a message nothing is read.
     pub(super) async fn check_encryption(&mut self, intent: &Intent) -> Result<(), RoomError> {
         if intent.sender.localpart() == SERVER_LOCALPART {
             return Ok(());
         }
-        let algorithm = self.live()?.summary.encryption.clone();
-        let sets = matches!(intent.event_type.as_str(), ENCRYPTION_EVENT | MODE_EVENT);
-        let is_message = intent.state_key.is_none();
-        let own = if sets || (is_message && algorithm.is_some()) {
-            self.own_mode().await?
-        } else {
-            None
-        };
         let redacts_encryption = match &intent.redacts {
-            Some(target) if is_message => self.is_encryption(target.as_str()).await?,
+            Some(target) if intent.state_key.is_none() => {
+                self.is_encryption(target.as_str()).await?
+            }
             _ => false,
         };
+        let summary = &self.live()?.summary;
         let room = Room {
             tenant: self.rooms.0.config.encryption,
-            own,
-            algorithm: algorithm.as_deref(),
+            own: summary.encryption_mode,
+            algorithm: summary.encryption.as_deref(),
         };
         let sent = Sent {
             event_type: &intent.event_type,
@@ -39,15 +33,6 @@ impl Change {
             redacts_encryption,
         };
         check(room, sent).map_err(|refusal| RoomError::Forbidden(refusal.text()))
-    }
-
-    /// The mode that the room gave itself.
-    async fn own_mode(&mut self) -> Result<Option<Mode>, RoomError> {
-        let Some((num, ..)) = self.current(MODE_EVENT, "").await? else {
-            return Ok(None);
-        };
-        let event = self.event(num).await?;
-        Ok(Mode::of_content(event.content().get()))
     }
 
     /// Whether this is the event that encrypts the room, or that gives it its mode.
@@ -67,16 +52,5 @@ impl Rooms {
     /// The mode of this server's rooms.
     pub fn encryption(&self) -> Mode {
         self.0.config.encryption
-    }
-}
-
-impl RoomView {
-    /// The mode that the room gave itself.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn encryption_mode(&self) -> Result<Option<Mode>, RoomError> {
-        let found = self.state(MODE_EVENT, "").await?;
-        Ok(found.and_then(|found| Mode::of_content(found.event.content().get())))
     }
 }

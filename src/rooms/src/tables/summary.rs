@@ -1,5 +1,6 @@
 //! What a room looks like from outside, kept with each change of its state.
 
+use comity_encryption_policy::Mode;
 use comity_protocol::room_version::RoomVersion;
 use comity_storage::postcard_value;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub struct Summary {
     pub guest_can_join: bool,
     /// `algorithm` of `m.room.encryption`.
     pub encryption: Option<String>,
+    /// The mode that the room gave itself.
+    pub encryption_mode: Option<Mode>,
     /// Joined members, of all servers.
     pub joined: u64,
     /// Invited users.
