@@ -154,7 +154,7 @@ fn check(
     before: Option<CrossSigning>,
     devices: &[Device],
 ) -> Result<New, KeysError> {
-    let before = before.unwrap_or_default();
+    let mut before = before.unwrap_or_default();
     let read = |raw: &Option<Box<RawValue>>, usage, stored: Option<&String>| {
         let key = raw
             .as_deref()
@@ -163,8 +163,13 @@ fn check(
         let is_new = |key: &CrossSigningKey| stored.is_none_or(|stored| !is_same(key, stored));
         Ok::<_, KeysError>(key.filter(is_new))
     };
+    let master = read(&upload.master_key, Usage::Master, before.master.as_ref())?;
+    if master.is_some() {
+        // What another master key has signed is no key of this one's, even if it comes again.
+        before.self_signing = None;
+        before.user_signing = None;
+    }
     let new = New {
-        master: read(&upload.master_key, Usage::Master, before.master.as_ref())?,
         self_signing: read(
             &upload.self_signing_key,
             Usage::SelfSigning,
@@ -175,6 +180,7 @@ fn check(
             Usage::UserSigning,
             before.user_signing.as_ref(),
         )?,
+        master,
     };
     let stored = before.master.as_deref();
     let stored = stored.and_then(|json| CrossSigningKey::stored(json, user, Usage::Master));

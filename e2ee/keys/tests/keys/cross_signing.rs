@@ -56,6 +56,37 @@ async fn who_replaces_keys_proves_who_they_are() {
     assert!(found.get("self_signing_keys").is_none(), "{found}");
 }
 
+/// Another master key with the subkeys of before: they stay if it has signed them, and are refused if it hasn't.
+#[tokio::test(start_paused = true)]
+async fn subkeys_stay_with_a_master_key_that_signs_them() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let (device, keys) = signing(&alice).await;
+    let mut signed = device.device_keys();
+    keys.sign_with(&keys.self_signing, &mut signed);
+    let body = json!({ &alice.id: { &device.id: signed } });
+    device.post("signatures/upload", body).await.ok();
+    let other = CrossSigning::of(&alice.id);
+    let mut upload = keys.upload();
+    upload["master_key"] = other.master_key();
+    let refused = device.post(UPLOAD, upload.clone()).await;
+    refused.error(400, "M_INVALID_SIGNATURE");
+    for name in ["self_signing_key", "user_signing_key"] {
+        upload[name]["signatures"] = json!({});
+        other.sign_with(&other.master, &mut upload[name]);
+    }
+    let challenge = device.post(UPLOAD, upload.clone()).await;
+    assert_eq!(challenge.status, 401, "{}", challenge.body);
+    upload["auth"] = proof("alice", &challenge.body["session"]);
+    device.post(UPLOAD, upload.clone()).await.ok();
+    let found = device.query(&[&alice.id]).await;
+    for name in ["master_key", "self_signing_key", "user_signing_key"] {
+        assert_eq!(found[format!("{name}s")][&alice.id], upload[name]);
+    }
+    let of_device = &found["device_keys"][&alice.id][&device.id];
+    assert_eq!(*of_device, signed, "what they signed counts");
+}
+
 /// Keys that aren't signed by the master key, or are another's, or named as a device is, are refused.
 #[tokio::test(start_paused = true)]
 async fn cross_signing_keys_that_cannot_be() {
