@@ -18,12 +18,10 @@ use comity_storage::{Heads, Home, Lane, Logged, Pos, Record, RoomKey};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast::error::RecvError};
 
-use crate::SyncError;
+use crate::{SyncError, recent_lists::RecentLists};
 
 /// Users kept; those who wait are never dropped.
 const USERS: usize = 100_000;
-/// Changes of device lists kept; those before are found in their rows.
-const LIST_CHANGES: usize = 20_000;
 /// How long to wait before the log is read again after a failure.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -44,9 +42,7 @@ pub(crate) struct Index {
 struct State {
     rooms: HashMap<RoomKey, Room>,
     users: HashMap<Arc<str>, User>,
-    lists: BTreeMap<(Lane, Pos), Vec<Changed>>,
-    /// Up to where those are gone again.
-    lists_dropped: BTreeMap<Lane, Pos>,
+    lists: RecentLists,
     /// Users whose lists changed, of which those who share a room with them haven't been woken.
     changed_lists: BTreeSet<String>,
 }
@@ -225,12 +221,10 @@ impl Index {
             if after >= to {
                 continue;
             }
-            let dropped = state.lists_dropped.get(&lane).copied().unwrap_or(0);
-            if after < self.start.get(lane).max(dropped) {
+            if after < self.start.get(lane) {
                 return None;
             }
-            let of_lane = state.lists.range((lane, after + 1)..=(lane, to));
-            changed.extend(of_lane.flat_map(|(_, changed)| changed.iter().cloned()));
+            changed.extend(state.lists.between(lane, after, to)?.cloned());
         }
         Some(changed)
     }
@@ -478,18 +472,8 @@ impl State {
             None => _ = self.changed_lists.insert(user.to_owned()),
         }
         let user = user.to_owned();
-        let at = (logged.lane, logged.pos);
         self.lists
-            .entry(at)
-            .or_default()
-            .push(Changed { user, only });
-        while self.lists.len() > LIST_CHANGES {
-            // The lowest lane gives way first; whoever asks for what is gone reads rows.
-            let Some(((lane, pos), _)) = self.lists.pop_first() else {
-                return;
-            };
-            self.lists_dropped.insert(lane, pos);
-        }
+            .put(logged.lane, logged.pos, Changed { user, only });
     }
 
     fn set_member(

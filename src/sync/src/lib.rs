@@ -27,6 +27,7 @@ pub mod filter;
 mod index;
 mod members;
 mod neighbours;
+mod recent_lists;
 mod room;
 mod tastes;
 pub mod token;
