@@ -1,7 +1,7 @@
 //! Signing up, in and out; what a session may do and when it ends.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use comity_testkit::{Server, Settings, password};
+use comity_testkit::{Server, Settings, encode, password};
 use serde_json::{Value, json};
 
 const V3: &str = "/_matrix/client/v3";
@@ -36,6 +36,34 @@ async fn signing_in_by_password() {
     login(other).send().await.error(400, "M_UNKNOWN");
     let flows = server.get(format!("{V3}/login")).send().await.ok();
     assert_eq!(flows["flows"][0]["type"], "m.login.password");
+}
+
+/// Names that are as long as they may be fit together; longer ones are refused.
+#[tokio::test(start_paused = true)]
+async fn the_longest_names() {
+    let server = Server::start().await;
+    let name = "a".repeat(255 - "@:localhost".len());
+    let user = server.register(&name).await;
+    for (device, status) in [
+        ("D".repeat(230), 200),
+        ("D".repeat(231), 400),
+        ("D\0".to_owned(), 400),
+    ] {
+        let mut login = by_password(&name, &password(&name));
+        login["device_id"] = device.into();
+        let answer = server.post(format!("{V3}/login")).json(login).send().await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    let room = user.create_room(json!({})).await;
+    let of_user = format!("{V3}/user/{}", encode(&user.id));
+    let of_room = format!("{of_user}/rooms/{}", encode(&room));
+    for base in [of_user, of_room] {
+        for (length, status) in [(230, 200), (231, 400)] {
+            let path = format!("{base}/account_data/{}", "t".repeat(length));
+            let set = user.put(path).json(json!({})).send().await;
+            assert_eq!(set.status, status, "{}", set.body);
+        }
+    }
 }
 
 /// G12: no token, an empty one, a wrong one; in the header and in the query.

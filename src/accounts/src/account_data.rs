@@ -15,12 +15,12 @@ use serde_json::{Map, Value, json};
 use crate::{
     AccountError, Accounts, Change,
     attempts::Attempts,
-    tables::{AccountData, Json, RoomAccountData, RoomData, UserPart, UserRoomPart, of_user},
+    tables::{AccountData, Json, RoomAccountData, RoomData, UserPart, UserRoomPart, is_part, of_user},
 };
 
 /// Largest content of one type, in bytes.
 const MAX_CONTENT_BYTES: usize = 256 * 1024;
-const MAX_TYPE_BYTES: usize = 255;
+const MAX_TAG_BYTES: usize = 255;
 /// Most tags a room may have for a user.
 const MAX_TAGS: usize = 100;
 /// The type that holds push rules.
@@ -266,7 +266,7 @@ impl Accounts {
         tag: &str,
         content: &Map<String, Value>,
     ) -> Result<(), AccountError> {
-        if tag.is_empty() || tag.len() > MAX_TYPE_BYTES {
+        if tag.is_empty() || tag.len() > MAX_TAG_BYTES {
             return Err(AccountError::InvalidParam("The tag is empty or too long."));
         }
         self.change_tags(user_id, room_id, |tags| {
@@ -446,7 +446,7 @@ fn checked(kind: &str, content: &Map<String, Value>) -> Result<String, AccountEr
             "This type of account data has an API of its own.",
         ));
     }
-    if kind.is_empty() || kind.len() > MAX_TYPE_BYTES {
+    if kind.is_empty() || !is_part(kind) {
         return Err(AccountError::InvalidParam(
             "The type of account data is empty or too long.",
         ));

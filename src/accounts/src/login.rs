@@ -9,12 +9,12 @@ use crate::{
     attempts::Attempts,
     limits::Limit,
     password::Proof,
-    tables::{Device, Devices, Session, Sessions, UserKey, UserPart, Users},
+    tables::{Device, Devices, Session, Sessions, UserKey, UserPart, Users, is_part},
     token::Grant,
 };
 
-/// Longest device id and device name, in bytes.
-const MAX_DEVICE_BYTES: usize = 255;
+/// Longest device name, in bytes.
+const MAX_NAME_BYTES: usize = 255;
 
 /// The device that signs in.
 #[derive(Clone, Debug, Default)]
@@ -238,12 +238,9 @@ impl Accounts {
 }
 
 pub(crate) fn check_device(device: &NewDevice) -> Result<(), AccountError> {
-    let texts = [&device.device_id, &device.display_name];
-    if texts
-        .into_iter()
-        .flatten()
-        .any(|text| text.len() > MAX_DEVICE_BYTES)
-    {
+    let is_id = device.device_id.as_deref().is_none_or(is_part);
+    let name = device.display_name.as_deref();
+    if !is_id || name.is_some_and(|name| name.len() > MAX_NAME_BYTES) {
         return Err(AccountError::InvalidParam(
             "The device's id or name is too long.",
         ));

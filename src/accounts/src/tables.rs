@@ -9,6 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::reports::Report;
 
+/// The longest part of a [`UserPart`] or [`UserRoomPart`], in bytes: it fits a key beside the longest user id and a room.
+const MAX_PART_BYTES: usize = 230;
+
+/// Whether this can be a part of a key. A zero takes two bytes there.
+pub(crate) fn is_part(text: &str) -> bool {
+    text.len() <= MAX_PART_BYTES && !text.contains('\0')
+}
+
 /// A user's one row in a table. User ids are whole: `@localpart:server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserKey(pub String);
