@@ -94,6 +94,25 @@ impl Belongings for OfDevices {
         }
         Ok(())
     }
+
+    /// Signatures name devices and cross-signing keys alike.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#cross-signing>
+    async fn has_id(&self, reader: &Reader, user: &str, id: &str) -> Result<bool, CommitError> {
+        let key = UserKey(user.to_owned());
+        let Some(row) = reader.get::<CrossSigningKeys>(&key).await? else {
+            return Ok(false);
+        };
+        let keys = [
+            (row.value.master, Usage::Master),
+            (row.value.self_signing, Usage::SelfSigning),
+            (row.value.user_signing, Usage::UserSigning),
+        ];
+        Ok(keys.into_iter().any(|(json, usage)| {
+            let key = json.and_then(|json| CrossSigningKey::stored(&json, user, usage));
+            key.is_some_and(|key| key.public == id)
+        }))
+    }
 }
 
 /// Removes all keys that a device could give away.

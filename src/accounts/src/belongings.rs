@@ -42,12 +42,36 @@ pub trait Belongings: Send + Sync {
         changes: &[DeviceChange],
         batch: &mut Batch,
     ) -> Result<(), CommitError>;
+
+    /// Whether something else of the user's has this id, so that no new device can.
+    ///
+    /// # Errors
+    /// The store's.
+    async fn has_id(&self, _: &Reader, _user_id: &str, _id: &str) -> Result<bool, CommitError> {
+        Ok(false)
+    }
 }
 
 impl Accounts {
     /// From now on these belong to devices. To be said before the first request.
     pub fn keep_with_devices(&self, belongings: Arc<dyn Belongings>) {
         self.0.belongings.write().push(belongings);
+    }
+
+    /// Whether a new device can't have this id.
+    pub(crate) async fn is_taken(
+        &self,
+        reader: &Reader,
+        user_id: &str,
+        device: &str,
+    ) -> Result<bool, CommitError> {
+        let belongings = self.0.belongings.read().clone();
+        for belongings in belongings {
+            if belongings.has_id(reader, user_id, device).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Adds to a batch what belongs to the devices that it changes.

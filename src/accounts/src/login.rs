@@ -161,6 +161,9 @@ impl Accounts {
                 .map_or(Expect::Absent, |row| Expect::At(row.pos));
             batch.expect::<Devices>(&key, was);
             if old_device.is_none() {
+                if self.is_taken(&reader, user_id, &device_id).await? {
+                    return Err(AccountError::InvalidParam("The device's id is in use."));
+                }
                 let row = Device {
                     display_name: device.display_name.clone(),
                     created_ts: self.now_ms(),

@@ -161,6 +161,23 @@ async fn cross_signing_keys_that_cannot_be() {
     );
 }
 
+/// Nor is a device named as a key is.
+#[tokio::test(start_paused = true)]
+async fn no_device_has_the_id_of_a_key() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let (_, keys) = signing(&alice).await;
+    for key in [&keys.master, &keys.self_signing, &keys.user_signing] {
+        let login = server.post("/_matrix/client/v3/login").json(json!({
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": "alice"},
+            "password": password("alice"),
+            "device_id": public(key),
+        }));
+        login.send().await.error(400, "M_INVALID_PARAM");
+    }
+}
+
 /// Who sees what was signed: one's own keys' signatures everybody, those on others' keys oneself alone.
 #[tokio::test(start_paused = true)]
 async fn signatures_are_seen_by_those_they_are_for() {
