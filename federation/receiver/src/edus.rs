@@ -12,13 +12,13 @@ use std::{
 };
 
 use comity_accounts::presence::State;
-use comity_keys::{PeerSigningUpdate, PeerUpdate};
+use comity_keys::{KeysError, PeerSigningUpdate, PeerUpdate};
 use comity_protocol::{
     auth::Membership,
     id::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId},
 };
 use comity_rooms::RoomError;
-use comity_storage::{CommitError, RoomKey};
+use comity_storage::{CommitError, ReadError, RoomKey};
 use comity_to_device::DirectToDevice;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -99,18 +99,26 @@ impl Inner {
     }
 
     /// Takes the EDUs of a transaction whose events are in these lines.
-    pub(crate) async fn edus(&self, origin: &ServerName, edus: Vec<Edu>, lines: &BTreeSet<Line>) {
+    ///
+    /// # Errors
+    /// The store could not keep what is told once: the transaction is to be sent again.
+    pub(crate) async fn edus(
+        &self,
+        origin: &ServerName,
+        edus: Vec<Edu>,
+        lines: &BTreeSet<Line>,
+    ) -> Result<(), CommitError> {
         let mut left = MOST;
         for edu in edus {
             let taken = match edu.edu_type.as_str() {
                 "m.typing" => self.typing(origin, &edu.content).await,
                 "m.receipt" => self.receipts(origin, &edu.content, lines, &mut left).await,
                 "m.device_list_update" => {
-                    self.device_list(origin, &edu.content).await;
+                    self.device_list(origin, &edu.content).await?;
                     Ok(())
                 }
                 "m.signing_key_update" => {
-                    self.signing_keys(origin, &edu.content).await;
+                    self.signing_keys(origin, &edu.content).await?;
                     Ok(())
                 }
                 "m.presence" => self.presence(origin, &edu.content, &mut left).await,
@@ -120,6 +128,7 @@ impl Inner {
                 tracing::debug!(%origin, %error, "an EDU was not taken");
             }
         }
+        Ok(())
     }
 
     /// <https://spec.matrix.org/v1.19/server-server-api/#typing-notifications>
@@ -204,22 +213,29 @@ impl Inner {
     }
 
     /// <https://spec.matrix.org/v1.19/server-server-api/#definition-mdevice_list_update>
-    async fn device_list(&self, origin: &ServerName, content: &RawValue) {
-        let Some(update) = read::<PeerUpdate>(content) else {
-            return;
-        };
-        if let Err(error) = self.keys.receive_update(origin, update).await {
-            tracing::warn!(%origin, %error, "a device list's update was not taken");
+    async fn device_list(
+        &self,
+        origin: &ServerName,
+        content: &RawValue,
+    ) -> Result<(), CommitError> {
+        match read::<PeerUpdate>(content) {
+            Some(update) => kept(origin, self.keys.receive_update(origin, update).await),
+            None => Ok(()),
         }
     }
 
     /// <https://spec.matrix.org/v1.19/server-server-api/#definition-msigning_key_update>
-    async fn signing_keys(&self, origin: &ServerName, content: &RawValue) {
-        let Some(update) = read::<PeerSigningUpdate>(content) else {
-            return;
-        };
-        if let Err(error) = self.keys.receive_signing_update(origin, update).await {
-            tracing::warn!(%origin, %error, "an update of signing keys was not taken");
+    async fn signing_keys(
+        &self,
+        origin: &ServerName,
+        content: &RawValue,
+    ) -> Result<(), CommitError> {
+        match read::<PeerSigningUpdate>(content) {
+            Some(update) => kept(
+                origin,
+                self.keys.receive_signing_update(origin, update).await,
+            ),
+            None => Ok(()),
         }
     }
 
@@ -251,6 +267,20 @@ impl Inner {
     async fn is_known(&self, user: &UserId) -> Result<bool, RoomError> {
         let joined = self.rooms.rooms_with(user, Membership::Join).await?;
         Ok(!joined.is_empty())
+    }
+}
+
+/// What came of an update of keys. The next of its kind may not show that this one is missing, so what the store did not take has to
+/// come again; what is damaged here would be so then too.
+fn kept(origin: &ServerName, outcome: Result<(), KeysError>) -> Result<(), CommitError> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(KeysError::Commit(error)) => Err(error),
+        Err(KeysError::Read(error @ ReadError::Engine(_))) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%origin, %error, "an update of keys was not taken");
+            Ok(())
+        }
     }
 }
 

@@ -103,7 +103,7 @@ impl Receiver {
         let (results, lines) = inner.stage(origin, body.pdus).await?;
         let news = lines.iter().map(|line| line.room).collect();
         inner.waiting.heard_from(origin, &news);
-        inner.edus(origin, edus, &lines).await;
+        inner.edus(origin, edus, &lines).await?;
         let pdus = results.iter().map(|(id, error)| {
             let error = error.as_deref();
             (id, Verdict { error })

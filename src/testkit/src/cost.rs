@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use comity_storage::engine::Memory;
 use tokio::time::Instant;
 
 use crate::Server;
@@ -23,6 +24,11 @@ pub struct Cost {
 }
 
 impl Server {
+    /// The disk, which can be far away, or fail.
+    pub fn disk(&self) -> &Memory {
+        &self.disk
+    }
+
     /// What a request costs, and its answer. The test's clock must be paused, and nothing else be asked meanwhile.
     pub async fn cost<T>(&self, request: impl Future<Output = T>) -> (Cost, T) {
         let stats = self.api.rooms.tenant().stats();

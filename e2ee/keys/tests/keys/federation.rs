@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 
-use comity_testkit::{Federation, HostilePeer, PeerRoom, User, encode};
+use comity_storage::engine::memory::Fault;
+use comity_testkit::{Answer, Federation, HostilePeer, PeerRoom, User, encode};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -281,6 +282,10 @@ impl World {
 
     async fn edu(&self, edu_type: &str, content: Value) {
         let number = self.transactions.replace(self.transactions.get() + 1);
+        self.transaction(number, edu_type, content).await.ok();
+    }
+
+    async fn transaction(&self, number: u32, edu_type: &str, content: Value) -> Answer {
         let path = format!("/_matrix/federation/v1/send/keys{number}");
         let body = json!({
             "origin": "evil.test",
@@ -289,7 +294,7 @@ impl World {
             "edus": [{ "edu_type": edu_type, "content": content }],
         });
         let sent = self.peer.to(&self.federation[A]).put(path).json(body);
-        sent.send().await.ok();
+        sent.send().await
     }
 
     fn update(id: u64, prev: &[u64]) -> Value {
@@ -340,6 +345,32 @@ async fn f1_lists_of_other_servers_users_are_ignored() {
         .await;
     let (changed, _) = follower.news().await;
     assert_eq!(changed, ["@mallory:evil.test"]);
+}
+
+/// Of signing keys no number shows that a change is missing: one that could not be kept isn't said to have been taken.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_keys_that_is_not_kept_comes_again() {
+    let world = World::new().await;
+    let alices = Device::of(&world.alice);
+    let mallory = "@mallory:evil.test";
+    alices.query(&[mallory]).await;
+    settle().await;
+    let master = CrossSigning::of(mallory).master_key();
+    let content = json!({ "user_id": mallory, "master_key": master });
+    let send = || world.transaction(1_000, "m.signing_key_update", content.clone());
+    let disk = &world.federation[A].disk;
+    let mut refused = false;
+    disk.set_faults(Some(Box::new(move |is_apply| {
+        if is_apply && !std::mem::replace(&mut refused, true) {
+            Fault::NotApplied
+        } else {
+            Fault::None
+        }
+    })));
+    assert!(send().await.status.is_server_error());
+    send().await.ok();
+    let found = alices.query(&[mallory]).await;
+    assert_eq!(found["master_keys"][mallory], master);
 }
 
 /// Threat F5: what follows is applied, what doesn't has the list asked for; odd stream ids are ignored.

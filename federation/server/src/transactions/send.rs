@@ -24,8 +24,8 @@ pub(super) async fn put(
     let answer = answer.map_err(|error| match error {
         TransactionError::TooMany => ApiError::too_large(error.to_string()),
         TransactionError::Room(error) => error.into(),
-        TransactionError::Read(error) => ApiError::internal(error),
-        TransactionError::Commit(error) => ApiError::internal(error),
+        TransactionError::Read(error) => error.into(),
+        TransactionError::Commit(error) => error.into(),
     })?;
     Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
 }
