@@ -144,6 +144,15 @@ pub(crate) fn device_keys_of_peer(raw: &RawValue, user: &str, device: &str) -> O
     (form.user_id == user && form.device_id == device).then_some(json)
 }
 
+/// The longest id, and name, of another server's device that is kept, in bytes.
+pub(crate) const MAX_PEER_TEXT: usize = 255;
+
+/// What is kept of the name that another server tells of a device.
+pub(crate) fn name_of_peer(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(MAX_PEER_TEXT));
+    name
+}
+
 /// The name of a device that stands beside its keys.
 pub(crate) fn display_name(raw: &RawValue) -> Option<String> {
     #[derive(Deserialize)]

@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use crate::{
     Asked, Attempts, Claimed, Elsewhere, Found, Keys, KeysError, Neighbours, PeerDevices, PeerKeys,
     Unreachable, Wanted,
-    object::{CrossSigningKey, Usage, device_keys_of_peer, display_name},
+    object::{
+        CrossSigningKey, MAX_PEER_TEXT, Usage, device_keys_of_peer, display_name, name_of_peer,
+    },
     query::{Rows, signed},
     tables::{
         CrossSigning, CrossSigningKeys, Device, DeviceKey, Devices, Lists, RemoteList, RemoteLists,
@@ -381,10 +383,11 @@ impl Fetched {
     fn of_query(user: &UserId, answer: &mut PeerKeys) -> Option<Self> {
         let name = user.as_str();
         let devices = answer.device_keys.remove(name)?.into_iter();
+        let devices = devices.filter(|(device_id, _)| device_id.len() <= MAX_PEER_TEXT);
         let devices = devices.take(MAX_DEVICES).filter_map(|(device_id, raw)| {
             Some(Device {
                 keys: Some(device_keys_of_peer(&raw, name, &device_id)?),
-                name: display_name(&raw),
+                name: display_name(&raw).map(name_of_peer),
                 device_id,
             })
         });
@@ -402,11 +405,13 @@ impl Fetched {
     fn of_devices(user: &UserId, answer: PeerDevices) -> Self {
         let name = user.as_str();
         let mut devices: BTreeMap<String, Device> = BTreeMap::new();
-        for device in answer.devices.into_iter().take(MAX_DEVICES) {
+        let told = answer.devices.into_iter();
+        let told = told.filter(|device| device.device_id.len() <= MAX_PEER_TEXT);
+        for device in told.take(MAX_DEVICES) {
             let keys = device.keys.as_deref();
             let row = Device {
                 keys: keys.and_then(|raw| device_keys_of_peer(raw, name, &device.device_id)),
-                name: device.device_display_name,
+                name: device.device_display_name.map(name_of_peer),
                 device_id: device.device_id.clone(),
             };
             devices.insert(device.device_id, row);

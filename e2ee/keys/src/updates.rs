@@ -15,16 +15,13 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{
     Attempts, DeviceUpdate, Keys, KeysError,
     lists::{self, News},
-    object::device_keys_of_peer,
+    object::{MAX_PEER_TEXT, device_keys_of_peer, name_of_peer},
     remote::{MAX_DEVICES, cross_signing_of_peer},
     tables::{
         CrossSigning, CrossSigningKeys, Device, DeviceKey, Devices, RemoteList, RemoteLists,
         UserKey,
     },
 };
-
-/// The longest id of a device that is heard of, in bytes.
-const MAX_DEVICE_ID: usize = 255;
 
 /// A device of another server's user changed.
 ///
@@ -84,7 +81,7 @@ impl Keys {
         let in_range = |id: &u64| i64::try_from(*id).is_ok_and(|id| id <= MAX_INTEGER);
         if !in_range(&update.stream_id)
             || !update.prev_id.iter().flatten().all(in_range)
-            || update.device_id.len() > MAX_DEVICE_ID
+            || update.device_id.len() > MAX_PEER_TEXT
             || !self.is_heard(origin, &update.user_id).await?
         {
             return Ok(());
@@ -306,7 +303,7 @@ async fn apply(reader: &Reader, update: &PeerUpdate, batch: &mut Batch) -> Resul
     }
     let row = Device {
         device_id: update.device_id.clone(),
-        name: update.device_display_name.clone(),
+        name: update.device_display_name.clone().map(name_of_peer),
         keys,
     };
     batch.put::<Devices>(&key, &row);

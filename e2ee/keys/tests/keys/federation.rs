@@ -347,6 +347,32 @@ async fn f1_lists_of_other_servers_users_are_ignored() {
     assert_eq!(changed, ["@mallory:evil.test"]);
 }
 
+/// Law 11: of another server's devices a name is kept as far as it is one, and a device whose id is none isn't.
+#[tokio::test(start_paused = true)]
+async fn names_of_other_servers_devices_are_bounded() {
+    let world = World::new().await;
+    let mallory = "@mallory:evil.test";
+    let long = "x".repeat(256);
+    let keys = |id: &str| {
+        let keys = json!({
+            "user_id": mallory, "device_id": id, "algorithms": [], "keys": {}, "signatures": {},
+            "unsigned": { "device_display_name": "é".repeat(300) },
+        });
+        (id.to_owned(), keys)
+    };
+    let devices: Value = [keys("D"), keys(&long)].into_iter().collect();
+    let path = "/_matrix/federation/v1/user/keys/query";
+    world.peer.answer(Method::POST, path, move |_| {
+        json!({ "device_keys": { mallory: devices } })
+    });
+    world.federation.wire.without_spec();
+    let found = Device::of(&world.alice).query(&[mallory]).await;
+    let devices = found["device_keys"][mallory].as_object().unwrap();
+    assert!(devices.keys().eq(["D"]), "{devices:?}");
+    let name = &devices["D"]["unsigned"]["device_display_name"];
+    assert_eq!(*name, "é".repeat(127));
+}
+
 /// Of signing keys no number shows that a change is missing: one that could not be kept isn't said to have been taken.
 #[tokio::test(start_paused = true)]
 async fn a_change_of_keys_that_is_not_kept_comes_again() {
