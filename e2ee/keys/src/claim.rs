@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use comity_storage::{Appended, At, Expect, Home, Pos, Range, Reader, Row};
+use comity_storage::{At, Attempts, Expect, Home, Range, Reader, Row};
 use futures_util::future::try_join_all;
 use serde_json::value::RawValue;
 
 use crate::{
-    Attempts, Keys, KeysError, change,
+    Keys, KeysError, change,
     supply::of_incarnation,
     tables::{
         DeviceKey, Fallback, FallbackKey, Fallbacks, GivenKey, GivenKeys, OneTimeKey,
@@ -126,7 +126,8 @@ impl Keys {
             batch.log(change::supply(user));
             if let Some(appended) = attempts.append(lane, batch).await? {
                 drop(turn);
-                return durable(appended, claimed).await;
+                appended.durable().await?;
+                return Ok(claimed);
             }
         }
     }
@@ -182,9 +183,4 @@ fn put(
     if let Ok(json) = RawValue::from_string(json) {
         claimed.insert(device.to_owned(), BTreeMap::from([(key_id, json)]));
     }
-}
-
-async fn durable<T>(appended: Appended, claimed: T) -> Result<T, KeysError> {
-    let _: Pos = appended.durable().await?;
-    Ok(claimed)
 }

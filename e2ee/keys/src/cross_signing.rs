@@ -4,11 +4,11 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysdevice_signingupload>
 
-use comity_storage::{Batch, Expect, Home, Range, Reader, Row};
+use comity_storage::{Attempts, Batch, Expect, Home, Range, Reader, Row};
 use serde_json::value::RawValue;
 
 use crate::{
-    Attempts, Keys, KeysError,
+    Keys, KeysError,
     lists::{self, News},
     object::{CrossSigningKey, DeviceKeys, Usage, is_signed},
     tables::{CrossSigning, CrossSigningKeys, Device, Devices, SignatureKey, Signatures, UserKey},

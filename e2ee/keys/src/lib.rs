@@ -45,7 +45,7 @@ use std::{
 
 use comity_accounts::Accounts;
 use comity_protocol::id::{OwnedServerName, UserId};
-use comity_storage::{Batch, CommitError, Home, LaneWriter, Pos, Tenant};
+use comity_storage::{Home, LaneWriter, Pos, Tenant};
 use parking_lot::Mutex;
 
 pub use change::{DeviceUpdate, LIST, ListChanged, SUPPLY};
@@ -60,9 +60,6 @@ pub use signatures::{Refusals, SignedObjects};
 pub use supply::Left;
 pub use updates::{PeerSigningUpdate, PeerUpdate};
 pub use upload::Upload;
-
-/// How often a decision is made anew before the caller is told.
-const ATTEMPTS: u32 = 16;
 
 /// One tenant's keys. Cheap to clone.
 #[derive(Clone)]
@@ -114,27 +111,5 @@ impl Keys {
     /// Where a user's lane stood when the incarnation began.
     fn began_at(&self, user: &str) -> Pos {
         self.0.tenant.began_at(Home::User(user))
-    }
-}
-
-/// Counts the attempts of one change.
-#[derive(Default)]
-struct Attempts(u32);
-
-impl Attempts {
-    /// Appends; `None` means that a condition no longer held and the caller is to read and decide again.
-    async fn append(
-        &mut self,
-        lane: &LaneWriter,
-        batch: Batch,
-    ) -> Result<Option<comity_storage::Appended>, CommitError> {
-        match lane.append(batch).await {
-            Ok(appended) => Ok(Some(appended)),
-            Err(CommitError::Conflict(_)) if self.0 < ATTEMPTS => {
-                self.0 += 1;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
     }
 }

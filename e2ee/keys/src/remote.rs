@@ -7,14 +7,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use comity_protocol::id::{OwnedServerName, OwnedUserId, ServerName, UserId};
-use comity_storage::{Expect, Heads, Row};
+use comity_storage::{Attempts, Expect, Heads, Row};
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use crate::{
-    Asked, Attempts, Claimed, Elsewhere, Found, Keys, KeysError, Neighbours, PeerDevices, PeerKeys,
+    Asked, Claimed, Elsewhere, Found, Keys, KeysError, Neighbours, PeerDevices, PeerKeys,
     Unreachable, Wanted,
     object::{
         CrossSigningKey, MAX_PEER_TEXT, Usage, device_keys_of_peer, display_name, name_of_peer,

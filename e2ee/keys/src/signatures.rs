@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::sign::unsigned_part;
-use comity_storage::{Expect, Home, Pos};
+use comity_storage::{Attempts, Expect, Home, Pos};
 use serde_json::value::RawValue;
 
 use crate::{
-    Attempts, Found, Keys, KeysError,
+    Found, Keys, KeysError,
     lists::{self, News},
     object::{CrossSigningKey, DeviceKeys, Signed, Usage, is_signed},
     tables::{CrossSigning, Device, NameHash, Signature, SignatureKey, Signatures, UserKey},

@@ -8,12 +8,12 @@ use comity_protocol::{
     canonical::MAX_INTEGER,
     id::{OwnedUserId, ServerName},
 };
-use comity_storage::{Batch, Expect, Home, Range, Reader, Row};
+use comity_storage::{Attempts, Batch, Expect, Home, Range, Reader, Row};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
-    Attempts, DeviceUpdate, Keys, KeysError,
+    DeviceUpdate, Keys, KeysError,
     lists::{self, News},
     object::{MAX_PEER_TEXT, device_keys_of_peer, name_of_peer},
     remote::{MAX_DEVICES, cross_signing_of_peer},

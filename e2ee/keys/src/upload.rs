@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_storage::{At, Batch, Expect, Home, Pos, Range, Reader, Row};
+use comity_storage::{At, Attempts, Batch, Expect, Home, Pos, Range, Reader, Row};
 use serde_json::value::RawValue;
 
 use crate::{
-    Attempts, Keys, KeysError, change,
+    Keys, KeysError, change,
     devices::{forget_keys, forget_signatures_on},
     lists::{self, News},
     object::{DeviceKeys, PreKey},

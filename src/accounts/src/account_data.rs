@@ -9,13 +9,14 @@
 use std::collections::BTreeSet;
 
 use comity_protocol::push::{RuleError, UserRules};
-use comity_storage::{Expect, Home, Pos, Range, RoomKey, Row};
+use comity_storage::{Attempts, Expect, Home, Pos, Range, RoomKey, Row};
 use serde_json::{Map, Value, json};
 
 use crate::{
     AccountError, Accounts, Change,
-    attempts::Attempts,
-    tables::{AccountData, Json, RoomAccountData, RoomData, UserPart, UserRoomPart, is_part, of_user},
+    tables::{
+        AccountData, Json, RoomAccountData, RoomData, UserPart, UserRoomPart, is_part, of_user,
+    },
 };
 
 /// Largest content of one type, in bytes.

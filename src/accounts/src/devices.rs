@@ -3,12 +3,11 @@
 use std::{collections::BTreeMap, sync::Weak, time::Duration};
 
 use async_trait::async_trait;
-use comity_storage::{Expect, Home, Lane, Range};
+use comity_storage::{Attempts, Expect, Home, Lane, Range};
 use parking_lot::Mutex;
 
 use crate::{
     AccountError, Accounts, Authenticated, Change, DeviceChange, Inner,
-    attempts::Attempts,
     login::{NewDevice, check_device},
     tables::{
         Deactivations, Device, Devices, LastSeen, Seen, Sessions, UserKey, UserPart, of_user,

@@ -16,7 +16,6 @@
 )]
 
 mod account_data;
-mod attempts;
 mod belongings;
 mod carry;
 mod change;

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use comity_storage::{Expect, Home};
+use comity_storage::{Attempts, Expect, Home};
 
 use crate::{
     AccountError, Accounts, Change, DeviceChange,
-    attempts::Attempts,
     limits::Limit,
     password::Proof,
     tables::{Device, Devices, Session, Sessions, UserKey, UserPart, Users, is_part},

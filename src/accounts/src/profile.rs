@@ -2,12 +2,11 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#profiles>
 
-use comity_storage::{Batch, Expect, Home};
+use comity_storage::{Attempts, Batch, Expect, Home};
 use serde_json::{Map, Value};
 
 use crate::{
     AccountError, Accounts, Change,
-    attempts::Attempts,
     tables::{Json, Profiles, UserKey},
 };
 

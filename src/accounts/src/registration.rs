@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use comity_storage::{CommitError, Expect, Home, Range};
+use comity_storage::{Attempts, CommitError, Expect, Home, Range};
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use sha1::Sha1;
 
 use crate::{
     AccountError, Accounts, Change, DISPLAY_NAME, DeviceChange,
-    attempts::Attempts,
     login::{Issued, NewDevice, check_device},
     tables::{
         Device, Devices, Json, Named, Profiles, RegistrationToken, RegistrationTokens, Sessions,

@@ -2,12 +2,11 @@
 
 use std::{fmt, sync::Weak, time::Duration};
 
-use comity_storage::{Expect, Follower, Home, Row};
+use comity_storage::{Attempts, Expect, Follower, Home, Row};
 use sha2::{Digest, Sha256};
 
 use crate::{
     AccountError, Accounts, Change, Inner,
-    attempts::Attempts,
     live::{Authenticated, Requester, TokenHash},
     login::Issued,
     tables::{Session, Sessions, User, UserKey, UserPart, Users},

@@ -1,10 +1,9 @@
 //! Users: names, standing, passwords, the end of an account.
 
-use comity_storage::{Expect, Home, Range, Row};
+use comity_storage::{Attempts, Expect, Home, Range, Row};
 
 use crate::{
     AccountError, Accounts, Change, DeviceChange,
-    attempts::Attempts,
     password::Proof,
     tables::{
         AccountData, Deactivation, Deactivations, Devices, Filters, LastSeen, Profiles, Sessions,
