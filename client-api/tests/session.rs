@@ -1,6 +1,7 @@
 //! Signing up, in and out; what a session may do and when it ends.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use comity_accounts::NewDevice;
 use comity_testkit::{Server, Settings, encode, password};
 use serde_json::{Value, json};
 
@@ -36,6 +37,22 @@ async fn signing_in_by_password() {
     login(other).send().await.error(400, "M_UNKNOWN");
     let flows = server.get(format!("{V3}/login")).send().await.ok();
     assert_eq!(flows["flows"][0]["type"], "m.login.password");
+}
+
+/// Law 11: a user has 1,000 devices at the most; on those there are they may sign in again.
+#[tokio::test(start_paused = true)]
+async fn devices_are_bounded() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    for _ in 1..1_000 {
+        let device = NewDevice::default();
+        server.api.accounts.login(&alice.id, device).await.unwrap();
+    }
+    let mut login = by_password("alice", &password("alice"));
+    let sign_in = |body: &Value| server.post(format!("{V3}/login")).json(body).send();
+    sign_in(&login).await.error(403, "M_FORBIDDEN");
+    login["device_id"] = alice.device.clone().into();
+    sign_in(&login).await.ok();
 }
 
 /// Names that are as long as they may be fit together; longer ones are refused.

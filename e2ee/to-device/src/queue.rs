@@ -27,6 +27,9 @@ const BOUND: Bound = Bound {
     bytes: 32 << 20,
 };
 
+/// What one commit puts into queues, in bytes; a message to all of many devices counts as often. What is beyond is lost.
+const MAX_COMMIT_BYTES: usize = 64 << 20;
+
 /// A message and the device it is to, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addressed {
@@ -81,12 +84,19 @@ pub(crate) async fn enqueue<M: AsRef<[Addressed]>>(
         .map(|(device, ..)| of_device(&device.user, &device.part))
         .collect();
     let loads = Load::of::<Queues, _>(reader, queues, Message::size).await?;
+    let mut left = MAX_COMMIT_BYTES;
     for ((device, pos, messages), mut load) in wanted.into_iter().zip(loads) {
         for message in messages {
-            let Some((index, row)) = load.add(BOUND, message.size(), message.clone()) else {
+            let size = message.size();
+            let fits = size <= left;
+            let place = fits
+                .then(|| load.add(BOUND, size, message.clone()))
+                .flatten();
+            let Some((index, row)) = place else {
                 tracing::debug!(user = %device.user, "a device's queue is full, a message to it is lost");
                 continue;
             };
+            left -= size;
             let key = InQueue {
                 user: device.user.clone(),
                 device: hash(&[&device.part]),

@@ -2,16 +2,18 @@
 
 use std::fmt;
 
-use comity_storage::{Attempts, Expect, Home};
+use comity_storage::{Attempts, Expect, Home, Range};
 
 use crate::{
     AccountError, Accounts, Change, DeviceChange,
     limits::Limit,
     password::Proof,
-    tables::{Device, Devices, Session, Sessions, UserKey, UserPart, Users, is_part},
+    tables::{Device, Devices, Session, Sessions, UserKey, UserPart, Users, is_part, of_user},
     token::Grant,
 };
 
+/// Devices of a user at the most: others are told of no more, and what is to all of them has an end.
+const MAX_DEVICES: usize = 1_000;
 /// Longest device name, in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -162,6 +164,12 @@ impl Accounts {
             if old_device.is_none() {
                 if self.is_taken(&reader, user_id, &device_id).await? {
                     return Err(AccountError::InvalidParam("The device's id is in use."));
+                }
+                let devices = Range::of(Home::User(user_id), of_user(user_id)).limit(MAX_DEVICES);
+                if reader.scan::<Devices>(devices).await?.len() >= MAX_DEVICES {
+                    return Err(AccountError::Forbidden(
+                        "There are too many devices. Sign out of one first.",
+                    ));
                 }
                 let row = Device {
                     display_name: device.display_name.clone(),
