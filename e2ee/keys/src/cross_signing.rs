@@ -11,7 +11,7 @@ use crate::{
     Keys, KeysError,
     lists::{self, News},
     object::{CrossSigningKey, DeviceKeys, Usage, is_signed},
-    tables::{CrossSigning, CrossSigningKeys, Device, Devices, SignatureKey, Signatures, UserKey},
+    tables::{CrossSigning, CrossSigningKeys, Device, Devices, Signatures, UserKey},
 };
 
 /// What a user uploads.
@@ -283,8 +283,10 @@ async fn forget_signatures(
     for (key, row) in reader.scan::<Signatures>(signed).await? {
         let by = row.value.by.strip_prefix("ed25519:").unwrap_or_default();
         if gone.iter().any(|gone| *gone == row.value.key || gone == by) {
-            let key: SignatureKey = key;
             batch.delete::<Signatures>(&key);
+            if row.value.target != user {
+                lists::forget_signed(user, &row.value.target, row.pos, batch);
+            }
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use comity_accounts::{Belongings, DeviceChange};
-use comity_storage::{Batch, CommitError, Expect, Home, KeyWriter, Reader, Tenant};
+use comity_storage::{Batch, CommitError, Expect, Home, KeyWriter, Range, Reader, Tenant};
 
 use crate::{
     lists::{self, News},
@@ -78,9 +78,15 @@ impl Belongings for OfDevices {
                     cross_signing = master(reader, user).await?.is_some();
                     shown |= cross_signing;
                     batch.delete::<CrossSigningKeys>(&UserKey(user.to_owned()));
-                    batch.delete_all::<Signatures>(Home::User(user), |key| {
+                    let signed = Range::of(Home::User(user), |key| {
                         key.str(user);
                     });
+                    for (key, row) in reader.scan::<Signatures>(signed).await? {
+                        batch.delete::<Signatures>(&key);
+                        if row.value.target != user {
+                            lists::forget_signed(user, &row.value.target, row.pos, batch);
+                        }
+                    }
                 }
             }
         }

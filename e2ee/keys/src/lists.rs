@@ -96,24 +96,38 @@ pub(crate) async fn note(
     Ok(())
 }
 
-/// Adds to a batch of `signer`'s that they signed a key of another user's, which only they see. `last` is when they did so before.
-pub(crate) fn note_signed(signer: &str, target: &str, last: Option<Pos>, batch: &mut Batch) {
-    let change = |pos| ChangeKey {
-        slot: Home::User(signer).slot().number(),
-        pos,
-        user: target.to_owned(),
-    };
-    if let Some(pos) = last {
-        batch.delete::<Changes>(&change(At::Is(pos)));
+/// Adds to a batch of `signer`'s that they signed a key of another user's, which only they see. `before` is when they did so before.
+pub(crate) fn note_signed(
+    signer: &str,
+    target: &str,
+    before: impl IntoIterator<Item = Pos>,
+    batch: &mut Batch,
+) {
+    for pos in before {
+        forget_signed(signer, target, pos, batch);
     }
     let only = Some(signer.to_owned());
-    batch.put::<Changes>(&change(At::Commit), &ChangedFor { only: only.clone() });
+    let key = signed_at(signer, target, At::Commit);
+    batch.put::<Changes>(&key, &ChangedFor { only: only.clone() });
     let changed = ListChanged {
         only,
         shown: true,
         ..ListChanged::default()
     };
     batch.log(changed.record(target));
+}
+
+/// Takes back that `signer` signed a key of another user's by the commit at this position.
+pub(crate) fn forget_signed(signer: &str, target: &str, pos: Pos, batch: &mut Batch) {
+    batch.delete::<Changes>(&signed_at(signer, target, At::Is(pos)));
+}
+
+fn signed_at(signer: &str, target: &str, pos: At) -> ChangeKey {
+    ChangeKey {
+        slot: Home::User(signer).slot().number(),
+        pos,
+        user: target.to_owned(),
+    }
 }
 
 /// Where the entry of a list in the order of changes stands.

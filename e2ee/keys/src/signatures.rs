@@ -8,13 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::sign::unsigned_part;
-use comity_storage::{Attempts, Expect, Home, Pos};
+use comity_storage::{Attempts, Expect, Home};
 use serde_json::value::RawValue;
 
 use crate::{
     Found, Keys, KeysError,
     lists::{self, News},
     object::{CrossSigningKey, DeviceKeys, Signed, Usage, is_signed},
+    query::signed,
     tables::{CrossSigning, Device, NameHash, Signature, SignatureKey, Signatures, UserKey},
 };
 
@@ -74,8 +75,7 @@ impl Keys {
             batch.expect::<crate::tables::CrossSigningKeys>(&UserKey(user.to_owned()), was);
             let (mut changes, mut cross_signing) = (false, false);
             let mut own_devices = BTreeSet::new();
-            // The latest entry of each user whose key was signed before.
-            let mut signed: BTreeMap<&str, Option<Pos>> = BTreeMap::new();
+            let mut others_signed = BTreeSet::new();
             for ((key, row), signature) in keys.iter().zip(rows).zip(&signatures) {
                 if row.as_ref().is_some_and(|row| row.value == *signature) {
                     continue;
@@ -83,7 +83,7 @@ impl Keys {
                 changes = true;
                 batch.put::<Signatures>(key, signature);
                 if signature.target != user {
-                    signed.insert(&signature.target, row.map(|row| row.pos));
+                    others_signed.insert(signature.target.as_str());
                 } else if devices.iter().any(|of| of.device_id == signature.key) {
                     own_devices.insert(signature.key.clone());
                 } else {
@@ -104,8 +104,11 @@ impl Keys {
                 };
                 lists::note(&self.0.tenant, &reader, user, news, &mut batch).await?;
             }
-            for (target, last) in signed {
-                lists::note_signed(user, target, last, &mut batch);
+            let before = others_signed.iter().map(|target| signed(user, target));
+            let before = reader.scan_many::<Signatures>(before.collect()).await?;
+            for (target, before) in others_signed.into_iter().zip(before) {
+                let before = before.into_iter().map(|(_, row)| row.pos);
+                lists::note_signed(user, target, before, &mut batch);
             }
             if let Some(appended) = attempts.append(lane, batch).await? {
                 drop(turn);

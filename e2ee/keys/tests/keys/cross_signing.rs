@@ -1,5 +1,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#cross-signing>
 
+use comity_keys::tables;
+use comity_storage::Range;
 use comity_testkit::{Server, User, password};
 use serde_json::{Value, json};
 
@@ -217,6 +219,40 @@ async fn signatures_are_seen_by_those_they_are_for() {
         bobs.query(&users).await["device_keys"][&alice.id][&alices.id],
         keys
     );
+}
+
+/// data-model.md, Device lists: of what one signed of another's keys only the latest has an entry, and none once it is forgotten.
+#[tokio::test(start_paused = true)]
+async fn entries_go_with_what_was_signed() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (alices, alices_keys) = signing(&alice).await;
+    let (bobs, _) = signing(&bob).await;
+    let entries = async || {
+        let reader = server.api.rooms.tenant().reader();
+        let rows = reader.scan::<tables::Changes>(Range::everywhere(|_| {}));
+        let rows = rows.await.unwrap().into_iter();
+        rows.filter(|(_, row)| row.value.only.is_some()).count()
+    };
+    let replace = async |name: &str, device: &Device, upload: &Value| {
+        let mut upload = upload.clone();
+        let challenge = device.post(UPLOAD, upload.clone()).await;
+        upload["auth"] = proof(name, &challenge.body["session"]);
+        device.post(UPLOAD, upload).await.ok();
+    };
+    for _ in 0..2 {
+        let bobs_keys = CrossSigning::of(&bob.id);
+        replace("bob", &bobs, &bobs_keys.upload()).await;
+        let mut master = bobs_keys.master_key();
+        alices_keys.sign_with(&alices_keys.user_signing, &mut master);
+        let body = json!({ &bob.id: { public(&bobs_keys.master): master } });
+        let answer = alices.post("signatures/upload", body).await.ok();
+        assert_eq!(answer, json!({ "failures": {} }));
+        assert_eq!(entries().await, 1);
+    }
+    let other = CrossSigning::of(&alice.id);
+    replace("alice", &alices, &other.upload()).await;
+    assert_eq!(entries().await, 0);
 }
 
 /// Threat F6: what isn't rightly signed is told as failed, and nothing of it is kept.
