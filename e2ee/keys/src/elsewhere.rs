@@ -76,11 +76,10 @@ pub trait Neighbours: Send + Sync {
     /// Whether a user of another server is in a room with anybody of ours, as far as can be known.
     async fn is_near(&self, user: &UserId) -> Result<bool, ReadError>;
 
-    /// Whether two users are in a room together in which both have been all the time since these positions.
+    /// Whether each of these users is in a room with `viewer` in which both have been all the time since the positions beside them.
     async fn are_since(
         &self,
-        user: &UserId,
-        other: &UserId,
-        since: &Heads,
-    ) -> Result<bool, ReadError>;
+        viewer: &UserId,
+        users: &[(&UserId, Heads)],
+    ) -> Result<Vec<bool>, ReadError>;
 }

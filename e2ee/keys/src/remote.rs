@@ -4,11 +4,15 @@
 //! counts for whoever has been in a room with the user since before it was asked for; anybody else has it fetched, and it counts from
 //! then. What comes meanwhile is a change of the list's row, on whose absence the fetched is kept: neither overtakes the other.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use comity_protocol::id::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use comity_storage::{Attempts, Expect, Heads, Row};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -88,8 +92,12 @@ impl Keys {
     ) -> Result<(Found, Failures), KeysError> {
         let mut here = Asked::new();
         let mut there: BTreeMap<&ServerName, Vec<&UserId>> = BTreeMap::new();
+        let others = asked.keys().map(|user| &**user);
+        let others = others.filter(|user| !self.is_local(user));
+        let known = self.known_to(viewer, others.collect()).await?;
         for (user, devices) in asked {
-            if self.is_local(user) || self.is_kept(user, viewer).await? {
+            let user: &UserId = user;
+            if self.is_local(user) || known.contains(user) {
                 here.insert(user.to_string(), devices.clone());
             } else {
                 there.entry(user.server_name()).or_default().push(user);
@@ -99,7 +107,7 @@ impl Keys {
         let time = time.min(LONGEST);
         let mut fetches = Vec::with_capacity(there.len());
         for (server, users) in &there {
-            fetches.push(self.fetch_in(time, server, users, viewer));
+            fetches.push(self.fetch(time, server, users, viewer));
         }
         let mut failures = Failures::new();
         let fetches = join_all(fetches).await;
@@ -170,79 +178,88 @@ impl Keys {
         timeout(time, claim).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// What a server says of its users, in that time.
-    async fn fetch_in(
+    /// Those of these users of whom what is here counts for `viewer`.
+    async fn known_to<'a>(
+        &self,
+        viewer: &UserId,
+        users: Vec<&'a UserId>,
+    ) -> Result<BTreeSet<&'a UserId>, KeysError> {
+        let Some(neighbours) = self.0.neighbours.get() else {
+            return Ok(BTreeSet::new());
+        };
+        let keys = users.iter().map(|user| UserKey(user.to_string()));
+        let keys: Vec<UserKey> = keys.collect();
+        let rows = self.0.tenant.reader();
+        let rows = rows.get_many::<RemoteLists>(&keys).await?;
+        let fresh = users.into_iter().zip(rows).filter_map(|(user, row)| {
+            // Updates that came before the incarnation may be lost.
+            let began_at = self.began_at(user.as_str());
+            let row = row.filter(|row| row.value.fresh && row.pos > began_at)?;
+            Some((user, Heads::new(row.value.asked_at)))
+        });
+        let fresh: Vec<(&UserId, Heads)> = fresh.collect();
+        let near = neighbours.are_since(viewer, &fresh).await?;
+        let kept = fresh.into_iter().zip(near).filter(|(_, near)| *near);
+        Ok(kept.map(|((user, _), _)| user).collect())
+    }
+
+    /// What a server says of its users, if it does in that time; it is kept for those whose changes we will be told of.
+    async fn fetch(
         &self,
         time: Duration,
         server: &ServerName,
         users: &[&UserId],
         viewer: &UserId,
     ) -> Result<Result<BTreeMap<String, Rows>, Unreachable>, KeysError> {
-        let fetched = timeout(time, self.fetch(server, users, viewer)).await;
-        fetched.unwrap_or_else(|_| Ok(Err(late())))
-    }
-
-    /// Whether what is here of a user's keys counts for `viewer`.
-    async fn is_kept(&self, user: &UserId, viewer: &UserId) -> Result<bool, KeysError> {
-        let Some(neighbours) = self.0.neighbours.get() else {
-            return Ok(false);
-        };
-        let reader = self.0.tenant.reader();
-        let row = reader
-            .get::<RemoteLists>(&UserKey(user.to_string()))
-            .await?;
-        let began_at = self.began_at(user.as_str());
-        // Updates that came before the incarnation may be lost.
-        let Some(row) = row.filter(|row| row.value.fresh && row.pos > began_at) else {
-            return Ok(false);
-        };
-        let since = Heads::new(row.value.asked_at);
-        Ok(neighbours.are_since(user, viewer, &since).await?)
-    }
-
-    /// What a server says of its users; it is kept for those whose changes we will be told of.
-    async fn fetch(
-        &self,
-        server: &ServerName,
-        users: &[&UserId],
-        viewer: &UserId,
-    ) -> Result<Result<BTreeMap<String, Rows>, Unreachable>, KeysError> {
-        let mut before = Vec::with_capacity(users.len());
-        for user in users {
-            before.push(self.before(user.as_str()).await?);
-        }
+        let before = users.iter().map(|user| self.before(user.as_str()));
+        let before = try_join_all(before).await?;
         let elsewhere = match self.elsewhere() {
             Ok(elsewhere) => elsewhere,
             Err(why) => return Ok(Err(why)),
         };
         let names: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
-        let mut answer = match elsewhere.query(server, &names).await {
+        let answer = timeout(time, elsewhere.query(server, &names)).await;
+        let mut answer = match answer.unwrap_or_else(|_| Err(late())) {
             Ok(answer) => answer,
             Err(why) => return Ok(Err(why)),
         };
-        let mut found = BTreeMap::new();
-        for (user, before) in users.iter().zip(before) {
-            let Some(fetched) = Fetched::of_query(user, &mut answer) else {
-                continue;
-            };
-            let near = match self.0.neighbours.get() {
-                Some(neighbours) => neighbours.are_since(user, viewer, &before.heads).await?,
-                None => false,
-            };
-            if near {
-                self.keep(user.as_str(), &fetched, &before).await?;
+        let since = users.iter().zip(&before);
+        let since = since.map(|(user, before)| (*user, before.heads.clone()));
+        let near = match self.0.neighbours.get() {
+            Some(neighbours) => {
+                neighbours
+                    .are_since(viewer, &since.collect::<Vec<_>>())
+                    .await?
             }
-            let signatures = self.signed_by(viewer.as_str(), user.as_str()).await?;
-            found.insert(
-                user.to_string(),
-                Rows {
-                    devices: fetched.devices,
-                    cross_signing: Some(fetched.cross_signing),
-                    signatures,
-                },
-            );
+            None => vec![false; users.len()],
+        };
+        let mut found = Vec::with_capacity(users.len());
+        for ((user, before), near) in users.iter().zip(before).zip(near) {
+            if let Some(fetched) = Fetched::of_query(user, &mut answer) {
+                found.push(self.take(user, fetched, near.then_some(before), viewer));
+            }
         }
-        Ok(Ok(found))
+        // Side by side, so that their commits go together.
+        Ok(Ok(try_join_all(found).await?.into_iter().collect()))
+    }
+
+    /// What a server says of a user, as `viewer` sees it; it is kept where `before` says what was here.
+    async fn take(
+        &self,
+        user: &UserId,
+        fetched: Fetched,
+        before: Option<Before>,
+        viewer: &UserId,
+    ) -> Result<(String, Rows), KeysError> {
+        if let Some(before) = before {
+            self.keep(user.as_str(), &fetched, &before).await?;
+        }
+        let rows = Rows {
+            devices: fetched.devices,
+            cross_signing: Some(fetched.cross_signing),
+            signatures: self.signed_by(viewer.as_str(), user.as_str()).await?,
+        };
+        Ok((user.to_string(), rows))
     }
 
     /// Asks for a user's list as a whole, until it is complete; what fails is asked for again when it is wanted.

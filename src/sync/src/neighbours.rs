@@ -1,10 +1,16 @@
 //! What keys ask of rooms: who shares one. Neither knows the other; here one is put to the other.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use comity_keys::Neighbours;
 use comity_protocol::{auth::Membership, id::UserId};
 use comity_rooms::{RoomError, Rooms};
-use comity_storage::{Heads, Home, ReadError};
+use comity_storage::{Heads, Home, Pos, ReadError, Reader, RoomKey};
+use futures_util::future::try_join_all;
+
+/// Users looked at side by side.
+const CHUNK: usize = 32;
 
 /// See the module.
 pub(crate) struct OfRooms(pub Rooms);
@@ -27,29 +33,40 @@ impl Neighbours for OfRooms {
 
     async fn are_since(
         &self,
-        user: &UserId,
-        other: &UserId,
-        since: &Heads,
-    ) -> Result<bool, ReadError> {
+        viewer: &UserId,
+        users: &[(&UserId, Heads)],
+    ) -> Result<Vec<bool>, ReadError> {
+        let mut near = Vec::with_capacity(users.len());
+        if users.is_empty() {
+            return Ok(near);
+        }
         let reader = self.0.tenant().reader();
         let lanes = self.0.tenant().lanes();
-        let (of_user, of_other) = futures_util::try_join!(
-            self.0.memberships(&reader, user),
-            self.0.memberships(&reader, other),
-        )
-        .map_err(read)?;
-        let stays = |room, row: &comity_storage::Row<comity_rooms::tables::Member>| {
-            let lane = lanes.of(Home::Room(room).slot());
-            row.value.membership() == Membership::Join && row.pos <= since.get(lane)
-        };
-        Ok(of_user
-            .iter()
-            .filter(|(room, row)| stays(*room, row))
-            .any(|(room, _)| {
-                of_other
-                    .iter()
-                    .any(|(of, row)| of == room && stays(*of, row))
-            }))
+        let mine = self.joined(&reader, viewer).await?;
+        for chunk in users.chunks(CHUNK) {
+            let theirs = chunk.iter().map(|(user, _)| self.joined(&reader, user));
+            for ((_, since), theirs) in chunk.iter().zip(try_join_all(theirs).await?) {
+                near.push(theirs.iter().any(|(room, pos)| {
+                    let since = since.get(lanes.of(Home::Room(*room).slot()));
+                    *pos <= since && mine.get(room).is_some_and(|mine| *mine <= since)
+                }));
+            }
+        }
+        Ok(near)
+    }
+}
+
+impl OfRooms {
+    /// The rooms that a user is in, with the position of their membership.
+    async fn joined(
+        &self,
+        reader: &Reader,
+        user: &UserId,
+    ) -> Result<BTreeMap<RoomKey, Pos>, ReadError> {
+        let rows = self.0.memberships(reader, user).await.map_err(read)?;
+        let rows = rows.into_iter();
+        let joined = rows.filter(|(_, row)| row.value.membership() == Membership::Join);
+        Ok(joined.map(|(room, row)| (room, row.pos)).collect())
     }
 }
 
