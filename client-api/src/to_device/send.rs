@@ -23,6 +23,9 @@ pub(super) async fn put(
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     user.may_act()?;
     api.limit(Limit::SendToDevice, &user.id)?;
+    for _ in 0..api.to_device.strangers(&send.messages).await? {
+        api.limit(Limit::Stranger, &user.id)?;
+    }
     let transaction = Transaction {
         sender: &user.id,
         device: &user.device,

@@ -185,6 +185,29 @@ async fn g9_whoever_repeats_has_to_wait() {
     }
 }
 
+/// Law 11: servers that nobody has heard of are few a user, however few requests it takes to write to many; those we know are not counted.
+#[tokio::test(start_paused = true)]
+async fn g9_strangers_are_few() {
+    let settings = Settings {
+        limits: true,
+        ..Settings::default()
+    };
+    let server = Server::with(settings).await;
+    let alice = server.register("alice").await;
+    let tell = async |names: std::ops::Range<u32>| {
+        let to = names.map(|n| (format!("@a:x{n}.test"), json!({ "D": {} })));
+        let messages: serde_json::Map<_, _> = to.collect();
+        let path = format!("{V3}/sendToDevice/m.test/{}", alice.transaction());
+        let request = alice.put(path).json(json!({ "messages": messages }));
+        request.send().await
+    };
+    tell(0..150).await.ok();
+    tell(150..300).await.error(429, "M_LIMIT_EXCEEDED");
+    let ours = json!({ "messages": { &alice.id: { "*": {} } } });
+    let path = format!("{V3}/sendToDevice/m.test/{}", alice.transaction());
+    alice.put(path).json(ours).send().await.ok();
+}
+
 /// G11: locked, suspended and deactivated have each their code; a poll under way ends with the session.
 #[tokio::test(start_paused = true)]
 async fn g11_polls_end_with_their_session() {

@@ -31,10 +31,11 @@ mod outgoing;
 mod queue;
 mod receive;
 mod send;
+mod strangers;
 pub mod tables;
 mod tend;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use comity_accounts::Accounts;
 use comity_protocol::id::OwnedServerName;
@@ -45,6 +46,7 @@ pub use deliver::Delivery;
 pub use outgoing::OnTheirWay;
 pub use receive::DirectToDevice;
 pub use send::{Contents, Transaction};
+pub use strangers::Servers;
 
 /// Why messages were not sent.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,6 +76,7 @@ struct Inner {
     /// them: then a queue may hold more than its bound by what comes at the same time.
     turns: Vec<Mutex<()>>,
     quiet: deliver::Quiet,
+    servers: OnceLock<Arc<dyn Servers>>,
 }
 
 impl ToDevice {
@@ -86,6 +89,7 @@ impl ToDevice {
             tenant,
             server_name,
             quiet: deliver::Quiet::default(),
+            servers: OnceLock::new(),
         }))
     }
 

@@ -122,6 +122,18 @@ impl Keyring {
         Ok(known.get(key_id).copied())
     }
 
+    /// How many of these servers never told us a key.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn strangers(&self, servers: &[&ServerName]) -> Result<usize, ReadError> {
+        let keys = servers.iter().map(|server| ServerKey(server.to_string()));
+        let keys: Vec<ServerKey> = keys.collect();
+        let rows = self.0.tenant.reader();
+        let rows = rows.get_many::<ServerKeys>(&keys).await?;
+        Ok(rows.iter().filter(|row| row.is_none()).count())
+    }
+
     /// The keys that verify these events, as far as they can be had. Servers that aren't known are
     /// asked side by side.
     ///

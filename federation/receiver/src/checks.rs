@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use async_trait::async_trait;
 use comity_federation_client::Keyring;
 use comity_protocol::{
     canonical::members,
@@ -16,6 +17,8 @@ use comity_protocol::{
     sign::{SignatureError, VerifyKey, verify_json},
 };
 use comity_runtime::{Pool, Runtime};
+use comity_storage::ReadError;
+use comity_to_device::Servers;
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
@@ -183,4 +186,12 @@ pub(crate) fn or_dropped<T>(result: Result<T, PduError>) -> Option<T> {
     result
         .inspect_err(|error| tracing::debug!(%error, "event dropped"))
         .ok()
+}
+
+/// Who can tell their keys is there.
+#[async_trait]
+impl Servers for Checks {
+    async fn strangers(&self, servers: &[&ServerName]) -> Result<usize, ReadError> {
+        self.keyring.strangers(servers).await
+    }
 }

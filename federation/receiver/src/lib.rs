@@ -77,6 +77,7 @@ impl Receiver {
         to_device: ToDevice,
         fetcher: Fetcher,
     ) -> Self {
+        to_device.use_servers(Arc::new(fetcher.checks.clone()));
         let tenant = rooms.tenant();
         let runtime = tenant.runtime().clone();
         let staging = Staging::new(tenant.clone());

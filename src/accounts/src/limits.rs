@@ -29,6 +29,8 @@ pub enum Limit {
     Send,
     /// Requests that send to devices, by user. Keys for a large room take many.
     SendToDevice,
+    /// Servers that nobody here has heard of and messages go to, by user. Each has a queue until it is given up.
+    Stranger,
     /// Changes of one's key backup, by user. The first takes many.
     KeyBackup,
     /// Rooms joined or made, by user.
@@ -63,6 +65,7 @@ impl Limit {
             Self::Registration => (10, Duration::from_secs(6)),
             Self::Send => (100, Duration::from_millis(100)),
             Self::SendToDevice | Self::KeyBackup => (200, Duration::from_millis(50)),
+            Self::Stranger => (200, Duration::from_secs(60)),
             Self::Join => (30, Duration::from_secs(1)),
             Self::InviteBySender => (30, Duration::from_secs(3)),
             Self::InviteByReceiver => (30, Duration::from_secs(10)),

@@ -390,9 +390,11 @@ async fn names_of_other_servers_devices_are_bounded() {
     };
     let devices: Value = [keys("D"), keys(&long)].into_iter().collect();
     let path = "/_matrix/federation/v1/user/keys/query";
-    world.peer.answer(Method::POST, path, move |_| {
-        json!({ "device_keys": { mallory: devices } })
-    });
+    world.peer.answer(
+        Method::POST,
+        path,
+        move |_| json!({ "device_keys": { mallory: devices } }),
+    );
     world.federation.wire.without_spec();
     let found = Device::of(&world.alice).query(&[mallory]).await;
     let devices = found["device_keys"][mallory].as_object().unwrap();
