@@ -209,6 +209,29 @@ macro_rules! postcard_value {
     )+};
 }
 
+/// Declares a crate's tables, each by its documentation, name, tag, family, key and value, and `all`, their list.
+#[macro_export]
+macro_rules! tables {
+    ($($(#[$doc:meta])* $table:ident: $name:literal, $tag:literal, $family:ident, $key:ty => $value:ty;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $table;
+        impl $crate::Table for $table {
+            const NAME: &'static str = $name;
+            const FAMILY: $crate::Family = $crate::Family::$family;
+            const TAG: [u8; 2] = *$tag;
+            type Key = $key;
+            type Value = $value;
+        }
+    )+
+
+        /// Every table of this crate, for the check of a store.
+        pub fn all() -> Vec<$crate::Registered> {
+            vec![$($crate::Registered::of::<$table>()),+]
+        }
+    };
+}
+
 #[doc(hidden)]
 pub fn to_postcard<V: serde::Serialize>(value: &V) -> Result<Vec<u8>, Damaged> {
     postcard::to_stdvec(value).map_err(|_| Damaged("a value can't be written"))

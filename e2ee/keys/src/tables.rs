@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 
 use comity_storage::{
-    At, Damaged, Family, Home, Key, KeyReader, KeyWriter, Pos, Registered, Slot, Table,
-    postcard_value,
+    At, Damaged, Home, Key, KeyReader, KeyWriter, Pos, Slot, postcard_value, tables,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -328,27 +327,6 @@ postcard_value!(
     ChangedFor,
     RemoteList
 );
-
-macro_rules! tables {
-    ($($(#[$doc:meta])* $table:ident: $name:literal, $tag:literal, $family:ident, $key:ty => $value:ty;)+) => {$(
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $table;
-        impl Table for $table {
-            const NAME: &'static str = $name;
-            const FAMILY: Family = Family::$family;
-            const TAG: [u8; 2] = *$tag;
-            type Key = $key;
-            type Value = $value;
-        }
-    )+
-
-        /// Every table of this crate, for the check of a store.
-        pub fn all() -> Vec<Registered> {
-            vec![$(Registered::of::<$table>()),+]
-        }
-    };
-}
 
 tables! {
     /// `user, device` → [`Device`].

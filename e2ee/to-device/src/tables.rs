@@ -1,9 +1,7 @@
 //! The rows of messages to devices. Names that others choose (devices, transactions, messages) stand in keys as the first 16
 //! bytes of their SHA-256.
 
-use comity_storage::{
-    At, Damaged, Family, Home, Key, KeyReader, KeyWriter, Registered, Table, postcard_value,
-};
+use comity_storage::{At, Damaged, Home, Key, KeyReader, KeyWriter, postcard_value, tables};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -182,27 +180,6 @@ pub struct Message {
 pub struct Edu(pub String);
 
 postcard_value!(Queued<Message>, Queued<Edu>);
-
-macro_rules! tables {
-    ($($(#[$doc:meta])* $table:ident: $name:literal, $tag:literal, $family:ident, $key:ty => $value:ty;)+) => {$(
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $table;
-        impl Table for $table {
-            const NAME: &'static str = $name;
-            const FAMILY: Family = Family::$family;
-            const TAG: [u8; 2] = *$tag;
-            type Key = $key;
-            type Value = $value;
-        }
-    )+
-
-        /// Every table of this crate, for the check of a store.
-        pub fn all() -> Vec<Registered> {
-            vec![$(Registered::of::<$table>()),+]
-        }
-    };
-}
 
 tables! {
     /// `user, device, position, index` → [`Message`].

@@ -4,8 +4,7 @@
 //! are written first.
 
 use comity_storage::{
-    Damaged, Family, Home, Key, KeyReader, KeyWriter, Registered, RoomKey, Slot, Table,
-    postcard_value,
+    Damaged, Home, Key, KeyReader, KeyWriter, RoomKey, Slot, postcard_value, tables,
 };
 use serde::{Deserialize, Serialize};
 
@@ -90,27 +89,6 @@ pub struct OwedEvent {
 }
 
 postcard_value!(Cursor, OwedEvent);
-
-macro_rules! tables {
-    ($($(#[$doc:meta])* $table:ident: $name:literal, $tag:literal, $family:ident, $key:ty => $value:ty;)+) => {$(
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $table;
-        impl Table for $table {
-            const NAME: &'static str = $name;
-            const FAMILY: Family = Family::$family;
-            const TAG: [u8; 2] = *$tag;
-            type Key = $key;
-            type Value = $value;
-        }
-    )+
-
-        /// Every table of this crate, for the check of a store.
-        pub fn all() -> Vec<Registered> {
-            vec![$(Registered::of::<$table>()),+]
-        }
-    };
-}
 
 tables! {
     /// `lane` → [`Cursor`].
