@@ -50,6 +50,7 @@ mod account_data;
 mod admin;
 mod api;
 mod creation;
+mod dehydrated_device;
 mod devices;
 mod directory;
 mod discovery;

@@ -3,9 +3,9 @@
 use axum::{Router, routing::MethodRouter};
 
 use crate::{
-    Api, account, account_data, admin, creation, devices, directory, discovery, ephemeral, events,
-    key_backup, keys, media, membership, notices, openid, presence, profile, push, registration,
-    reports, session, spaces, sync, to_device, user_directory,
+    Api, account, account_data, admin, creation, dehydrated_device, devices, directory, discovery,
+    ephemeral, events, key_backup, keys, media, membership, notices, openid, presence, profile,
+    push, registration, reports, session, spaces, sync, to_device, user_directory,
 };
 
 /// Everything clients may ask for; [`comity_web::join`] puts it together with what others may.
@@ -15,6 +15,7 @@ pub fn router(api: Api) -> Router {
         .and(account_data::routes())
         .and(admin::routes())
         .and(creation::routes())
+        .and(dehydrated_device::routes())
         .and(devices::routes())
         .and(directory::routes())
         .and(discovery::routes())

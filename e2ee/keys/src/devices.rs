@@ -5,6 +5,7 @@ use comity_accounts::{Belongings, DeviceChange};
 use comity_storage::{Batch, CommitError, Expect, Home, KeyWriter, Range, Reader, Tenant};
 
 use crate::{
+    dehydrated,
     lists::{self, News},
     object::{CrossSigningKey, Usage},
     tables::{
@@ -51,6 +52,23 @@ impl Belongings for OfDevices {
                             keys,
                         },
                     );
+                    devices.push(device.clone());
+                }
+                DeviceChange::Dehydrated { device, name, keys } => {
+                    let key = DeviceKey::new(user, device);
+                    let row = reader.get::<Devices>(&key).await?;
+                    let was = row.map_or(Expect::Absent, |row| Expect::At(row.pos));
+                    batch.expect::<Devices>(&key, was);
+                    let row = Device {
+                        device_id: device.clone(),
+                        name: name.clone(),
+                        keys: Some(keys.identity.clone()),
+                    };
+                    batch.put::<Devices>(&key, &row);
+                    dehydrated::put(&key, keys, batch);
+                    shown = true;
+                    // In place of itself it is one device that changes.
+                    devices.retain(|of| of != device);
                     devices.push(device.clone());
                 }
                 DeviceChange::Removed { device } => {

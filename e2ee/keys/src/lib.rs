@@ -24,6 +24,7 @@
 mod change;
 mod claim;
 mod cross_signing;
+mod dehydrated;
 mod devices;
 mod elsewhere;
 mod error;

@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// One-time keys of a device at the most; clients keep fifty to a hundred.
-const MAX_ONE_TIME_KEYS: usize = 500;
+pub(crate) const MAX_ONE_TIME_KEYS: usize = 500;
 /// Algorithms of a device's keys at the most.
-const MAX_ALGORITHMS: usize = 16;
+pub(crate) const MAX_ALGORITHMS: usize = 16;
 /// Keys given away that are remembered, so that none is taken in again by an upload that is repeated.
 const REMEMBERED: usize = 1_000;
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use comity_protocol::id::UserId;
-use comity_storage::{Home, KeyWriter, Pos, Range, ReadError, Reader};
+use comity_storage::{Home, KeyWriter, Pos, Range, ReadError, Reader, Row};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,7 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::{
     ToDevice,
     queue::of_device,
-    tables::{InQueue, Message, Queues},
+    tables::{InQueue, Message, Queued, Queues},
 };
 
 /// Messages in one answer, unless a single commit brought more: what a server sends in one transaction is at most two a device and EDU.
@@ -53,6 +53,8 @@ pub struct Delivery {
     pub events: Vec<Box<RawValue>>,
     /// How far in the queue they go, as a position of the user's lane: whoever comes back with it has them.
     pub upto: Pos,
+    /// Whether there are more.
+    pub more: bool,
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#extensions-to-sync>
@@ -84,6 +86,7 @@ impl ToDevice {
         let nothing = Delivery {
             events: Vec::new(),
             upto: bound,
+            more: false,
         };
         if self
             .0
@@ -97,7 +100,7 @@ impl ToDevice {
             key.u64(since.saturating_add(1));
         };
         let had = of_device(user, device).until(after).limit(REMOVED);
-        let next = of_device(user, device).from(after).limit(MOST + 1);
+        let next = next_of(user, device, since);
         // Of what was removed last nothing is seen, though that may not be durable yet.
         let queues = self.0.tenant.lane(Home::User(user)).reader();
         let mut rows = queues.scan_many::<Queues>(vec![had, next]).await?;
@@ -111,21 +114,25 @@ impl ToDevice {
             }
             return Ok(nothing);
         }
-        let mut upto = bound;
-        if next.len() > MOST {
-            // What one commit brought is not split: the token could not say where.
-            let last = next.last().map_or(0, |(_, row)| row.pos);
-            next.retain(|(_, row)| row.pos < last);
-            if next.is_empty() {
-                next = queues.scan::<Queues>(of_commit(user, device, last)).await?;
-            }
-            upto = next.last().map_or(bound, |(_, row)| row.pos);
-        }
-        let events = next.iter().filter_map(|(_, row)| event(&row.value.item));
-        Ok(Delivery {
-            events: events.collect(),
-            upto,
-        })
+        delivery(&queues, (user, device), next, bound).await
+    }
+
+    /// The next messages to a device after `since`, all of which stay: for who reads them in the device's stead.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn peek(
+        &self,
+        user: &UserId,
+        device: &str,
+        since: Pos,
+    ) -> Result<Delivery, ReadError> {
+        let reader = self.0.tenant.reader();
+        let bound = reader.bound(Home::User(user.as_str()));
+        let next = next_of(user.as_str(), device, since.min(bound));
+        let mut next = reader.scan::<Queues>(next).await?;
+        next.retain(|(_, row)| row.pos <= bound);
+        delivery(&reader, (user.as_str(), device), next, bound).await
     }
 
     /// Removes what a device has; whether nothing of it is left. What can't be removed now is with the next sync.
@@ -158,6 +165,39 @@ fn of_commit(user: &str, device: &str, pos: Pos) -> Range {
     };
     let queue = of_device(user, device);
     queue.from(at(pos)).until(at(pos.saturating_add(1)))
+}
+
+/// One more than an answer has room for of what comes after a position.
+fn next_of(user: &str, device: &str, since: Pos) -> Range {
+    let after = |key: &mut KeyWriter| {
+        key.u64(since.saturating_add(1));
+    };
+    of_device(user, device).from(after).limit(MOST + 1)
+}
+
+/// What there is room for. What one commit brought is not split: the token could not say where.
+async fn delivery(
+    reader: &Reader,
+    (user, device): (&str, &str),
+    mut next: Vec<(InQueue, Row<Queued<Message>>)>,
+    bound: Pos,
+) -> Result<Delivery, ReadError> {
+    let more = next.len() > MOST;
+    let mut upto = bound;
+    if more {
+        let last = next.last().map_or(0, |(_, row)| row.pos);
+        next.retain(|(_, row)| row.pos < last);
+        if next.is_empty() {
+            next = reader.scan::<Queues>(of_commit(user, device, last)).await?;
+        }
+        upto = next.last().map_or(bound, |(_, row)| row.pos);
+    }
+    let events = next.iter().filter_map(|(_, row)| event(&row.value.item));
+    Ok(Delivery {
+        events: events.collect(),
+        upto,
+        more,
+    })
 }
 
 fn event(message: &Message) -> Option<Box<RawValue>> {

@@ -8,6 +8,28 @@ use comity_storage::{Batch, CommitError, Reader};
 
 use crate::Accounts;
 
+/// The public keys that a device comes with, checked by who keeps them. All are canonical JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKeys {
+    /// Its identity keys.
+    pub identity: String,
+    /// Its one-time keys, in their order.
+    pub one_time: Vec<PublicKey>,
+    /// Its fallback keys, one an algorithm.
+    pub fallback: Vec<PublicKey>,
+}
+
+/// A key to be given away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey {
+    /// For what.
+    pub algorithm: String,
+    /// `algorithm:name`
+    pub key_id: String,
+    /// The key.
+    pub json: String,
+}
+
 /// What happens to a user's devices in one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceChange {
@@ -17,6 +39,15 @@ pub enum DeviceChange {
         device: String,
         /// Its name now.
         name: Option<String>,
+    },
+    /// A device appears that nobody signs in by, with its keys.
+    Dehydrated {
+        /// Which.
+        device: String,
+        /// Its name.
+        name: Option<String>,
+        /// Its keys.
+        keys: Arc<PublicKeys>,
     },
     /// A device goes.
     Removed {

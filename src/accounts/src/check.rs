@@ -1,7 +1,7 @@
 //! Whether the rows of accounts agree with one another: what `comity check` asks of them once each row by itself is as
 //! its table writes it ([`comity_storage::check`]).
 //!
-//! Sessions and what was seen are of devices; a device, and a profile, of a user who is there and not deactivated;
+//! Sessions, what was seen and what was dehydrated are of devices; a device, and a profile, of a user who is there and not deactivated;
 //! global account data and filters are of users; what is left to do for a deactivated account is of one; room account data
 //! names the room that its key is of. Nothing is written, and a page of rows is held at a time.
 
@@ -14,8 +14,8 @@ use comity_storage::{
 };
 
 use crate::tables::{
-    AccountData, Deactivations, Devices, Filters, LastSeen, Profiles, RoomAccountData, Sessions,
-    UserKey, UserPart, Users,
+    AccountData, Deactivations, Dehydrated, Devices, Filters, LastSeen, Profiles, RoomAccountData,
+    Sessions, UserKey, UserPart, Users,
 };
 
 /// Rows read in one go.
@@ -83,6 +83,7 @@ pub async fn tenant(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(
     // A request that came before the end may have been served after it.
     walk.of_users::<AccountData>(|key| &key.user, false).await?;
     walk.of_users::<Filters>(|key| &key.user, false).await?;
+    walk.dehydrated().await?;
     walk.of_devices::<LastSeen>().await?;
     walk.of_devices::<Sessions>().await?;
     walk.each::<Sessions>(|_, session| {
@@ -199,6 +200,24 @@ impl Walk<'_> {
             let devices = self.reader.get_many::<Devices>(&keys).await?;
             for (key, _) in keys.iter().zip(devices).filter(|(_, row)| row.is_none()) {
                 self.say::<T>(&key.user, Broken::NoDevice);
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    async fn dehydrated(&mut self) -> Result<(), ReadError> {
+        let mut from = Some(Range::everywhere(|_| {}));
+        while let Some(range) = from {
+            let (rows, next) = self.page::<Dehydrated>(range).await?;
+            let keys = rows.into_iter().map(|(user, row)| UserPart {
+                user: user.0,
+                part: row.value.device_id,
+            });
+            let keys: Vec<UserPart> = keys.collect();
+            let devices = self.reader.get_many::<Devices>(&keys).await?;
+            for (key, _) in keys.iter().zip(devices).filter(|(_, row)| row.is_none()) {
+                self.say::<Dehydrated>(&key.user, Broken::NoDevice);
             }
             from = next;
         }

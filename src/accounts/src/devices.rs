@@ -10,7 +10,8 @@ use crate::{
     AccountError, Accounts, Authenticated, Change, DeviceChange, Inner,
     login::{NewDevice, check_device},
     tables::{
-        Deactivations, Device, Devices, LastSeen, Seen, Sessions, UserKey, UserPart, of_user,
+        Deactivations, Dehydrated, Device, Devices, LastSeen, Seen, Sessions, UserKey, UserPart,
+        of_user,
     },
 };
 
@@ -43,7 +44,7 @@ pub trait LeaveRooms: Send + Sync {
 pub(crate) struct SeenLately(Mutex<BTreeMap<(String, String), Seen>>);
 
 impl Accounts {
-    /// The devices of a user, by id.
+    /// The devices of a user, by id, but for the dehydrated one.
     ///
     /// # Errors
     /// The store's.
@@ -51,10 +52,14 @@ impl Accounts {
         let reader = self.0.tenant.reader();
         let home = Home::User(user_id);
         let rows = || Range::of(home, of_user(user_id));
-        let (devices, seen) = futures_util::try_join!(
+        let user = UserKey(user_id.to_owned());
+        let (mut devices, seen, dehydrated) = futures_util::try_join!(
             reader.scan::<Devices>(rows()),
-            reader.scan::<LastSeen>(rows())
+            reader.scan::<LastSeen>(rows()),
+            reader.get::<Dehydrated>(&user)
         )?;
+        let dehydrated = dehydrated.map(|row| row.value.device_id);
+        devices.retain(|(key, _)| Some(&key.part) != dehydrated.as_ref());
         let newest = devices.iter().map(|(_, row)| row.pos).max().unwrap_or(0);
         self.settled(home, newest).await;
         let mut seen: BTreeMap<_, _> = seen
@@ -77,14 +82,20 @@ impl Accounts {
             .collect())
     }
 
-    /// One device.
+    /// One device; the dehydrated one is none that its user is signed in on.
     ///
     /// # Errors
     /// [`AccountError::NotFound`]; the store's.
     pub async fn device(&self, user_id: &str, device_id: &str) -> Result<DeviceInfo, AccountError> {
         let key = UserPart::new(user_id, device_id);
-        let (device, seen) =
-            futures_util::try_join!(self.get::<Devices>(&key), self.get::<LastSeen>(&key))?;
+        let user = UserKey(user_id.to_owned());
+        let (device, seen, dehydrated) = futures_util::try_join!(
+            self.get::<Devices>(&key),
+            self.get::<LastSeen>(&key),
+            self.get::<Dehydrated>(&user)
+        )?;
+        let is_dehydrated = dehydrated.is_some_and(|row| row.value.device_id == device_id);
+        let device = device.filter(|_| !is_dehydrated);
         let device = device.ok_or(AccountError::NotFound("Device"))?.value;
         let lately = self.0.seen.0.lock().get(&(key.user, key.part)).cloned();
         Ok(DeviceInfo {
@@ -156,12 +167,14 @@ impl Accounts {
             .iter()
             .map(|id| UserPart::new(user_id, id))
             .collect();
+        let user = UserKey(user_id.to_owned());
         let mut attempts = Attempts::default();
         loop {
             let reader = lane.reader();
-            let (devices, sessions) = futures_util::try_join!(
+            let (devices, sessions, dehydrated) = futures_util::try_join!(
                 reader.get_many::<Devices>(&keys),
-                reader.get_many::<Sessions>(&keys)
+                reader.get_many::<Sessions>(&keys),
+                reader.get::<Dehydrated>(&user)
             )?;
             let mut batch = lane.batch();
             let mut changes = Vec::new();
@@ -170,6 +183,12 @@ impl Accounts {
                 if let Some(row) = device {
                     batch.expect::<Devices>(key, Expect::At(row.pos));
                     batch.delete::<Devices>(key).delete::<LastSeen>(key);
+                    if let Some(row) = &dehydrated
+                        && row.value.device_id == key.part
+                    {
+                        batch.expect::<Dehydrated>(&user, Expect::At(row.pos));
+                        batch.delete::<Dehydrated>(&user);
+                    }
                     changes.push(Change::Device {
                         device: key.part.clone(),
                     });

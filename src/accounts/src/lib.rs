@@ -20,6 +20,7 @@ mod belongings;
 mod carry;
 mod change;
 pub mod check;
+mod dehydrated;
 mod devices;
 mod error;
 mod filters;
@@ -47,8 +48,9 @@ use comity_storage::{Home, Key, ReadError, Row, Table, Tenant};
 use parking_lot::RwLock;
 
 pub use account_data::{DataEvent, IGNORED_USERS, PUSH_RULES, TAGS};
-pub use belongings::{Belongings, DeviceChange};
+pub use belongings::{Belongings, DeviceChange, PublicKey, PublicKeys};
 pub use change::{Change, KIND};
+pub use dehydrated::Dehydration;
 pub use devices::{DeviceInfo, LeaveRooms};
 pub use error::AccountError;
 pub use interactive::{Asker, Authorisation, Challenge, Operation, Shown, Stage};

@@ -8,7 +8,9 @@ use crate::{
     AccountError, Accounts, Change, DeviceChange,
     limits::Limit,
     password::Proof,
-    tables::{Device, Devices, Session, Sessions, UserKey, UserPart, Users, is_part, of_user},
+    tables::{
+        Dehydrated, Device, Devices, Session, Sessions, UserKey, UserPart, Users, is_part, of_user,
+    },
     token::Grant,
 };
 
@@ -141,13 +143,18 @@ impl Accounts {
         let mut attempts = Attempts::default();
         loop {
             let reader = lane.reader();
-            let (user, old_device, old_session) = futures_util::try_join!(
+            let (user, old_device, old_session, dehydrated) = futures_util::try_join!(
                 self.existing(&reader, user_id),
                 async { Ok(reader.get::<Devices>(&key).await?) },
                 async { Ok(reader.get::<Sessions>(&key).await?) },
+                async { Ok(reader.get::<Dehydrated>(&user_key).await?) },
             )?;
             if proved.is_some_and(|proof| !proof.holds_for(&user.value)) {
                 return Err(AccountError::WrongCredentials);
+            }
+            // Were it to become one, the row of the device below would be another.
+            if dehydrated.is_some_and(|row| row.value.device_id == device_id) {
+                return Err(AccountError::InvalidParam("This device is dehydrated."));
             }
             let mut batch = lane.batch();
             // An account that is deactivated meanwhile must not gain a session.

@@ -171,6 +171,15 @@ pub struct Device {
     pub created_ts: u64,
 }
 
+/// The device of a user that nobody signs in by; there is a [`Device`] of it too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DehydratedDevice {
+    /// Its id.
+    pub device_id: String,
+    /// What its secrets are sealed in, as JSON.
+    pub data: String,
+}
+
 /// When and from where a device was last seen; written now and then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
@@ -247,6 +256,7 @@ impl Value for Json {
 postcard_value!(
     User,
     Device,
+    DehydratedDevice,
     Seen,
     Session,
     RegistrationToken,
@@ -281,6 +291,8 @@ tables! {
     Users: "user", b"A.", UserKey => User;
     /// `user, device` → [`Device`].
     Devices: "device", b"Ad", UserPart => Device;
+    /// `user` → [`DehydratedDevice`].
+    Dehydrated: "dehydrated device", b"Ah", UserKey => DehydratedDevice;
     /// `user, device` → [`Seen`].
     LastSeen: "last seen", b"Al", UserPart => Seen;
     /// `user, device` → [`Session`].

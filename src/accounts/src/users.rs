@@ -6,8 +6,8 @@ use crate::{
     AccountError, Accounts, Change, DeviceChange,
     password::Proof,
     tables::{
-        AccountData, Deactivation, Deactivations, Devices, Filters, LastSeen, Profiles, Sessions,
-        User, UserKey, Users, of_user,
+        AccountData, Deactivation, Deactivations, Dehydrated, Devices, Filters, LastSeen, Profiles,
+        Sessions, User, UserKey, Users, of_user,
     },
 };
 
@@ -236,7 +236,7 @@ impl Accounts {
             batch.delete_all::<LastSeen>(home, of_user(user_id));
             batch.delete_all::<Filters>(home, of_user(user_id));
             batch.delete_all::<AccountData>(home, of_user(user_id));
-            batch.delete::<Profiles>(&key);
+            batch.delete::<Profiles>(&key).delete::<Dehydrated>(&key);
             let job = Deactivation {
                 erase,
                 ts: self.now_ms(),

@@ -35,6 +35,15 @@ impl Device {
         }
     }
 
+    /// Another device of a user's, which they aren't signed in on.
+    pub fn named(user: &User, id: &str) -> Self {
+        let id = id.to_owned();
+        Self {
+            id,
+            ..Self::of(user)
+        }
+    }
+
     /// Signs an object with the device's key.
     pub fn sign(&self, object: &mut Value) {
         let key_id = format!("ed25519:{}", self.id);

@@ -8,6 +8,7 @@
 )]
 
 mod cross_signing;
+mod dehydrated;
 mod device;
 mod federation;
 mod lists;
