@@ -144,6 +144,7 @@ async fn r20_1_required_is_required() {
     let summary = summary.send().await.ok();
     assert_eq!(summary["encryption"], MEGOLM);
     assert_eq!(summary["org.comity.encryption_mode"], "required");
+    assert_eq!(summary["org.comity.url_previews"], false);
     let space = json!({ "creation_content": { "type": "m.space" } });
     let space = alice.create_room(space).await;
     assert_eq!(sent(&alice, &space, "m.room.message", text()).await, 403);
@@ -241,4 +242,31 @@ async fn r20_1_a_room_has_a_mode_of_its_own() {
         .await,
         200
     );
+}
+
+/// R20.2: no page is previewed where all that is written is encrypted, and clients learn where they are not to ask.
+#[tokio::test(start_paused = true)]
+async fn r20_2_encrypted_rooms_have_no_previews() {
+    for (mode, previews) in [(Mode::Default, true), (Mode::Required, false)] {
+        let server = server(mode).await;
+        let alice = server.register("alice").await;
+        let capabilities = alice.get(format!("{V3}/capabilities")).send().await.ok();
+        let said = &capabilities["capabilities"]["org.comity.url_previews"];
+        assert_eq!(*said, json!({ "enabled": previews }));
+        let preview = alice.get("/_matrix/client/v1/media/preview_url");
+        let preview = preview.query("url", "no address").send().await;
+        match previews {
+            true => preview.error(400, "M_INVALID_PARAM"),
+            false => preview.error(404, "M_UNRECOGNIZED"),
+        };
+        for (room, encrypted) in [
+            (json!({}), true),
+            (json!({ "preset": "public_chat" }), !previews),
+        ] {
+            let room = alice.create_room(room).await;
+            let path = format!("/_matrix/client/v1/room_summary/{}", encode(&room));
+            let summary = alice.get(path).send().await.ok();
+            assert_eq!(summary["org.comity.url_previews"], !encrypted);
+        }
+    }
 }

@@ -28,6 +28,7 @@ pub(super) async fn get(State(api): State<Api>, user: User) -> Json<Value> {
             "available": available,
         },
         "org.comity.encryption": { "rooms": api.rooms.encryption().as_str() },
+        "org.comity.url_previews": { "enabled": api.media.previews_pages() },
     });
     // Left out for those who may do neither.
     if user.must_be_admin().is_ok()

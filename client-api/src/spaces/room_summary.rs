@@ -27,6 +27,9 @@ pub(super) struct Answer {
         skip_serializing_if = "Option::is_none"
     )]
     encryption_mode: Option<&'static str>,
+    /// Whether pages written of there are to be previewed by this server: not where it isn't to know what is written (R20.2).
+    #[serde(rename = "org.comity.url_previews")]
+    url_previews: bool,
 }
 
 pub(super) async fn get(
@@ -54,6 +57,7 @@ pub(super) async fn get(
     };
     Ok(Json(Answer {
         encryption_mode,
+        url_previews: summary.encryption.is_none() && api.media.previews_pages(),
         summary: summary.into(),
         membership: membership.unwrap_or(Membership::Leave).as_str(),
     }))

@@ -59,6 +59,12 @@ impl Mode {
         }
     }
 
+    /// Whether this server may look at pages that its users write of (R20.2): where all that is written is encrypted, an address to
+    /// preview is a piece of it.
+    pub fn lets_preview(self) -> bool {
+        self != Self::Required
+    }
+
     /// The mode that the content of a [`MODE_EVENT`] names. New rooms are no room's own business, so `default` is none.
     pub fn of_content(content: &str) -> Option<Self> {
         #[derive(Deserialize)]

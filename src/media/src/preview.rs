@@ -48,6 +48,11 @@ pub enum Said {
 pub(crate) struct Previews(Mutex<BTreeMap<String, (Duration, Arc<Preview>)>>);
 
 impl Media {
+    /// Whether pages are previewed.
+    pub fn previews_pages(&self) -> bool {
+        self.0.config.previews
+    }
+
     /// A preview of a page.
     ///
     /// # Errors

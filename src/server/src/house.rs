@@ -208,7 +208,7 @@ fn media(config: &Config, tenant: &Tenant) -> Result<Media, String> {
         max_remote_bytes: media.max_remote_bytes,
         max_cache_bytes: media.max_cache_bytes,
         fetch_bucket_bytes: media.fetch_bucket_bytes,
-        previews: media.url_previews,
+        previews: media.url_previews && config.rooms.encryption.lets_preview(),
         max_pending_uploads: media.max_pending_uploads,
         pending_lifetime: Duration::from_secs(media.pending_upload_hours.saturating_mul(60 * 60)),
     };

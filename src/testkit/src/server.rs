@@ -327,7 +327,7 @@ impl Server {
             max_remote_bytes: settings.max_remote_bytes,
             max_cache_bytes: settings.max_cache_bytes,
             fetch_bucket_bytes: settings.fetch_bucket_bytes,
-            previews: settings.previews,
+            previews: settings.previews && settings.encryption.lets_preview(),
             max_pending_uploads: 5,
             pending_lifetime: Duration::from_secs(24 * 60 * 60),
         };

@@ -162,7 +162,8 @@ section! {
         max_cache_bytes: u64 = 10 << 30,
         /// How many bytes of other servers' files a user may have fetched at once; it takes a quarter of an hour to have as many again.
         fetch_bucket_bytes: u64 = 1 << 30,
-        /// Whether users see previews of the pages they write of. The pages are fetched by this server, from public addresses alone.
+        /// Whether users see previews of the pages they write of. The pages are fetched by this server, from public addresses alone;
+        /// where all rooms have to be encrypted, none are.
         url_previews: bool = false,
         /// How many ids a user may have asked for at a time without uploading anything to them.
         max_pending_uploads: usize = 5,
