@@ -234,3 +234,53 @@ async fn an_initial_sync_costs_in_proportion_to_rooms() {
         assert!(pair[1].rows_read <= 4 * pair[0].rows_read, "{pair:?}");
     }
 }
+
+/// Sliding sync: in proportion to the window and to what moved in it, however many rooms there are.
+#[tokio::test(start_paused = true)]
+async fn sliding_sync_costs_in_proportion_to_the_window() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let mut rooms = Vec::new();
+    let mut costs: Vec<[Cost; 3]> = Vec::new();
+    for count in [8, 32, 128] {
+        while rooms.len() < count {
+            let room = public_room(&bob).await;
+            alice.join(&room).await;
+            bob.send(&room, "hello").await;
+            rooms.push(room);
+        }
+        let slide = async |pos: Option<&str>| {
+            let required = json!([["m.room.name", ""], ["m.room.member", "$LAZY"]]);
+            let list = json!({"ranges": [[0, 4]], "timeline_limit": 1, "required_state": required});
+            let path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
+            let request = alice.post(path).json(json!({"lists": {"all": list}}));
+            let request = match pos {
+                Some(pos) => request.query("pos", pos),
+                None => request,
+            };
+            let (cost, answer) = server.cost(request.send()).await;
+            (cost, answer.ok())
+        };
+        let pos = |answer: &Value| answer["pos"].as_str().unwrap().to_owned();
+        // What kind of rooms they are is read once.
+        slide(None).await;
+        // What other servers are owed of presence is looked up in turns of its own; not while this is measured.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let (first, answer) = slide(None).await;
+        assert_eq!(answer["rooms"].as_object().unwrap().len(), 5);
+        let (idle, answer) = slide(Some(&pos(&answer))).await;
+        bob.send(&rooms[count - 1], "news").await;
+        let (busy, answer) = slide(Some(&pos(&answer))).await;
+        assert_eq!(answer["rooms"].as_object().unwrap().len(), 1);
+        costs.push([first, idle, busy]);
+    }
+    for [first, idle, busy] in &costs {
+        let [smallest, _, _] = &costs[0];
+        assert!(first.rows_read <= smallest.rows_read + 5, "{costs:?}");
+        assert!(first.round_trips <= 12, "{first:?}");
+        assert!(idle.rows_read <= 2, "{idle:?}");
+        assert_eq!(busy, &costs[0][2]);
+        assert!(busy.round_trips <= 9, "{busy:?}");
+    }
+}

@@ -12,5 +12,11 @@ const VERSIONS: [&str; 20] = [
 ];
 
 pub(super) async fn get() -> Json<Value> {
-    Json(json!({ "versions": VERSIONS, "unstable_features": {} }))
+    // Sliding sync in the dialect of before it was accepted; messages to devices and keys in both.
+    let unstable = json!({
+        "org.matrix.simplified_msc3575": true,
+        "org.matrix.msc4538": true,
+        "org.matrix.msc4543": true,
+    });
+    Json(json!({ "versions": VERSIONS, "unstable_features": unstable }))
 }

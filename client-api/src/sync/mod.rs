@@ -3,6 +3,7 @@
 mod events;
 mod filter;
 mod initial_sync;
+mod sliding;
 #[expect(
     clippy::module_inception,
     reason = "the endpoint is called like its group"
@@ -19,6 +20,8 @@ pub(crate) fn routes() -> Routes {
         .v3("/events", get(events::get))
         .v3("/initialSync", get(initial_sync::get))
         .v3("/sync", get(sync::get))
+        .at(sliding::simplified::PATH, post(sliding::simplified::post))
+        .at(sliding::v4::PATH, post(sliding::v4::post))
         .v3("/user/{user_id}/filter", post(filter::post))
         .v3("/user/{user_id}/filter/{filter_id}", get(filter::get))
 }

@@ -41,11 +41,7 @@ pub(super) async fn get(
             }
         },
     };
-    let state = match wanted.set_presence.as_deref() {
-        None => presence::State::Online,
-        Some(name) => presence::State::parse(name)
-            .ok_or_else(|| ApiError::invalid_param("There is no such presence"))?,
-    };
+    let state = presence_of(wanted.set_presence.as_deref())?;
     let request = Request {
         user: user.id.clone(),
         device: user.device.clone(),
@@ -60,6 +56,15 @@ pub(super) async fn get(
     presence.saw(user.id.as_str(), Some(state), false);
     let answer = async { Ok(api.sync.sync(&request).await?) };
     while_signed_in(&user, answer).await.map(Json)
+}
+
+/// As what who syncs is seen.
+pub(super) fn presence_of(name: Option<&str>) -> Result<presence::State, ApiError> {
+    match name {
+        None => Ok(presence::State::Online),
+        Some(name) => presence::State::parse(name)
+            .ok_or_else(|| ApiError::invalid_param("There is no such presence")),
+    }
 }
 
 /// The filter itself, or the one stored under an id.

@@ -6,7 +6,7 @@ use comity_testkit::{Server, User, encode};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::{V3, alone};
+use crate::{SLIDING, V3, alone};
 
 /// Where bob stands when he looks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,9 +111,24 @@ async fn look(alice: &User, bob: &User, setting: &str, stands: Stands) {
         paths.push(format!("{v1}/rooms/{id}/relations/{event}/m.thread?dir=f"));
         paths.push(format!("{V3}/events/{event}"));
     }
+    // Sliding sync, by a list and by name.
+    let all = json!({"timeline_limit": 100, "required_state": [["*", "*"]]});
+    let mut bodies = vec![
+        json!({"lists": {"a": all}}),
+        json!({"room_subscriptions": {&room: all}}),
+    ];
+    for body in &mut bodies {
+        for extension in ["account_data", "receipts", "typing"] {
+            body["extensions"][extension] = json!({"enabled": true});
+        }
+    }
+    let gets = paths.into_iter().map(|path| (bob.get(&path), path));
+    let posts = bodies
+        .into_iter()
+        .map(|body| (bob.post(SLIDING).json(body), SLIDING.to_owned()));
     let mut by_event = BTreeSet::new();
-    for path in paths {
-        let answer = bob.get(&path).send().await;
+    for (request, path) in gets.chain(posts) {
+        let answer = request.send().await;
         let text = String::from_utf8_lossy(&answer.bytes);
         for time in 1..=4_u8 {
             for word in ["message", "reply"] {
@@ -136,6 +151,84 @@ async fn look(alice: &User, bob: &User, setting: &str, stands: Stands) {
     // It isn't that nothing is ever shown.
     if in_room {
         assert_eq!(by_event, messages, "{what}");
+    }
+}
+
+/// E4: after a kick the room stays listed, so that the user learns of it, with nothing after the kick; a connection that begins then
+/// sees the same.
+#[tokio::test(start_paused = true)]
+async fn e4_whoever_was_kicked_learns_of_it_and_of_nothing_after() {
+    let (server, alice, room) = alone().await;
+    let bob = server.register("bob").await;
+    alice.invite(&room, &bob.id).await;
+    bob.join(&room).await;
+    let config = json!({"timeline_limit": 50, "required_state": [["*", "*"]]});
+    let mut body = json!({"lists": {"a": config}, "room_subscriptions": {&room: config}});
+    for extension in ["account_data", "receipts", "typing"] {
+        body["extensions"][extension] = json!({"enabled": true});
+    }
+    let slide = async |pos: Option<&str>| {
+        let request = bob.post(SLIDING).json(body.clone());
+        let request = match pos {
+            Some(pos) => request.query("pos", pos),
+            None => request,
+        };
+        request.send().await.ok()
+    };
+    let first = slide(None).await;
+    alice.send(&room, "before").await;
+    alice.kick(&room, &bob.id).await;
+    let event = alice.send(&room, "canary").await;
+    alice
+        .set_state(&room, "m.room.topic", "", json!({"topic": "canary"}))
+        .await;
+    let typing = format!("{V3}/rooms/{}/typing/{}", encode(&room), encode(&alice.id));
+    let body_of = json!({"typing": true, "timeout": 60_000});
+    let _ = alice.put(typing).json(body_of).send().await.ok();
+    let receipt = format!(
+        "{V3}/rooms/{}/receipt/m.read/{}",
+        encode(&room),
+        encode(&event)
+    );
+    let _ = alice.post(receipt).json(json!({})).send().await.ok();
+    let pos = |answer: &Value| answer["pos"].as_str().unwrap().to_owned();
+    let kicked = slide(Some(&pos(&first))).await;
+    let later = slide(Some(&pos(&kicked))).await;
+    let anew = slide(None).await;
+    for answer in [&kicked, &anew] {
+        let timeline = answer["rooms"][&room]["timeline"].as_array().unwrap();
+        let last = timeline.last().unwrap();
+        assert_eq!(last["state_key"], bob.id.as_str(), "{answer}");
+        assert_eq!(last["content"]["membership"], "leave", "{answer}");
+        assert!(answer.to_string().contains("before"), "{answer}");
+        assert_eq!(answer["lists"]["a"]["count"], 1, "{answer}");
+    }
+    assert_eq!(later["rooms"], json!({}), "{later}");
+    for answer in [kicked, later, anew] {
+        let told = answer.to_string();
+        assert!(!told.contains("canary") && !told.contains(&event), "{told}");
+        let typing = &answer["extensions"]["typing"]["rooms"];
+        assert_eq!(typing, &json!({}), "{told}");
+    }
+}
+
+/// E4: who subscribes to a foreign room learns nothing of it, not even whether it is there.
+#[tokio::test(start_paused = true)]
+async fn e4_a_foreign_room_can_not_be_subscribed_to() {
+    let (server, alice, room) = alone().await;
+    alice.send(&room, "canary").await;
+    let public = alice.create_room(json!({"preset": "public_chat"})).await;
+    let bob = server.register("bob").await;
+    let none = room.replace(|c: char| c.is_ascii_alphanumeric(), "x");
+    for foreign in [&room, &public, &none] {
+        let config = json!({"timeline_limit": 50, "required_state": [["*", "*"]]});
+        let mut body = json!({"room_subscriptions": {foreign: config}});
+        for extension in ["account_data", "receipts", "typing"] {
+            body["extensions"][extension] = json!({"enabled": true, "rooms": [foreign]});
+        }
+        let answer = bob.post(SLIDING).json(body).send().await.ok();
+        assert_eq!(answer["rooms"], json!({}), "{answer}");
+        assert!(!answer.to_string().contains(foreign.as_str()), "{answer}");
     }
 }
 

@@ -4,7 +4,7 @@ use comity_accounts::Standing;
 use comity_testkit::{Server, Settings, User, encode, password};
 use serde_json::json;
 
-use crate::{V3, alone};
+use crate::{SLIDING, V3, alone};
 
 /// G1: what is no JSON is refused wherever JSON is read: forms, files, nothing at all where something is needed.
 #[tokio::test(start_paused = true)]
@@ -101,6 +101,77 @@ async fn g8_absurd_numbers_and_future_positions() {
         let answer = alice.post(&path).json(body).send().await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
     }
+}
+
+/// G8: of sliding sync as much as is of use: lists, subscriptions, ranges, names are counted, a timeline is cut, and of connections a
+/// device has sixteen, of which the one least used gives way.
+#[tokio::test(start_paused = true)]
+async fn g8_sliding_sync_is_bounded() {
+    let (_server, alice, room) = alone().await;
+    for n in 0..120 {
+        alice.send(&room, &n.to_string()).await;
+    }
+    let config = |limit: u64| json!({"timeline_limit": limit, "required_state": []});
+    let named = |count: usize, of: &dyn Fn(usize) -> String| {
+        let entries = (0..count).map(|n| (of(n), config(1)));
+        serde_json::Value::Object(entries.collect())
+    };
+    let with = |key: &str, value: serde_json::Value| {
+        let mut list = config(1);
+        list[key] = value;
+        json!({"lists": {"a": list}})
+    };
+    let state = vec![["m.room.name", ""]; 501];
+    for (body, code) in [
+        (
+            json!({"lists": named(101, &|n| n.to_string())}),
+            "M_INVALID_PARAM",
+        ),
+        (
+            json!({"lists": named(1, &|_| "x".repeat(256))}),
+            "M_INVALID_PARAM",
+        ),
+        (
+            json!({"room_subscriptions": named(101, &|n| format!("!{n}:localhost"))}),
+            "M_INVALID_PARAM",
+        ),
+        (
+            json!({"room_subscriptions": named(1, &|_| "nonsense".into())}),
+            "M_INVALID_PARAM",
+        ),
+        (json!({"conn_id": "x".repeat(256)}), "M_INVALID_PARAM"),
+        (with("ranges", json!([[2, 1]])), "M_INVALID_PARAM"),
+        (with("ranges", json!(vec![[0, 1]; 101])), "M_INVALID_PARAM"),
+        (with("required_state", json!(state)), "M_INVALID_PARAM"),
+        (with("ranges", json!([[-1, 1]])), "M_BAD_JSON"),
+        (with("timeline_limit", json!(-1)), "M_BAD_JSON"),
+    ] {
+        let refused = alice.post(SLIDING).json(body).send().await;
+        refused.error(400, code);
+    }
+    let much = with("timeline_limit", json!(9_007_199_254_740_991_u64));
+    let answer = alice.post(SLIDING).json(much).send().await.ok();
+    let timeline = &answer["rooms"][&room]["timeline"];
+    assert_eq!(timeline.as_array().unwrap().len(), 100);
+    let slide = async |n: usize, pos: Option<&str>| {
+        let body = json!({"conn_id": format!("c{n}")});
+        let request = alice.post(SLIDING).json(body);
+        match pos {
+            Some(pos) => request.query("pos", pos).send().await,
+            None => request.send().await,
+        }
+    };
+    let mut positions = Vec::new();
+    for n in 0..17 {
+        let pos = slide(n, None).await.ok()["pos"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        positions.push(pos);
+    }
+    let ended = slide(0, Some(&positions[0])).await;
+    ended.error(400, "M_UNKNOWN_POS");
+    let _ = slide(16, Some(&positions[16])).await.ok();
 }
 
 /// G9: whatever writes, or costs more than a page, has a limit for who repeats it.

@@ -11,6 +11,7 @@ use comity_testkit::{Server, User};
 use serde_json::json;
 
 const V3: &str = "/_matrix/client/v3";
+const SLIDING: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
 
 /// A user alone in a room.
 async fn alone() -> (Server, User, String) {

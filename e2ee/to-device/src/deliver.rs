@@ -20,7 +20,7 @@ use crate::{
 /// Messages in one answer, unless a single commit brought more: what a server sends in one transaction is at most two a device and EDU.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-5>
-const MOST: usize = 100;
+pub const MOST: usize = 100;
 /// Messages removed by one sync at the most: the last answers had not more.
 const REMOVED: usize = 500;
 /// Devices remembered as having nothing; beyond, all are forgotten and looked at again.
@@ -68,7 +68,8 @@ struct Event<'a> {
 
 impl ToDevice {
     /// The next messages to a device, up to the reader's heads; the device has those up to `since`, which are removed. `newest` is a
-    /// position beyond which the user was sent nothing yet: where nothing has come since the last look, no row is read.
+    /// position beyond which the user was sent nothing yet: where nothing has come since the last look, no row is read. There are
+    /// `limit` of them at the most, and no more than [`MOST`]; more than `limit` only where one commit brought them.
     ///
     /// # Errors
     /// The store's.
@@ -79,8 +80,10 @@ impl ToDevice {
         device: &str,
         since: Pos,
         newest: Pos,
+        limit: usize,
     ) -> Result<Delivery, ReadError> {
         let user = user.as_str();
+        let limit = limit.clamp(1, MOST);
         let bound = reader.bound(Home::User(user));
         let since = since.min(bound);
         let nothing = Delivery {
@@ -114,7 +117,7 @@ impl ToDevice {
             }
             return Ok(nothing);
         }
-        delivery(&queues, (user, device), next, bound).await
+        delivery(&queues, (user, device), next, bound, limit).await
     }
 
     /// The next messages to a device after `since`, all of which stay: for who reads them in the device's stead.
@@ -132,7 +135,7 @@ impl ToDevice {
         let next = next_of(user.as_str(), device, since.min(bound));
         let mut next = reader.scan::<Queues>(next).await?;
         next.retain(|(_, row)| row.pos <= bound);
-        delivery(&reader, (user.as_str(), device), next, bound).await
+        delivery(&reader, (user.as_str(), device), next, bound, MOST).await
     }
 
     /// Removes what a device has; whether nothing of it is left. What can't be removed now is with the next sync.
@@ -181,8 +184,9 @@ async fn delivery(
     (user, device): (&str, &str),
     mut next: Vec<(InQueue, Row<Queued<Message>>)>,
     bound: Pos,
+    limit: usize,
 ) -> Result<Delivery, ReadError> {
-    let more = next.len() > MOST;
+    let mut more = next.len() > MOST;
     let mut upto = bound;
     if more {
         let last = next.last().map_or(0, |(_, row)| row.pos);
@@ -191,6 +195,12 @@ async fn delivery(
             next = reader.scan::<Queues>(of_commit(user, device, last)).await?;
         }
         upto = next.last().map_or(bound, |(_, row)| row.pos);
+    }
+    if let Some(beyond) = next.get(limit).map(|(_, row)| row.pos) {
+        let first = next.first().map_or(beyond, |(_, row)| row.pos);
+        next.retain(|(_, row)| row.pos < beyond || row.pos == first);
+        upto = next.last().map_or(bound, |(_, row)| row.pos);
+        more = true;
     }
     let events = next.iter().filter_map(|(_, row)| event(&row.value.item));
     Ok(Delivery {

@@ -42,7 +42,7 @@ use comity_protocol::id::OwnedServerName;
 use comity_storage::{Apply, CommitError, LaneWriter, ReadError, Tenant};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use deliver::Delivery;
+pub use deliver::{Delivery, MOST};
 pub use outgoing::OnTheirWay;
 pub use receive::DirectToDevice;
 pub use send::{Contents, Transaction};

@@ -10,6 +10,7 @@ fn tables() -> Vec<Registered> {
     tables.extend(comity_keys::tables::all());
     tables.extend(comity_media::tables::all());
     tables.extend(comity_succession::tables::all());
+    tables.extend(comity_sync::tables::all());
     tables.extend(comity_to_device::tables::all());
     tables.extend(comity_federation_client::tables::all());
     tables.extend(comity_federation_receiver::tables::all());

@@ -11,6 +11,7 @@
 )]
 
 mod acquaintance;
+mod activity;
 mod aliases;
 pub mod chains;
 mod change;
@@ -43,6 +44,7 @@ mod upgrade;
 mod varint;
 mod view;
 
+pub use activity::{Outline, Place};
 pub use aliases::Resolved;
 pub use change::{Change, Intent, Placed, SERVER_LOCALPART, Transaction};
 pub use counts::{PushRules, Tastes, Unread};

@@ -156,6 +156,8 @@ impl Live {
             next_member: 0,
             next_other: 0,
             left_at: 0,
+            active: 0,
+            bumped: 0,
         };
         let room = RoomKey::of(room_id.as_str());
         let summary = Summary::new(&info);

@@ -330,6 +330,7 @@ impl Rooms {
             num: 0,
             seq,
             forgotten: false,
+            since: self.stamp(),
         };
         let changed = log::Resolved {
             seq,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicU64},
 };
 
 use comity_protocol::{
@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     pub present: Present,
     /// A room's state is partial no more: it has become whole, or we have left.
     pub completed: Notify,
+    /// The latest [`Rooms::stamp`].
+    pub stamp: AtomicU64,
 }
 
 /// A room's place: empty until someone changes the room. Whoever holds the lock is its writer; the
@@ -100,6 +102,7 @@ impl Rooms {
             acls: Acls::default(),
             present: Present::default(),
             completed: Notify::new(),
+            stamp: AtomicU64::new(0),
         }))
     }
 

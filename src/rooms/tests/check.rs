@@ -546,6 +546,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
             num: 1,
             seq: 1,
             forgotten: false,
+            since: 0,
         };
         let key = UserRoom {
             user: "@carol:localhost".into(),
@@ -578,6 +579,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
             num: 0,
             seq: 1,
             forgotten: false,
+            since: 0,
         };
         let key = UserRoom {
             user: "@carol:localhost".into(),

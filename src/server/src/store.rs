@@ -77,6 +77,7 @@ pub fn tables() -> Vec<Registered> {
     tables.extend(comity_media::tables::all());
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_succession::tables::all());
+    tables.extend(comity_sync::tables::all());
     tables.extend(comity_key_backup::tables::all());
     tables.extend(comity_to_device::tables::all());
     tables.extend(comity_federation_client::tables::all());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use comity_accounts::DataEvent;
 use comity_protocol::{auth::Membership, id::RoomId};
 use comity_storage::{Heads, Home, Pos, Reader, RoomKey};
-use comity_to_device::Delivery;
+use comity_to_device::{Delivery, MOST};
 use futures_util::future::try_join_all;
 use serde_json::{json, value::RawValue};
 use tokio::sync::OnceCell;
@@ -31,7 +31,7 @@ pub(crate) struct Build<'a> {
     /// How far the client has come in typing and presence of this run.
     pub known: Option<Ephemeral>,
     /// Senders whose messages the user does not want to see, once it was asked.
-    ignored: OnceCell<BTreeSet<String>>,
+    pub ignored: &'a OnceCell<BTreeSet<String>>,
 }
 
 /// A room's part of an answer, and whether the user has joined the room since the last.
@@ -49,12 +49,13 @@ impl Sync {
         let since_heads = since.map(|token| &token.heads);
         let mut answer = Answer::default();
         let known = self.known(since);
+        let ignored = OnceCell::new();
         let build = Build {
             request,
             reader: reader.clone(),
             since: since_heads,
             known,
-            ignored: OnceCell::new(),
+            ignored: &ignored,
         };
         let typing_changed = build.typing_changed(next.ephemeral);
         let rooms = self
@@ -268,7 +269,7 @@ impl Sync {
 
     /// How the user stood to the room when the last answer ended, and how they stand at this one's
     /// heads; `None` where the room is not theirs to see at either.
-    async fn stood(
+    pub(crate) async fn stood(
         &self,
         build: &Build<'_>,
         room: RoomKey,
@@ -355,7 +356,7 @@ impl Sync {
         }
         let newest = self.0.index.newest_message(&request.user);
         let (to_device, user) = (&self.0.to_device, &request.user);
-        let delivery = to_device.deliver(reader, user, &request.device, had, newest);
+        let delivery = to_device.deliver(reader, user, &request.device, had, newest, MOST);
         Ok(Some(delivery.await?))
     }
 }

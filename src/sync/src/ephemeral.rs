@@ -146,7 +146,7 @@ impl RoomSync<'_> {
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#mreceipt>
-fn receipt_event(receipts: &[ReadReceipt]) -> Value {
+pub(crate) fn receipt_event(receipts: &[ReadReceipt]) -> Value {
     let mut content: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, Value>>> = BTreeMap::new();
     for receipt in receipts {
         let told = match &receipt.thread {

@@ -325,6 +325,17 @@ impl Index {
             .collect()
     }
 
+    /// All of the user's rooms, by their place in it and the room's last change.
+    pub fn all_of(&self, user: &UserId) -> Vec<(RoomKey, Membership, Pos)> {
+        let state = self.state.lock();
+        let rooms = state.users.get(user.as_str()).map(|user| &user.rooms);
+        let changed = |room| state.rooms.get(room).map_or(0, |room| room.changed);
+        let rooms = rooms.into_iter().flatten();
+        rooms
+            .map(|(room, place)| (*room, place.clone(), changed(room)))
+            .collect()
+    }
+
     /// Whether rows of the user's own may have changed after `since`.
     pub fn own_changed(&self, user: &UserId, lane: comity_storage::Lane, since: Pos) -> bool {
         let state = self.state.lock();

@@ -29,6 +29,8 @@ mod members;
 mod neighbours;
 mod recent_lists;
 mod room;
+pub mod sliding;
+pub mod tables;
 mod tastes;
 pub mod token;
 
@@ -47,6 +49,7 @@ use self::{
     index::Index,
     members::SentMembers,
     neighbours::OfRooms,
+    sliding::{Kept, OfDevices, Outlines},
     tastes::Tastes,
     token::{Ephemeral, SyncToken},
 };
@@ -100,12 +103,15 @@ struct Inner {
     to_device: ToDevice,
     index: Arc<Index>,
     sent: SentMembers,
+    outlines: Outlines,
+    connections: Kept,
 }
 
 impl Sync {
     /// Starts to follow the tenant's logs. From now on the rooms count by the accounts' push rules.
     pub fn new(rooms: Rooms, accounts: Accounts, keys: Keys, to_device: ToDevice) -> Self {
         rooms.use_push_rules(Tastes::follow(accounts.clone()));
+        accounts.keep_with_devices(Arc::new(OfDevices));
         keys.use_neighbours(Arc::new(OfRooms(rooms.clone())));
         let index = Index::follow(&rooms, &accounts);
         Self(Arc::new(Inner {
@@ -115,6 +121,8 @@ impl Sync {
             to_device,
             index,
             sent: SentMembers::default(),
+            outlines: Outlines::default(),
+            connections: Kept::default(),
         }))
     }
 

@@ -31,6 +31,13 @@ impl SentMembers {
         }
     }
 
+    /// Forgets what answers after `since` told a device: it has come back from there, so it had none of them.
+    pub fn back_at(&self, user: &str, device: &str, since: Pos) {
+        if let Some(sent) = self.0.lock().get_mut(&(user.to_owned(), device.to_owned())) {
+            sent.retain(|_, told| *told <= since);
+        }
+    }
+
     /// Those of the member events that the device has not been told of up to `since`; the answer up to
     /// `bound` tells it.
     pub fn unsent(

@@ -1,4 +1,5 @@
-//! The tokens that clients hold: where they are in everything (`s…`), or in one room's order (`t…`).
+//! The tokens that clients hold: where they are in everything (`s…`), where in a connection of sliding sync (`p…`), or where in one
+//! room's order (`t…`).
 //!
 //! A client gives back what it was given; what is inside is ours alone. Both kinds carry the lanes'
 //! positions, so that a token of one kind can serve where the other is expected: a `/sync` token
@@ -51,10 +52,19 @@ pub struct PlaceToken {
     pub place: (i64, i64),
 }
 
+/// Where an answer of sliding sync ended: what it went up to, and the name of what is kept of it. Elsewhere it stands for the former.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlidingPos {
+    /// How far it went.
+    pub token: SyncToken,
+    /// Which of the connection's positions it is ([`crate::tables::Position`]).
+    pub id: u64,
+}
+
 /// Either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {
-    /// Of `/sync`.
+    /// Of `/sync`, or of sliding sync.
     Sync(SyncToken),
     /// Of `/messages` and the like, and `prev_batch`.
     Place(PlaceToken),
@@ -103,6 +113,37 @@ impl std::fmt::Display for SyncToken {
     }
 }
 
+impl std::fmt::Display for SlidingPos {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let written = Written {
+            format: FORMAT,
+            incarnation: self.token.incarnation,
+            heads: self.token.heads.positions().to_vec(),
+            ephemeral: self.token.ephemeral,
+        };
+        write(f, 'p', &(written, self.id))
+    }
+}
+
+impl std::str::FromStr for SlidingPos {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        let body = text.strip_prefix('p').filter(|_| text.len() <= MAX_CHARS);
+        let (written, id): (Written, u64) = read(&decoded(body.ok_or(BadToken)?)?)?;
+        if written.format != FORMAT {
+            return Err(BadToken);
+        }
+        let token = SyncToken {
+            incarnation: written.incarnation,
+            heads: Heads::new(written.heads),
+            ephemeral: written.ephemeral,
+            to_device: 0,
+        };
+        Ok(Self { token, id })
+    }
+}
+
 impl std::fmt::Display for PlaceToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let heads = self.heads.positions().to_vec();
@@ -148,6 +189,8 @@ impl std::str::FromStr for Token {
                 ephemeral: written.ephemeral,
                 to_device,
             }))
+        } else if text.starts_with('p') {
+            Ok(Self::Sync(text.parse::<SlidingPos>()?.token))
         } else if let Some(body) = text.strip_prefix('t') {
             let WrittenPlace {
                 format: 1..=FORMAT,
@@ -198,6 +241,10 @@ mod tests {
             let first = Written { format: 1, incarnation: 3, heads: sync.heads.positions().to_vec(), ephemeral: sync.ephemeral };
             let first = format!("s{}", URL_SAFE_NO_PAD.encode(postcard::to_stdvec(&first).unwrap()));
             prop_assert_eq!(first.parse::<Token>().unwrap(), Token::Sync(SyncToken { to_device: 0, ..sync.clone() }));
+            let pos = SlidingPos { token: SyncToken { to_device: 0, ..sync.clone() }, id: serial };
+            prop_assert_eq!(pos.to_string().parse::<SlidingPos>().unwrap(), pos.clone());
+            prop_assert_eq!(pos.to_string().parse::<Token>().unwrap(), Token::Sync(pos.token));
+            let _ = format!("p{junk}").parse::<Token>();
             let place = PlaceToken { heads: Heads::new(heads), room: RoomKey([5; 16]), place: (seq, -1) };
             prop_assert_eq!(place.to_string().parse::<Token>().unwrap(), Token::Place(place));
             let _ = junk.parse::<Token>();

@@ -22,8 +22,10 @@ use comity_runtime::Runtime;
 use comity_storage::{Engine, Lanes, Options, Store, TenantId, engine::Memory};
 use comity_sync::{
     Request, Sync,
+    answer::Counts,
     filter::Filter,
-    token::{SyncToken, Token},
+    sliding::{Extensions, List, RoomConfig, SlidingRequest, of_pairs},
+    token::{SlidingPos, SyncToken, Token},
 };
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
@@ -146,6 +148,95 @@ impl Folded {
     }
 }
 
+/// What a client of sliding sync has put together.
+#[derive(Default)]
+struct Slider {
+    pos: Option<SlidingPos>,
+    rooms: BTreeMap<String, Slid>,
+}
+
+#[derive(Default, Debug)]
+struct Slid {
+    state: BTreeMap<(String, String), String>,
+    timeline: Vec<String>,
+    name: Option<String>,
+    members: (u64, u64),
+    bump_stamp: u64,
+    unread: Counts,
+}
+
+impl Slider {
+    /// Asks for a window and this much of each room; an answer may get lost.
+    async fn slide(&mut self, sync: &Sync, user: &UserId, wanted: List, is_lost: bool) {
+        let request = SlidingRequest {
+            user: user.to_owned(),
+            device: "D".into(),
+            connection: String::new(),
+            pos: self.pos.clone(),
+            timeout: Duration::ZERO,
+            lists: BTreeMap::from([("all".to_owned(), wanted)]),
+            subscriptions: BTreeMap::new(),
+            extensions: Extensions::default(),
+        };
+        let answer = sync.slide(&request).await.unwrap();
+        if is_lost {
+            return;
+        }
+        self.pos = Some(answer.pos.parse().unwrap());
+        for (room_id, told) in answer.rooms {
+            if told.stripped_state.is_some() {
+                self.rooms.remove(&room_id);
+                continue;
+            }
+            let slid = self.rooms.entry(room_id.clone()).or_default();
+            if told.initial {
+                *slid = Slid::default();
+            }
+            for event in &told.required_state {
+                let event: Value = serde_json::from_str(event.get()).unwrap();
+                let text = |key: &str| event[key].as_str().unwrap().to_owned();
+                let key = (text("type"), text("state_key"));
+                slid.state.insert(key, text("event_id"));
+            }
+            let timeline = told.timeline.unwrap();
+            if timeline.limited || timeline.expanded {
+                slid.timeline.clear();
+            }
+            let mut is_in = true;
+            for event in &timeline.events {
+                let event: Value = serde_json::from_str(event.get()).unwrap();
+                let id = event["event_id"].as_str().unwrap().to_owned();
+                assert!(!slid.timeline.contains(&id), "{id} came twice");
+                slid.timeline.push(id);
+                if event["state_key"] == user.as_str() {
+                    is_in = event["content"]["membership"] == "join";
+                }
+            }
+            slid.name = told.name.unwrap_or(slid.name.take());
+            slid.members = told.members.unwrap_or(slid.members);
+            slid.bump_stamp = told.bump_stamp.unwrap_or(slid.bump_stamp);
+            slid.unread = told.unread;
+            if !is_in {
+                self.rooms.remove(&room_id);
+            }
+        }
+    }
+}
+
+/// So many rooms, so many events of each, and this state.
+fn window(last: usize, limit: u32, pairs: &[(&str, &str)], user: &UserId) -> List {
+    let own = |(event_type, key): &(&str, &str)| ((*event_type).to_owned(), (*key).to_owned());
+    let pairs: Vec<(String, String)> = pairs.iter().map(own).collect();
+    List {
+        ranges: Some(vec![(0, last)]),
+        config: RoomConfig {
+            timeline_limit: limit,
+            required: of_pairs(&pairs, user.as_str()),
+        },
+        ..List::default()
+    }
+}
+
 async fn room(rooms: &Rooms, creator: &UserId) -> OwnedRoomId {
     let create = json!({ "room_version": "12" });
     let mut change = rooms
@@ -191,6 +282,13 @@ async fn history(seed: u64, lanes: u8) {
     }
     let mut clients: Vec<(Client, bool)> =
         vec![(Client::default(), false), (Client::default(), true)];
+    let mut slider = Slider::default();
+    let all: &[(&str, &str)] = &[("*", "*")];
+    let some: [&[(&str, &str)]; 3] = [
+        all,
+        &[("m.room.topic", ""), ("m.room.member", "$LAZY")],
+        &[("m.room.member", "*")],
+    ];
     for step in 0..60 {
         let (who, whom) = (
             users.choose(&mut rng).unwrap(),
@@ -198,7 +296,7 @@ async fn history(seed: u64, lanes: u8) {
         );
         let id = ids.choose(&mut rng).unwrap();
         let member = |membership: &str| json!({ "membership": membership });
-        let intent = match rng.random_range(0..8) {
+        let intent = match rng.random_range(0..9) {
             0 => Intent::state(who, "m.room.member", who.as_str(), &member("join")),
             1 => Intent::state(who, "m.room.member", who.as_str(), &member("leave")),
             2 => Intent::state(who, "m.room.member", whom.as_str(), &member("leave")),
@@ -208,6 +306,15 @@ async fn history(seed: u64, lanes: u8) {
                 "m.room.topic",
                 "",
                 &json!({ "topic": step.to_string() }),
+            ),
+            5 => Intent::state(
+                who,
+                "m.room.name",
+                "",
+                &match step % 3 {
+                    0 => json!({}),
+                    _ => json!({ "name": step.to_string() }),
+                },
             ),
             _ => Intent::message(
                 who,
@@ -226,6 +333,39 @@ async fn history(seed: u64, lanes: u8) {
                     .await;
             }
         }
+        if rng.random_range(0..3) == 0 {
+            let (last, limit) = (rng.random_range(0..3), rng.random_range(1..6));
+            let wanted = window(last, limit, some.choose(&mut rng).unwrap(), &users[1]);
+            let is_lost = slider.pos.is_some() && rng.random_range(0..4) == 0;
+            slider.slide(&sync, &users[1], wanted, is_lost).await;
+        }
+    }
+    let last = window(9, 50, all, &users[1]);
+    slider.slide(&sync, &users[1], last.clone(), false).await;
+    let mut fresh = Slider::default();
+    fresh.slide(&sync, &users[1], last, false).await;
+    let rooms_of = |slider: &Slider| slider.rooms.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        rooms_of(&slider),
+        rooms_of(&fresh),
+        "seed {seed}: slid rooms"
+    );
+    for (id, room) in &fresh.rooms {
+        let slid = &slider.rooms[id];
+        assert_eq!(slid.state, room.state, "seed {seed}: slid state of {id}");
+        let common = slid.timeline.len().min(room.timeline.len());
+        let tail = |timeline: &[String]| timeline[timeline.len() - common..].to_vec();
+        let tails = (tail(&slid.timeline), tail(&room.timeline));
+        assert_eq!(tails.0, tails.1, "seed {seed}: slid timeline of {id}");
+        let rest = |room: &Slid| {
+            (
+                room.name.clone(),
+                room.members,
+                room.bump_stamp,
+                room.unread,
+            )
+        };
+        assert_eq!(rest(slid), rest(room), "seed {seed}: {id}");
     }
     for (client, after) in &mut clients {
         client.sync(&sync, &users[1], *after, 50).await;

@@ -16,7 +16,7 @@ use comity_protocol::{
 use comity_rooms::RoomError;
 use comity_storage::{CommitError, ReadError};
 use comity_succession::SuccessionError;
-use comity_sync::SyncError;
+use comity_sync::{SyncError, sliding::SlidingError};
 use comity_to_device::ToDeviceError;
 use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use serde::{Serialize, Serializer};
@@ -139,6 +139,16 @@ impl From<SyncError> for ApiError {
             SyncError::Read(cause) => cause.into(),
             SyncError::Room(error) => error.into(),
             SyncError::Account(error) => error.into(),
+        }
+    }
+}
+
+impl From<SlidingError> for ApiError {
+    fn from(error: SlidingError) -> Self {
+        match error {
+            SlidingError::UnknownPos => Self::bad("M_UNKNOWN_POS", "The position is unknown"),
+            SlidingError::Sync(error) => error.into(),
+            SlidingError::Commit(error) => error.into(),
         }
     }
 }

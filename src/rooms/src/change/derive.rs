@@ -213,6 +213,7 @@ impl Change {
             num: num.map_or(0, |num| num.0),
             seq,
             forgotten: false,
+            since: self.live()?.head.active,
         };
         self.batch.put::<tables::Members>(&key, &member);
         Ok(())

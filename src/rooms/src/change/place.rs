@@ -5,6 +5,7 @@ use comity_storage::{At, Expect};
 
 use super::{Change, Known, Placed, Transaction, known::Heard};
 use crate::{
+    activity,
     error::RoomError,
     live::{head_at, totals_after},
     log,
@@ -77,8 +78,13 @@ impl Change {
         self.listen().await?;
         self.index(&case.known).await?;
         let difference = self.advance(&case).await?;
+        let stamp = self.rooms().stamp();
         let live = self.live_mut()?;
         live.head.seq += 1;
+        live.head.active = stamp;
+        if activity::is_bump(event.event_type()) {
+            live.head.bumped = stamp;
+        }
         let (room, seq) = (live.room, live.head.seq);
         let mut members = self.derive(&difference, seq).await?;
         for member in &members {

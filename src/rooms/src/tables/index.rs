@@ -24,6 +24,8 @@ pub struct Member {
     pub seq: i64,
     /// The user has forgotten the room.
     pub forgotten: bool,
+    /// When it was set ([`crate::Rooms::stamp`]).
+    pub since: u64,
 }
 
 impl Member {

@@ -61,6 +61,10 @@ pub struct Head {
     pub next_other: u32,
     /// `next_num` when our last user went, while the room is left.
     pub left_at: u32,
+    /// When its last live event was placed ([`crate::Rooms::stamp`]): rooms are listed by it.
+    pub active: u64,
+    /// When the last of them was placed that moves a room up in a list (a message, say); 0 if none was.
+    pub bumped: u64,
 }
 
 impl Head {
@@ -124,6 +128,8 @@ mod tests {
                 next_member: 0,
                 next_other: 0,
                 left_at,
+                active: 0,
+                bumped: 0,
             };
             head.is_heard()
         };

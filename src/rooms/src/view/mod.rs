@@ -234,7 +234,7 @@ impl Rooms {
 }
 
 /// The head row of a room that is the newest within a reader's bound.
-fn newest_head(reader: &Reader, room: RoomKey) -> Range {
+pub(crate) fn newest_head(reader: &Reader, room: RoomKey) -> Range {
     let bound = reader.bound(Home::Room(room));
     Range::of(Home::Room(room), |key| {
         key.room(room);

@@ -216,15 +216,53 @@ impl RoomView {
     /// # Errors
     /// The store can't be read.
     pub async fn state_diff(&self, old: AnyRoot, new: AnyRoot) -> Result<Vec<EventNum>, RoomError> {
+        Ok(self.state_changes(old, new).await?.0)
+    }
+
+    /// [`Self::state_diff`], and the keys under which `new` has nothing where `old` has something.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn state_changes(
+        &self,
+        old: AnyRoot,
+        new: AnyRoot,
+    ) -> Result<(Vec<EventNum>, Vec<StateKeyNum>), RoomError> {
         let mut diff = self.trie.diff(old, new);
-        let mut nums = Vec::new();
+        let (mut nums, mut gone) = (Vec::new(), Vec::new());
         loop {
             let page = diff.next_page(PAGE).await?;
             if page.is_empty() {
-                return Ok(nums);
+                return Ok((nums, gone));
             }
-            nums.extend(page.into_iter().filter_map(|change| change.new.present()));
+            for change in page {
+                match change.new {
+                    Lookup::Present(num) => nums.push(num),
+                    Lookup::Absent => gone.push(change.key),
+                    Lookup::Unknown => {}
+                }
+            }
         }
+    }
+
+    /// The types and state keys of keys, in order.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn key_names(
+        &self,
+        keys: &[StateKeyNum],
+    ) -> Result<Vec<(String, String)>, RoomError> {
+        let nums = keys.iter().map(|key| RoomNum {
+            room: self.room,
+            num: key.0,
+        });
+        let nums: Vec<RoomNum> = nums.collect();
+        let names = self.reader.get_many::<tables::StateKeys>(&nums).await?;
+        let names = names.into_iter().flatten();
+        Ok(names
+            .map(|row| (row.value.event_type, row.value.state_key))
+            .collect())
     }
 
     /// The state after an event.

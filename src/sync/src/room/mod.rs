@@ -4,6 +4,8 @@
 mod state;
 mod timeline;
 
+pub(crate) use timeline::Stretch;
+
 use std::collections::BTreeMap;
 
 use comity_protocol::{
@@ -35,6 +37,22 @@ pub(crate) struct Stood {
     pub then: Membership,
     /// The membership was set since the last answer.
     pub is_news: bool,
+}
+
+/// How a user went from a room.
+pub(crate) struct Departure {
+    pub standing: Standing,
+    /// Where they left.
+    place: Option<(i64, i64)>,
+    /// The state then.
+    pub last: AnyRoot,
+}
+
+impl Departure {
+    /// Whether they were in it until then.
+    pub fn was_inside(&self) -> bool {
+        self.standing.joined_until == Some(self.standing.since)
+    }
 }
 
 /// One room of one answer.
@@ -99,7 +117,7 @@ impl RoomSync<'_> {
     }
 
     /// Counts of the room; of its main timeline and its threads apart, where that is wanted.
-    async fn unread(
+    pub(crate) async fn unread(
         &self,
         view: &RoomView,
     ) -> Result<(Counts, Option<BTreeMap<String, Counts>>), SyncError> {
@@ -144,7 +162,7 @@ impl RoomSync<'_> {
     }
 
     /// What is kept of the user's membership if we aren't in the room.
-    async fn out_of_band(&self) -> Result<Option<OutOfBand>, SyncError> {
+    pub(crate) async fn out_of_band(&self) -> Result<Option<OutOfBand>, SyncError> {
         let (rooms, user) = (&self.sync.0.rooms, &self.build.request.user);
         Ok(rooms
             .out_of_band(&self.build.reader, user, &self.room_id)
@@ -157,34 +175,15 @@ impl RoomSync<'_> {
             return Ok(self.left_out_of_band(kept));
         }
         let view = self.view().await?;
-        let standing = view.standing(&self.build.request.user).await?;
-        let end = (standing.since + 1, i64::MIN);
-        let member = view
-            .state("m.room.member", self.build.request.user.as_str())
-            .await?;
-        let Some(member) = member else {
+        let Some(departure) = self.departure(&view).await? else {
             return Ok(Left::default());
         };
         let known = self.known_root().await?;
-        // The state is the one in which they left; of what came between that and a later ban, or an
-        // invite declined, they learn nothing (E3).
-        let left = match standing.joined_until {
-            Some(until) => view.at(until).await?.unwrap_or(member),
-            None => member,
-        };
-        // They left before this server came: it knows nothing of what they knew.
-        if left.root_before()?.is_none() {
-            return Ok(Left::default());
-        }
-        let last = view.root_after(&left).await?;
-        let since = self.had_until(&view, standing).await?;
-        let mut stretch = self.stretch(&view, Some((end, last)), since).await?;
-        if stretch.start > left.place().unwrap_or(stretch.start) {
-            stretch.root = last;
-        }
-        let knows_the_room = self.was_in() || standing.joined_until == Some(standing.since);
-        let state = if knows_the_room {
-            self.state(&view, &stretch, known, last, None).await?
+        let since = self.had_until(&view, departure.standing).await?;
+        let stretch = self.until(&view, &departure, since).await?;
+        let state = if self.was_in() || departure.was_inside() {
+            self.state(&view, &stretch, known, departure.last, None)
+                .await?
         } else {
             self.state_of(Events::default())
         };
@@ -193,6 +192,51 @@ impl RoomSync<'_> {
             state,
             account_data: self.account_data().await?,
         })
+    }
+
+    /// How the user went from a room; `None` where that isn't known here.
+    pub(crate) async fn departure(&self, view: &RoomView) -> Result<Option<Departure>, SyncError> {
+        let standing = view.standing(&self.build.request.user).await?;
+        let member = view
+            .state("m.room.member", self.build.request.user.as_str())
+            .await?;
+        let Some(member) = member else {
+            return Ok(None);
+        };
+        // The state is the one in which they left; of what came between that and a later ban, or an
+        // invite declined, they learn nothing (E3).
+        let left = match standing.joined_until {
+            Some(until) => view.at(until).await?.unwrap_or(member),
+            None => member,
+        };
+        // They left before this server came: it knows nothing of what they knew.
+        if left.root_before()?.is_none() {
+            return Ok(None);
+        }
+        let last = view.root_after(&left).await?;
+        let place = left.place();
+        Ok(Some(Departure {
+            standing,
+            place,
+            last,
+        }))
+    }
+
+    /// What happened up to then.
+    pub(crate) async fn until(
+        &self,
+        view: &RoomView,
+        departure: &Departure,
+        since: Option<&Heads>,
+    ) -> Result<Stretch, SyncError> {
+        let end = (departure.standing.since + 1, i64::MIN);
+        let mut stretch = self
+            .stretch(view, Some((end, departure.last)), since)
+            .await?;
+        if stretch.start > departure.place.unwrap_or(stretch.start) {
+            stretch.root = departure.last;
+        }
+        Ok(stretch)
     }
 
     /// How an invite or a knock ended in a room that we aren't in: all that is known of it.
@@ -217,7 +261,7 @@ impl RoomSync<'_> {
 
     /// Up to where the client has had what a user may see of a room left: unless they entered it since,
     /// what came before the last answer is not told again, such as a knock taken back.
-    async fn had_until(
+    pub(crate) async fn had_until(
         &self,
         view: &RoomView,
         standing: Standing,
@@ -250,7 +294,7 @@ impl RoomSync<'_> {
         self.stood.then == Membership::Join
     }
 
-    async fn view(&self) -> Result<RoomView, SyncError> {
+    pub(crate) async fn view(&self) -> Result<RoomView, SyncError> {
         let (rooms, reader) = (&self.sync.0.rooms, &self.build.reader);
         Ok(rooms.view_at(reader, &self.room_id).await?)
     }
@@ -289,7 +333,7 @@ impl RoomSync<'_> {
         })
     }
 
-    async fn render(
+    pub(crate) async fn render(
         &self,
         view: &RoomView,
         found: &[Found],

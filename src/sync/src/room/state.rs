@@ -26,7 +26,7 @@ const HEROES_LOOKED_AT: usize = 64;
 
 impl RoomSync<'_> {
     /// The state that the client knows: that at the last answer, if the user was joined then.
-    pub(super) async fn known_root(&self) -> Result<Option<AnyRoot>, SyncError> {
+    pub(crate) async fn known_root(&self) -> Result<Option<AnyRoot>, SyncError> {
         if !self.was_in() || self.build.request.full_state {
             return Ok(None);
         }
@@ -129,22 +129,7 @@ impl RoomSync<'_> {
                 .flatten()
                 .map(String::as_str),
         );
-        let names: Vec<(&str, &str)> = who
-            .into_iter()
-            .map(|user| ("m.room.member", user))
-            .collect();
-        let keys = view.state_keys(&names).await?;
-        let in_state = view.lookup(end, &keys).await?;
-        let unknown: BTreeSet<&str> = names
-            .iter()
-            .zip(&in_state)
-            .filter(|(_, num)| num.is_none() && end.is_partial())
-            .map(|((_, user), _)| *user)
-            .collect();
-        let mut members: Vec<EventNum> = in_state.into_iter().flatten().collect();
-        if !unknown.is_empty() {
-            members.extend(view.members_named(&stretch.found, &unknown).await?);
-        }
+        let members = self.members_of(view, stretch, &who, end).await?;
         let home = Home::Room(self.room);
         let lane = self.sync.0.rooms.tenant().lanes().of(home.slot());
         let since = self.build.since.map(|since| since.get(lane));
@@ -161,11 +146,35 @@ impl RoomSync<'_> {
         })
     }
 
+    /// The member events of these users; of senders whom a partial state doesn't know, those that authorise what they sent.
+    pub(crate) async fn members_of(
+        &self,
+        view: &RoomView,
+        stretch: &Stretch,
+        who: &BTreeSet<&str>,
+        end: AnyRoot,
+    ) -> Result<Vec<EventNum>, SyncError> {
+        let names: Vec<(&str, &str)> = who.iter().map(|user| ("m.room.member", *user)).collect();
+        let keys = view.state_keys(&names).await?;
+        let in_state = view.lookup(end, &keys).await?;
+        let unknown: BTreeSet<&str> = names
+            .iter()
+            .zip(&in_state)
+            .filter(|(_, num)| num.is_none() && end.is_partial())
+            .map(|((_, user), _)| *user)
+            .collect();
+        let mut members: Vec<EventNum> = in_state.into_iter().flatten().collect();
+        if !unknown.is_empty() {
+            members.extend(view.members_named(&stretch.found, &unknown).await?);
+        }
+        Ok(members)
+    }
+
     /// Who is there, from the room's summary where it is not newer than this answer, and by whom to
     /// name a room without a name.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary>
-    pub(super) async fn summary(&self, view: &RoomView) -> Result<Summary, SyncError> {
+    pub(crate) async fn summary(&self, view: &RoomView) -> Result<Summary, SyncError> {
         let key = InRoom { room: self.room };
         let names = [("m.room.name", ""), ("m.room.canonical_alias", "")];
         let (row, named) = try_join!(
@@ -237,7 +246,7 @@ impl RoomSync<'_> {
     /// What someone may see of a room who is not in it.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
-    pub(super) async fn stripped(&self) -> Result<Option<Events>, SyncError> {
+    pub(crate) async fn stripped(&self) -> Result<Option<Events>, SyncError> {
         if let Some(kept) = self.out_of_band().await? {
             // What ended it is newer than this answer, and told by the next.
             let stands = kept.membership == self.stood.now.as_str();

@@ -16,7 +16,7 @@ const PAGE: usize = 32;
 const LOOKED_AT: usize = 2_000;
 
 /// A timeline with what it says about the state beside it.
-pub(super) struct Stretch {
+pub(crate) struct Stretch {
     pub found: Vec<Found>,
     pub limited: bool,
     /// The place before the first event.
@@ -28,7 +28,7 @@ pub(super) struct Stretch {
 impl RoomSync<'_> {
     /// The latest events that the client has not had, oldest first: up to `end` if there is one, and
     /// after `since` if there is one.
-    pub(super) async fn stretch(
+    pub(crate) async fn stretch(
         &self,
         view: &RoomView,
         end: Option<((i64, i64), AnyRoot)>,
@@ -126,7 +126,7 @@ impl RoomSync<'_> {
         })
     }
 
-    pub(super) async fn timeline(
+    pub(crate) async fn timeline(
         &self,
         view: &RoomView,
         stretch: &Stretch,

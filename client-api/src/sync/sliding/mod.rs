@@ -1,0 +1,273 @@
+//! Sliding sync in its two dialects: [`simplified`], which clients speak today, and [`v4`], which was accepted. Here is what both
+//! say alike, and how much of it is taken.
+//!
+//! <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
+
+pub(super) mod simplified;
+pub(super) mod v4;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use comity_protocol::id::{OwnedRoomId, RoomId};
+use comity_sync::{
+    DeviceLists,
+    sliding::{self, List, RoomConfig, SlidingAnswer, SlidingRequest, WantedMessages},
+    token::SlidingPos,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{sync::presence_of, while_signed_in};
+use crate::{Api, ApiError, User};
+
+/// Lists of a request, subscriptions, ranges of a list, spaces in a filter.
+const MOST: usize = 100;
+/// Pieces of state that are wanted of a room, and other names in a filter.
+const NAMES: usize = 500;
+/// Bytes of a name that clients choose.
+const NAME: usize = 255;
+/// Events of a timeline.
+const TIMELINE: u64 = 100;
+/// Messages to the device, if the client doesn't say.
+const MESSAGES: i64 = 100;
+
+/// What both dialects say of a request besides rooms.
+struct Head {
+    connection: Option<String>,
+    pos: Option<String>,
+    /// In milliseconds.
+    timeout: u64,
+    set_presence: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Filters {
+    is_dm: Option<bool>,
+    is_encrypted: Option<bool>,
+    #[serde(alias = "is_invite")]
+    is_invited: Option<bool>,
+    room_types: Option<BTreeSet<Option<String>>>,
+    not_room_types: Option<BTreeSet<Option<String>>>,
+    spaces: Option<BTreeSet<String>>,
+    tags: Option<BTreeSet<String>>,
+    not_tags: Option<BTreeSet<String>>,
+}
+
+#[derive(Deserialize)]
+struct ToDevice {
+    enabled: Option<bool>,
+    limit: Option<i64>,
+    since: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Switch {
+    enabled: Option<bool>,
+    lists: Option<BTreeSet<String>>,
+    rooms: Option<BTreeSet<String>>,
+}
+
+#[derive(Serialize)]
+struct Count {
+    count: usize,
+}
+
+#[derive(Serialize)]
+struct Messages {
+    next_batch: String,
+    events: Vec<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+struct Keys {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_lists: Option<DeviceLists>,
+    device_one_time_keys_count: BTreeMap<String, u32>,
+    device_unused_fallback_key_types: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Data {
+    global: Vec<Box<RawValue>>,
+    rooms: BTreeMap<String, Vec<Box<RawValue>>>,
+}
+
+#[derive(Serialize)]
+struct ByRoom {
+    rooms: BTreeMap<String, Box<RawValue>>,
+}
+
+/// Answers a request whose rooms and extensions were read.
+async fn answer(
+    api: &Api,
+    user: &User,
+    head: Head,
+    lists: BTreeMap<String, List>,
+    subscriptions: BTreeMap<OwnedRoomId, RoomConfig>,
+    extensions: sliding::Extensions,
+) -> Result<SlidingAnswer, ApiError> {
+    let state = presence_of(head.set_presence.as_deref())?;
+    let pos = head.pos.filter(|pos| !pos.is_empty());
+    let pos = pos.map(|pos| pos.parse::<SlidingPos>()).transpose();
+    let pos = pos.map_err(|_| ApiError::bad("M_UNKNOWN_POS", "The position is unknown"))?;
+    let connection = head.connection.unwrap_or_default();
+    if lists.len() > MOST || subscriptions.len() > MOST {
+        let error = "There are too many lists or subscriptions";
+        return Err(ApiError::invalid_param(error));
+    }
+    if connection.len() > NAME || lists.keys().any(|name| name.len() > NAME) {
+        let error = "The name of a list or connection is too long";
+        return Err(ApiError::invalid_param(error));
+    }
+    let request = SlidingRequest {
+        user: user.id.clone(),
+        device: user.device.clone(),
+        connection,
+        pos,
+        timeout: Duration::from_millis(head.timeout),
+        lists,
+        subscriptions,
+        extensions,
+    };
+    let presence = api.accounts.presence();
+    presence.saw(user.id.as_str(), Some(state), false);
+    let answer = async { Ok(api.sync.slide(&request).await?) };
+    while_signed_in(user, answer).await
+}
+
+/// Windows of a list: each from a place up to one, both inclusive.
+fn ranges(ranges: Vec<(usize, usize)>) -> Result<Vec<(usize, usize)>, ApiError> {
+    let fit = ranges.len() <= MOST && ranges.iter().all(|(first, last)| first <= last);
+    match fit {
+        true => Ok(ranges),
+        false => Err(ApiError::invalid_param("A list's ranges can't be used")),
+    }
+}
+
+fn filters(filters: Option<Filters>) -> Result<sliding::Filters, ApiError> {
+    let filters = filters.unwrap_or_default();
+    let types = [&filters.room_types, &filters.not_room_types];
+    let names = [&filters.tags, &filters.not_tags];
+    let most_types = types.into_iter().flatten().map(BTreeSet::len).max();
+    let most_names = names.into_iter().flatten().map(BTreeSet::len).max();
+    let spaces = filters.spaces.as_ref().map_or(0, BTreeSet::len);
+    if most_types.max(most_names).unwrap_or_default() > NAMES || spaces > MOST {
+        let error = "A list's filter has too many names";
+        return Err(ApiError::invalid_param(error));
+    }
+    let spaces = filters.spaces.map(|spaces| {
+        let spaces = spaces.iter().map(|space| room(space));
+        spaces.collect::<Result<_, ApiError>>()
+    });
+    Ok(sliding::Filters {
+        is_dm: filters.is_dm,
+        is_encrypted: filters.is_encrypted,
+        is_invited: filters.is_invited,
+        room_types: filters.room_types,
+        not_room_types: filters.not_room_types.unwrap_or_default(),
+        spaces: spaces.transpose()?,
+        tags: filters.tags,
+        not_tags: filters.not_tags.unwrap_or_default(),
+    })
+}
+
+/// The subscriptions, each read by `config`.
+fn subscriptions<T>(
+    wanted: Option<BTreeMap<String, T>>,
+    config: impl Fn(T) -> Result<RoomConfig, ApiError>,
+) -> Result<BTreeMap<OwnedRoomId, RoomConfig>, ApiError> {
+    let mut rooms = BTreeMap::new();
+    for (room_id, wanted) in wanted.unwrap_or_default() {
+        rooms.insert(room(&room_id)?, config(wanted)?);
+    }
+    Ok(rooms)
+}
+
+fn timeline_limit(limit: u64) -> u32 {
+    u32::try_from(limit.min(TIMELINE)).unwrap_or_default()
+}
+
+/// Refuses more pieces of state, or longer names of them, than can be meant.
+fn check_state<'a>(
+    pieces: usize,
+    names: impl IntoIterator<Item = &'a String>,
+) -> Result<(), ApiError> {
+    if pieces > NAMES || names.into_iter().any(|name| name.len() > NAME) {
+        let error = "required_state has too much, or too long a name";
+        return Err(ApiError::invalid_param(error));
+    }
+    Ok(())
+}
+
+fn room(room_id: &str) -> Result<OwnedRoomId, ApiError> {
+    RoomId::parse(room_id).map_err(|_| ApiError::invalid_param("A room id can't be read"))
+}
+
+/// The rooms of an extension; `None` if it isn't wanted.
+fn scope(switch: Option<Switch>) -> Option<sliding::Scope> {
+    let switch = switch.filter(|switch| switch.enabled == Some(true))?;
+    // A star is what is meant where nothing is said.
+    let named = |names: Option<BTreeSet<String>>| names.filter(|names| !names.contains("*"));
+    Some(sliding::Scope {
+        lists: named(switch.lists),
+        rooms: named(switch.rooms),
+    })
+}
+
+/// <https://github.com/matrix-org/matrix-spec-proposals/pull/4538>
+fn messages(wanted: Option<ToDevice>) -> Result<Option<WantedMessages>, ApiError> {
+    let Some(wanted) = wanted.filter(|wanted| wanted.enabled == Some(true)) else {
+        return Ok(None);
+    };
+    let limit = usize::try_from(wanted.limit.unwrap_or(MESSAGES)).ok();
+    let since = wanted.since.as_deref().unwrap_or("0").parse();
+    match (since, limit.filter(|limit| *limit > 0)) {
+        (Ok(since), Some(limit)) => Ok(Some(WantedMessages { since, limit })),
+        _ => {
+            let error = "since or limit of messages to the device can't be used";
+            Err(ApiError::invalid_param(error))
+        }
+    }
+}
+
+fn counts(lists: BTreeMap<String, usize>) -> BTreeMap<String, Count> {
+    let lists = lists.into_iter();
+    lists.map(|(name, count)| (name, Count { count })).collect()
+}
+
+impl From<sliding::Messages> for Messages {
+    fn from(messages: sliding::Messages) -> Self {
+        Self {
+            next_batch: messages.next_batch.to_string(),
+            events: messages.events,
+        }
+    }
+}
+
+impl From<sliding::E2ee> for Keys {
+    fn from(e2ee: sliding::E2ee) -> Self {
+        Self {
+            device_lists: e2ee.device_lists,
+            device_one_time_keys_count: e2ee.one_time_keys,
+            device_unused_fallback_key_types: e2ee.unused_fallback,
+        }
+    }
+}
+
+impl From<sliding::AccountData> for Data {
+    fn from(data: sliding::AccountData) -> Self {
+        Self {
+            global: data.global,
+            rooms: data.rooms,
+        }
+    }
+}
+
+impl From<BTreeMap<String, Box<RawValue>>> for ByRoom {
+    fn from(rooms: BTreeMap<String, Box<RawValue>>) -> Self {
+        Self { rooms }
+    }
+}

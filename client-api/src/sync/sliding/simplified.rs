@@ -1,0 +1,224 @@
+//! `POST /unstable/org.matrix.simplified_msc3575/sync`: sliding sync as clients speak it today, MSC4186 before it was accepted.
+//!
+//! <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use comity_sync::{
+    answer::Counts,
+    sliding::{self, ExtensionsAnswer, Hero, List, RoomAnswer, RoomConfig, of_pairs},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    ByRoom, Count, Data, Filters, Head, Keys, Messages, Switch, ToDevice, check_state, counts,
+    filters, messages, ranges, scope, subscriptions, timeline_limit,
+};
+use crate::{Api, ApiError, Json, Query, User, UserOrGuest};
+
+pub(in crate::sync) const PATH: &str =
+    "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
+
+#[derive(Deserialize)]
+pub(in crate::sync) struct Wanted {
+    pos: Option<String>,
+    /// In milliseconds.
+    #[serde(default)]
+    timeout: u64,
+    set_presence: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(in crate::sync) struct Body {
+    conn_id: Option<String>,
+    txn_id: Option<String>,
+    lists: Option<BTreeMap<String, WantedList>>,
+    room_subscriptions: Option<BTreeMap<String, Details>>,
+    #[serde(default)]
+    extensions: Extensions,
+}
+
+#[derive(Deserialize)]
+struct WantedList {
+    ranges: Option<Vec<(usize, usize)>>,
+    slow_get_all_rooms: Option<bool>,
+    filters: Option<Filters>,
+    #[serde(flatten)]
+    details: Details,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    #[serde(default)]
+    required_state: Vec<(String, String)>,
+    timeline_limit: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct Extensions {
+    to_device: Option<ToDevice>,
+    e2ee: Option<Switch>,
+    account_data: Option<Switch>,
+    receipts: Option<Switch>,
+    typing: Option<Switch>,
+}
+
+#[derive(Serialize)]
+pub(in crate::sync) struct Answer {
+    pos: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txn_id: Option<String>,
+    lists: BTreeMap<String, Count>,
+    rooms: BTreeMap<String, Room>,
+    extensions: Extended,
+}
+
+#[derive(Serialize)]
+struct Extended {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_device: Option<Messages>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    e2ee: Option<Keys>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_data: Option<Data>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipts: Option<ByRoom>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    typing: Option<ByRoom>,
+}
+
+#[derive(Serialize)]
+struct Room {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heroes: Option<Vec<Hero>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    initial: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unstable_expanded_timeline: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_dm: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bump_stamp: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    required_state: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    timeline: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_batch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limited: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_live: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invited_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invite_state: Option<Vec<Box<RawValue>>>,
+    #[serde(flatten)]
+    unread: Counts,
+}
+
+pub(in crate::sync) async fn post(
+    State(api): State<Api>,
+    UserOrGuest(user): UserOrGuest,
+    Query(wanted): Query<Wanted>,
+    Json(body): Json<Body>,
+) -> Result<Json<Answer>, ApiError> {
+    let head = Head {
+        connection: body.conn_id,
+        pos: wanted.pos,
+        timeout: wanted.timeout,
+        set_presence: wanted.set_presence,
+    };
+    let mut lists = BTreeMap::new();
+    for (name, list) in body.lists.unwrap_or_default() {
+        lists.insert(name, list.read(&user)?);
+    }
+    let rooms = subscriptions(body.room_subscriptions, |wanted| wanted.read(&user))?;
+    let extensions = sliding::Extensions {
+        to_device: messages(body.extensions.to_device)?,
+        e2ee: scope(body.extensions.e2ee).is_some(),
+        account_data: scope(body.extensions.account_data),
+        receipts: scope(body.extensions.receipts),
+        typing: scope(body.extensions.typing),
+    };
+    let answer = super::answer(&api, &user, head, lists, rooms, extensions).await?;
+    let rooms = answer.rooms.into_iter();
+    Ok(Json(Answer {
+        pos: answer.pos,
+        txn_id: body.txn_id,
+        lists: counts(answer.lists),
+        rooms: rooms
+            .map(|(room_id, room)| (room_id, room.into()))
+            .collect(),
+        extensions: answer.extensions.into(),
+    }))
+}
+
+impl WantedList {
+    fn read(self, user: &User) -> Result<List, ApiError> {
+        let all = self.slow_get_all_rooms.unwrap_or_default();
+        Ok(List {
+            ranges: self.ranges.filter(|_| !all).map(ranges).transpose()?,
+            filters: filters(self.filters)?,
+            config: self.details.read(user)?,
+        })
+    }
+}
+
+impl Details {
+    fn read(self, user: &User) -> Result<RoomConfig, ApiError> {
+        let names = self.required_state.iter();
+        let names = names.flat_map(|(event_type, state_key)| [event_type, state_key]);
+        check_state(self.required_state.len(), names)?;
+        Ok(RoomConfig {
+            timeline_limit: timeline_limit(self.timeline_limit),
+            required: of_pairs(&self.required_state, user.id.as_str()),
+        })
+    }
+}
+
+impl From<RoomAnswer> for Room {
+    fn from(room: RoomAnswer) -> Self {
+        let has_timeline = room.timeline.is_some();
+        let timeline = room.timeline.unwrap_or_default();
+        let (joined_count, invited_count) = room.members.unzip();
+        Self {
+            name: room.name,
+            avatar: room.avatar,
+            heroes: room.heroes.filter(|heroes| !heroes.is_empty()),
+            initial: room.initial,
+            unstable_expanded_timeline: timeline.expanded,
+            is_dm: room.is_dm,
+            bump_stamp: room.bump_stamp,
+            required_state: room.required_state,
+            timeline: timeline.events,
+            prev_batch: timeline.prev_batch,
+            limited: has_timeline.then_some(timeline.limited),
+            num_live: has_timeline.then_some(timeline.live),
+            joined_count,
+            invited_count,
+            invite_state: room.stripped_state,
+            unread: room.unread,
+        }
+    }
+}
+
+impl From<ExtensionsAnswer> for Extended {
+    fn from(extensions: ExtensionsAnswer) -> Self {
+        Self {
+            to_device: extensions.to_device.map(Into::into),
+            e2ee: extensions.e2ee.map(Into::into),
+            account_data: extensions.account_data.map(Into::into),
+            receipts: extensions.receipts.map(Into::into),
+            typing: extensions.typing.map(Into::into),
+        }
+    }
+}

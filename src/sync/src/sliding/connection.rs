@@ -1,0 +1,397 @@
+//! What a connection's client knows.
+//!
+//! Two positions are kept: the one that the client has come back with (its *base*), room by room, and the latest that it was given,
+//! as what it adds to the base. Coming back with the latest makes it the base; coming back with the base means that the answer was
+//! lost, and what it added with it. Any other position is unknown.
+//!
+//! The rows are the truth; what is in memory saves reading them. Nobody waits for the disk: a position lost with the machine is
+//! unknown afterwards, and its client begins anew.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use comity_accounts::{Belongings, DeviceChange};
+use comity_storage::{Batch, CommitError, Expect, Heads, Home, Pos, Range, Reader, RoomKey};
+use parking_lot::Mutex;
+
+use super::{Required, RoomConfig, SlidingError, SlidingRequest};
+use crate::{
+    Sync, SyncError,
+    tables::{
+        Connection, ConnectionRooms, Connections, InConnection, Known, OfDevice, Position, hash,
+    },
+    token::{SlidingPos, SyncToken},
+};
+
+/// Connections that a device may have; another one ends that which was written to least lately.
+const OF_DEVICE: usize = 16;
+/// Rooms of connections kept in memory; beyond, all are forgotten and read again.
+const ROOMS: usize = 2_000_000;
+/// Required states that a connection remembers; one that no room was told by gives way.
+const REQUIRED: usize = 256;
+
+/// The connections in memory.
+#[derive(Default)]
+pub(crate) struct Kept(Mutex<Memory>);
+
+#[derive(Default)]
+struct Memory {
+    connections: HashMap<OfDevice, Arc<Cached>>,
+    rooms: usize,
+}
+
+struct Cached {
+    /// The commit that wrote the row.
+    pos: Pos,
+    row: Connection,
+    /// What the client knows at the base.
+    rooms: Arc<BTreeMap<RoomKey, Known>>,
+    looked: Arc<Looked>,
+}
+
+/// Rooms that were looked at and had nothing to tell. Only in memory: forgetting means looking again.
+#[derive(Default)]
+pub(super) struct Looked(Mutex<BTreeMap<RoomKey, Look>>);
+
+/// Up to where there is nothing to tell to a client that knows so much and wants so much.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    pub known: Known,
+    pub config: RoomConfig,
+    pub upto: Pos,
+    pub data: Pos,
+    pub receipts: Pos,
+}
+
+impl Looked {
+    /// Up to where nothing is to be told of a room beyond what is known; `None` if nobody looked.
+    pub fn at(&self, room: RoomKey, known: &Known, config: &RoomConfig) -> Option<Look> {
+        let looked = self.0.lock();
+        let look = looked.get(&room);
+        look.filter(|look| look.known == *known && look.config == *config)
+            .cloned()
+    }
+
+    /// Remembers that nothing is to be told up to here.
+    pub fn put(&self, room: RoomKey, look: Look) {
+        self.0.lock().insert(room, look);
+    }
+}
+
+/// A connection as a request finds it.
+pub(super) struct At {
+    pub of: OfDevice,
+    /// The request's position; `None` if the connection begins with it.
+    pub position: Option<Position>,
+    pub required: Vec<Required>,
+    pub looked: Arc<Looked>,
+    /// The row that this rests on.
+    row: Option<Pos>,
+    rooms: Arc<BTreeMap<RoomKey, Known>>,
+    /// What the position adds to those.
+    told: BTreeMap<RoomKey, Known>,
+    /// Connections that end when this one begins.
+    ended: Vec<OfDevice>,
+}
+
+impl At {
+    /// What the client knows of a room.
+    pub fn known(&self, room: RoomKey) -> Option<Known> {
+        self.told
+            .get(&room)
+            .or_else(|| self.rooms.get(&room))
+            .copied()
+    }
+
+    /// The required state that a number stands for.
+    pub fn required(&self, number: u16) -> Option<&Required> {
+        self.required.get(usize::from(number))
+    }
+
+    /// The number of a required state, which is remembered from now on; `told` are those that the answer tells by.
+    ///
+    /// # Errors
+    /// [`SlidingError::UnknownPos`] where rooms were told by too many already: the connection has to begin anew.
+    pub fn number(
+        &mut self,
+        required: &Required,
+        told: &BTreeMap<RoomKey, Known>,
+    ) -> Result<u16, SlidingError> {
+        let place = match self.required.iter().position(|known| known == required) {
+            Some(place) => place,
+            None if self.required.len() < REQUIRED => {
+                self.required.push(required.clone());
+                self.required.len() - 1
+            }
+            None => {
+                let rooms = self.rooms.values().chain(self.told.values());
+                let used = rooms
+                    .chain(told.values())
+                    .map(|known| usize::from(known.required));
+                let used: BTreeSet<usize> = used.collect();
+                let mut places = self.required.iter_mut().enumerate();
+                let free = places.find(|(place, _)| !used.contains(place));
+                let (place, free) = free.ok_or(SlidingError::UnknownPos)?;
+                *free = required.clone();
+                place
+            }
+        };
+        u16::try_from(place).map_err(|_| SlidingError::UnknownPos)
+    }
+}
+
+impl Position {
+    pub(super) fn token(&self) -> SyncToken {
+        SyncToken {
+            incarnation: self.incarnation,
+            heads: Heads::new(self.heads.clone()),
+            ephemeral: self.ephemeral,
+            to_device: 0,
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let pos = SlidingPos {
+            token: self.token(),
+            id: self.id,
+        };
+        pos.to_string()
+    }
+}
+
+impl Kept {
+    fn get(&self, of: &OfDevice) -> Option<Arc<Cached>> {
+        self.0.lock().connections.get(of).cloned()
+    }
+
+    /// What is newer stays.
+    fn put(&self, of: &OfDevice, cached: Cached) -> Arc<Cached> {
+        let mut memory = self.0.lock();
+        if memory.rooms > ROOMS {
+            *memory = Memory::default();
+        }
+        let before = memory.connections.get(of);
+        if let Some(newer) = before.filter(|before| before.pos >= cached.pos) {
+            return newer.clone();
+        }
+        let cached = Arc::new(cached);
+        memory.rooms += cached.size();
+        if let Some(before) = memory.connections.insert(of.clone(), cached.clone()) {
+            memory.rooms = memory.rooms.saturating_sub(before.size());
+        }
+        cached
+    }
+
+    fn forget(&self, of: &OfDevice) {
+        let mut memory = self.0.lock();
+        if let Some(gone) = memory.connections.remove(of) {
+            memory.rooms = memory.rooms.saturating_sub(gone.size());
+        }
+    }
+}
+
+impl Cached {
+    /// What it counts for.
+    fn size(&self) -> usize {
+        self.rooms.len() + self.row.told.len() + 16
+    }
+}
+
+impl Sync {
+    /// The connection of a request, at its position.
+    pub(super) async fn connection(&self, request: &SlidingRequest) -> Result<At, SlidingError> {
+        let of = OfDevice {
+            user: request.user.to_string(),
+            device: hash(&request.device),
+            conn: hash(&request.connection),
+        };
+        let Some(pos) = &request.pos else {
+            return Ok(self.begin(of).await?);
+        };
+        let cached = match self.0.connections.get(&of) {
+            Some(cached) => cached,
+            None => {
+                let stored = self.stored(&of).await?;
+                let stored = stored.ok_or(SlidingError::UnknownPos)?;
+                self.0.connections.put(&of, stored)
+            }
+        };
+        let row = &cached.row;
+        let incarnation = self.0.rooms.tenant().birth().incarnation;
+        // What was lost of the store is told again from the beginning.
+        let is =
+            |position: &&Position| position.id == pos.id && position.incarnation == incarnation;
+        let newest = Some(&row.newest).filter(is);
+        let base = row.base.as_ref().filter(is);
+        let (position, told) = match (newest, base) {
+            (Some(newest), _) => (newest.clone(), by_room(row)),
+            (None, Some(base)) => (base.clone(), BTreeMap::new()),
+            (None, None) => return Err(SlidingError::UnknownPos),
+        };
+        Ok(At {
+            of,
+            position: Some(position),
+            required: row.required.clone(),
+            looked: cached.looked.clone(),
+            row: Some(cached.pos),
+            rooms: cached.rooms.clone(),
+            told,
+            ended: Vec::new(),
+        })
+    }
+
+    async fn begin(&self, of: OfDevice) -> Result<At, SyncError> {
+        let lane = self.0.rooms.tenant().lane(Home::User(&of.user));
+        let range = Range::of(Home::User(&of.user), |key| {
+            key.str(&of.user).fixed(&of.device);
+        });
+        let mut others = lane.reader().scan::<Connections>(range).await?;
+        let row = others
+            .iter()
+            .find(|(key, _)| *key == of)
+            .map(|(_, row)| row.pos);
+        others.retain(|(key, _)| *key != of);
+        others.sort_by_key(|(_, row)| row.pos);
+        let too_many = (others.len() + 1).saturating_sub(OF_DEVICE);
+        Ok(At {
+            of,
+            position: None,
+            required: Vec::new(),
+            looked: Arc::default(),
+            row,
+            rooms: Arc::default(),
+            told: BTreeMap::new(),
+            ended: others
+                .into_iter()
+                .take(too_many)
+                .map(|(key, _)| key)
+                .collect(),
+        })
+    }
+
+    async fn stored(&self, of: &OfDevice) -> Result<Option<Cached>, SyncError> {
+        let reader = self.0.rooms.tenant().lane(Home::User(&of.user)).reader();
+        let range = Range::of(of_home(of), |key| {
+            key.str(&of.user).fixed(&of.device).fixed(&of.conn);
+        });
+        let (row, rooms) = futures_util::try_join!(
+            reader.get::<Connections>(of),
+            reader.scan::<ConnectionRooms>(range),
+        )?;
+        let Some(row) = row else { return Ok(None) };
+        let rooms = rooms.into_iter().map(|(key, row)| (key.room, row.value));
+        Ok(Some(Cached {
+            pos: row.pos,
+            row: row.value,
+            rooms: Arc::new(rooms.collect()),
+            looked: Arc::default(),
+        }))
+    }
+
+    /// Keeps an answer's position and what it told; its text. A conflict means that another request of the connection came first.
+    pub(super) async fn keep(
+        &self,
+        at: At,
+        next: Position,
+        told: BTreeMap<RoomKey, Known>,
+    ) -> Result<(), CommitError> {
+        let lane = self.0.rooms.tenant().lane(of_home(&at.of));
+        let mut batch = lane.batch();
+        batch.expect::<Connections>(&at.of, at.row.map_or(Expect::Absent, Expect::At));
+        for of in at
+            .ended
+            .iter()
+            .chain((at.position.is_none()).then_some(&at.of))
+        {
+            end(&mut batch, of);
+        }
+        let mut rooms = at.rooms;
+        if !at.told.is_empty() {
+            for (room, known) in &at.told {
+                let key = InConnection {
+                    of: at.of.clone(),
+                    room: *room,
+                };
+                batch.put::<ConnectionRooms>(&key, known);
+            }
+            Arc::make_mut(&mut rooms).extend(at.told);
+        }
+        for of in &at.ended {
+            batch.delete::<Connections>(of);
+            self.0.connections.forget(of);
+        }
+        let row = Connection {
+            base: at.position,
+            newest: next,
+            told: told
+                .into_iter()
+                .map(|(room, known)| (room.0, known))
+                .collect(),
+            required: at.required,
+        };
+        batch.put::<Connections>(&at.of, &row);
+        match lane.append(batch).await {
+            Ok(appended) => {
+                let cached = Cached {
+                    pos: appended.pos,
+                    row,
+                    rooms,
+                    looked: at.looked,
+                };
+                self.0.connections.put(&at.of, cached);
+                Ok(())
+            }
+            Err(error) => {
+                self.0.connections.forget(&at.of);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn of_home(of: &OfDevice) -> Home<'_> {
+    Home::User(&of.user)
+}
+
+fn by_room(row: &Connection) -> BTreeMap<RoomKey, Known> {
+    let told = row.told.iter();
+    told.map(|(room, known)| (RoomKey(*room), *known)).collect()
+}
+
+/// Removes what a connection's client knew.
+fn end(batch: &mut Batch, of: &OfDevice) {
+    batch.delete_all::<ConnectionRooms>(of_home(of), |key| {
+        key.str(&of.user).fixed(&of.device).fixed(&of.conn);
+    });
+}
+
+/// Connections go with their devices.
+pub(crate) struct OfDevices;
+
+#[async_trait]
+impl Belongings for OfDevices {
+    async fn follow(
+        &self,
+        _: &Reader,
+        user_id: &str,
+        changes: &[DeviceChange],
+        batch: &mut Batch,
+    ) -> Result<(), CommitError> {
+        for change in changes {
+            if let DeviceChange::Removed { device } = change {
+                let device = hash(device);
+                let home = Home::User(user_id);
+                batch.delete_all::<Connections>(home, |key| {
+                    key.str(user_id).fixed(&device);
+                });
+                batch.delete_all::<ConnectionRooms>(home, |key| {
+                    key.str(user_id).fixed(&device);
+                });
+            }
+        }
+        Ok(())
+    }
+}

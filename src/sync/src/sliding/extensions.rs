@@ -1,0 +1,435 @@
+//! What is asked for besides rooms.
+//!
+//! Each has its own way of knowing what the client has: messages to the device a token of their own, device lists the request's
+//! position, all that belongs to rooms a position or serial a room ([`Known`]). So a room may leave the windows and come back, and
+//! what was missed is told.
+//!
+//! <https://github.com/matrix-org/matrix-spec-proposals/pull/4508>
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_protocol::id::RoomId;
+use comity_storage::{Home, Pos, Reader, RoomKey};
+use futures_util::{future::try_join_all, try_join};
+use serde_json::{json, value::RawValue};
+
+use super::{
+    AccountData, E2ee, ExtensionsAnswer, Messages, Scope, SlidingRequest, WantedMessages,
+    connection::{At, Look},
+    lists::Wanted,
+};
+use crate::{
+    Sync, SyncError,
+    build::{between, raw},
+    ephemeral::receipt_event,
+    tables::Known,
+    token::Ephemeral,
+};
+
+/// What the answer tells of rooms so far: what the client knows then, and the events it is given.
+pub(super) type Telling = BTreeMap<RoomKey, (Known, BTreeSet<String>)>;
+
+/// Rooms looked at side by side.
+const CHUNK: usize = 32;
+
+/// What extensions are told from.
+pub(super) struct Extending<'a> {
+    pub sync: &'a Sync,
+    pub request: &'a SlidingRequest,
+    pub at: &'a At,
+    /// Reads up to the answer's heads.
+    pub reader: &'a Reader,
+    /// How far the answer goes in what lives in memory.
+    pub ephemeral: Ephemeral,
+    pub wanted: &'a [Wanted],
+}
+
+/// A room that the client knows, of which more may be told.
+struct Room<'w, 'e> {
+    wanted: &'w Wanted,
+    room_id: &'w RoomId,
+    known: Known,
+    /// This answer has a part for it.
+    is_told: bool,
+    /// The events that this answer gives of it.
+    events: &'e BTreeSet<String>,
+}
+
+/// What extensions have to say of a room, and what the client knows then.
+struct OfRoom {
+    data: Vec<Box<RawValue>>,
+    receipts: Option<Box<RawValue>>,
+    typing: Option<Box<RawValue>>,
+    known: Known,
+}
+
+impl Extending<'_> {
+    /// What extensions say; what it makes known of rooms is added to `telling`.
+    pub async fn answer(&self, telling: &mut Telling) -> Result<ExtensionsAnswer, SyncError> {
+        let wants = &self.request.extensions;
+        let (to_device, e2ee, global) = try_join!(
+            async {
+                match wants.to_device {
+                    Some(wanted) => self.messages(wanted).await.map(Some),
+                    None => Ok(None),
+                }
+            },
+            async {
+                match wants.e2ee {
+                    true => self.e2ee().await.map(Some),
+                    false => Ok(None),
+                }
+            },
+            async {
+                match wants.account_data {
+                    Some(_) => self.global_data().await,
+                    None => Ok(Vec::new()),
+                }
+            },
+        )?;
+        let mut answer = ExtensionsAnswer {
+            to_device,
+            e2ee,
+            account_data: wants.account_data.is_some().then(|| AccountData {
+                global,
+                rooms: BTreeMap::new(),
+            }),
+            receipts: wants.receipts.is_some().then(BTreeMap::new),
+            typing: wants.typing.is_some().then(BTreeMap::new),
+        };
+        let told = self.rooms(telling).await?;
+        for (wanted, told) in told {
+            let room_id = &wanted.listed.place.room_id;
+            let has_data = !told.data.is_empty();
+            if let Some(data) = answer.account_data.as_mut().filter(|_| has_data) {
+                data.rooms.insert(room_id.clone(), told.data);
+            }
+            if let (Some(receipts), Some(event)) = (&mut answer.receipts, told.receipts) {
+                receipts.insert(room_id.clone(), event);
+            }
+            if let (Some(typing), Some(event)) = (&mut answer.typing, told.typing) {
+                typing.insert(room_id.clone(), event);
+            }
+            let entry = telling.entry(wanted.listed.room);
+            entry.or_default().0 = told.known;
+        }
+        Ok(answer)
+    }
+
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4538>
+    async fn messages(&self, wanted: WantedMessages) -> Result<Messages, SyncError> {
+        let (user, device) = (&self.request.user, &self.request.device);
+        let newest = self.sync.0.index.newest_message(user);
+        let to_device = &self.sync.0.to_device;
+        let delivery = to_device.deliver(
+            self.reader,
+            user,
+            device,
+            wanted.since,
+            newest,
+            wanted.limit,
+        );
+        let delivery = delivery.await?;
+        Ok(Messages {
+            next_batch: delivery.upto,
+            events: delivery.events,
+        })
+    }
+
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4543>
+    async fn e2ee(&self) -> Result<E2ee, SyncError> {
+        let user = &self.request.user;
+        let since = self.at.position.as_ref().map(|position| position.token());
+        let (left, device_lists) = try_join!(
+            async {
+                Ok::<_, SyncError>(
+                    self.sync
+                        .0
+                        .keys
+                        .left(user.as_str(), &self.request.device)
+                        .await?,
+                )
+            },
+            async {
+                match &since {
+                    Some(since) => {
+                        let lists = self.sync.device_lists(user, &since.heads, self.reader);
+                        lists.await.map(Some)
+                    }
+                    None => Ok(None),
+                }
+            },
+        )?;
+        let had = since.map_or(0, |since| since.heads.get(self.own_lane()));
+        Ok(E2ee {
+            device_lists,
+            one_time_keys: left.one_time_keys,
+            unused_fallback: left.unused_fallback,
+            changed: left.pos > had,
+        })
+    }
+
+    /// The user's own account data that the client doesn't know.
+    async fn global_data(&self) -> Result<Vec<Box<RawValue>>, SyncError> {
+        let user = &self.request.user;
+        let after = self.at.position.as_ref().and_then(|position| position.data);
+        let own_changed = |after| self.sync.0.index.own_changed(user, self.own_lane(), after);
+        if after.is_some_and(|after| !own_changed(after)) {
+            return Ok(Vec::new());
+        }
+        let data = self.sync.0.accounts.all_account_data(user.as_str()).await?;
+        Ok(between(data.into_iter(), after, self.own_bound()))
+    }
+
+    /// What extensions say of rooms that the client knows and the user is in (threat E4).
+    async fn rooms(&self, telling: &Telling) -> Result<Vec<(&Wanted, OfRoom)>, SyncError> {
+        let wants = &self.request.extensions;
+        let none = BTreeSet::new();
+        let mut rooms = Vec::new();
+        for wanted in self.wanted.iter().filter(|wanted| wanted.listed.is("join")) {
+            let room = wanted.listed.room;
+            let told = telling.get(&room);
+            let known = told
+                .map(|(known, _)| *known)
+                .or_else(|| self.at.known(room));
+            let room_id = <&RoomId>::try_from(wanted.listed.place.room_id.as_str());
+            if let (Some(known), Ok(room_id)) = (known, room_id) {
+                let events = told.map_or(&none, |(_, events)| events);
+                rooms.push(Room {
+                    wanted,
+                    room_id,
+                    known,
+                    is_told: told.is_some(),
+                    events,
+                });
+            }
+        }
+        let mut told = Vec::new();
+        for chunk in rooms.chunks(CHUNK) {
+            let parts = chunk.iter().map(|room| async move {
+                let (data, receipts) = try_join!(
+                    self.data(room, has(wants.account_data.as_ref(), room.wanted)),
+                    self.receipts(room, has(wants.receipts.as_ref(), room.wanted)),
+                )?;
+                let typing = match has(wants.typing.as_ref(), room.wanted) {
+                    true => self.typing(room),
+                    false => None,
+                };
+                let told_now = (self.ephemeral.node, self.ephemeral.typing);
+                self.looked(room, (&data).into(), (&receipts).into());
+                let (data, data_upto) = data.unwrap_or((Vec::new(), room.known.data));
+                let (receipts, receipts_upto) = receipts.unwrap_or((None, room.known.receipts));
+                let is_news = !data.is_empty() || receipts.is_some() || typing.is_some();
+                // What is told for the first time is known from now on, though there be nothing.
+                let first = room.known.data == 0 || room.known.receipts == 0;
+                let known = Known {
+                    data: data_upto,
+                    receipts: receipts_upto,
+                    typing: if typing.is_some() {
+                        told_now
+                    } else {
+                        room.known.typing
+                    },
+                    ..room.known
+                };
+                let keep = is_news || (room.is_told && first);
+                Ok::<_, SyncError>(keep.then_some(OfRoom {
+                    data,
+                    receipts,
+                    typing,
+                    known,
+                }))
+            });
+            let parts = try_join_all(parts).await?;
+            let of_rooms = chunk.iter().zip(parts);
+            told.extend(of_rooms.filter_map(|(room, part)| Some((room.wanted, part?))));
+        }
+        Ok(told)
+    }
+
+    /// Remembers up to where nothing is to be told of a room, so that nobody looks again.
+    fn looked(&self, room: &Room<'_, '_>, data: Seen, receipts: Seen) {
+        if data != Seen::Nothing && receipts != Seen::Nothing {
+            return;
+        }
+        let listed = &room.wanted.listed;
+        let Some(known) = self
+            .at
+            .known(listed.room)
+            .filter(|known| *known == room.known)
+        else {
+            return;
+        };
+        let config = &room.wanted.config;
+        let before = self.at.looked.at(listed.room, &known, config);
+        let bound = self.reader.bound(Home::Room(listed.room));
+        let mut look = before.unwrap_or_else(|| Look {
+            known,
+            config: config.clone(),
+            upto: known.upto,
+            data: known.data,
+            receipts: known.receipts,
+        });
+        if data == Seen::Nothing {
+            look.data = bound;
+        }
+        if receipts == Seen::Nothing {
+            look.receipts = bound;
+        }
+        self.at.looked.put(listed.room, look);
+    }
+
+    /// The user's account data of a room beyond what the client knows, and up to where it then knows it; `None` where nobody need look.
+    async fn data(
+        &self,
+        room: &Room<'_, '_>,
+        wanted: bool,
+    ) -> Result<Option<(Vec<Box<RawValue>>, Pos)>, SyncError> {
+        let listed = &room.wanted.listed;
+        let looked = self.seen(room).map_or(room.known.data, |look| look.data);
+        if !wanted || !(looked == 0 || self.later(room, listed.place.data, looked)) {
+            return Ok(None);
+        }
+        let (user, room_id) = (self.request.user.as_str(), room.room_id.as_str());
+        let data = self
+            .sync
+            .0
+            .accounts
+            .account_data_of_room(user, room_id)
+            .await?;
+        let bound = self.reader.bound(Home::Room(listed.room));
+        Ok(Some((
+            between(data.into_iter(), Some(room.known.data), bound),
+            bound,
+        )))
+    }
+
+    /// The receipts that moved since the client knew them; at first those alone on events that it is given, and the user's own.
+    async fn receipts(
+        &self,
+        room: &Room<'_, '_>,
+        wanted: bool,
+    ) -> Result<Option<(Option<Box<RawValue>>, Pos)>, SyncError> {
+        let (listed, user) = (&room.wanted.listed, &self.request.user);
+        let looked = self
+            .seen(room)
+            .map_or(room.known.receipts, |look| look.receipts);
+        if !wanted || !(looked == 0 || self.later(room, listed.changed, looked)) {
+            return Ok(None);
+        }
+        let bound = self.reader.bound(Home::Room(listed.room));
+        let first = room.known.receipts == 0 && room.is_told;
+        // Who asks for receipts only now is told of those that move.
+        let position = self.at.position.as_ref().filter(|_| !room.is_told);
+        let begun = position.map_or(0, |position| position.token().heads.get(self.lane(room)));
+        let after = match room.known.receipts {
+            0 => begun,
+            after => after,
+        };
+        let rooms = &self.sync.0.rooms;
+        let mut receipts = rooms
+            .receipts_after(self.reader, room.room_id, after, user)
+            .await?;
+        if first {
+            receipts.retain(|receipt| {
+                receipt.user.as_str() == user.as_str()
+                    || room.events.contains(receipt.event_id.as_str())
+            });
+        }
+        let event = match receipts.is_empty() {
+            true => None,
+            false => raw(&receipt_event(&receipts)),
+        };
+        Ok(Some((event, bound)))
+    }
+
+    /// Who types in a room, if the client doesn't know.
+    ///
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4508>
+    fn typing(&self, room: &Room<'_, '_>) -> Option<Box<RawValue>> {
+        let (run, serial) = room.known.typing;
+        // Serials of another run say nothing.
+        let known = if run == self.ephemeral.node {
+            serial
+        } else {
+            0
+        };
+        let users = self
+            .sync
+            .0
+            .rooms
+            .typing()
+            .changed_after(room.room_id, known)?;
+        if known == 0 && users.is_empty() {
+            return None;
+        }
+        let content = json!({ "user_ids": users });
+        raw(&json!({ "type": "m.typing", "content": content }))
+    }
+
+    fn seen(&self, room: &Room<'_, '_>) -> Option<Look> {
+        self.at
+            .looked
+            .at(room.wanted.listed.room, &room.known, &room.wanted.config)
+    }
+
+    /// Whether something may have happened after a position of the room's lane, the latest known being at `last`.
+    fn later(&self, room: &Room<'_, '_>, last: Pos, after: Pos) -> bool {
+        last > after || after < self.sync.0.index.start(self.lane(room))
+    }
+
+    fn lane(&self, room: &Room<'_, '_>) -> comity_storage::Lane {
+        let lanes = self.sync.0.rooms.tenant().lanes();
+        lanes.of(Home::Room(room.wanted.listed.room).slot())
+    }
+
+    fn own_lane(&self) -> comity_storage::Lane {
+        let home = Home::User(self.request.user.as_str());
+        self.sync.0.rooms.tenant().lanes().of(home.slot())
+    }
+
+    fn own_bound(&self) -> Pos {
+        self.reader.bound(Home::User(self.request.user.as_str()))
+    }
+}
+
+/// What was found where somebody looked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    /// Something, or nobody looked.
+    Else,
+}
+
+impl From<&Option<(Vec<Box<RawValue>>, Pos)>> for Seen {
+    fn from(found: &Option<(Vec<Box<RawValue>>, Pos)>) -> Self {
+        match found {
+            Some((events, _)) if events.is_empty() => Self::Nothing,
+            _ => Self::Else,
+        }
+    }
+}
+
+impl From<&Option<(Option<Box<RawValue>>, Pos)>> for Seen {
+    fn from(found: &Option<(Option<Box<RawValue>>, Pos)>) -> Self {
+        match found {
+            Some((None, _)) => Self::Nothing,
+            _ => Self::Else,
+        }
+    }
+}
+
+/// Whether a room is among those that an extension is wanted of.
+fn has(scope: Option<&Scope>, wanted: &Wanted) -> bool {
+    let Some(scope) = scope else { return false };
+    let in_lists = match &scope.lists {
+        None => !wanted.lists.is_empty(),
+        Some(lists) => !wanted.lists.is_disjoint(lists),
+    };
+    let subscribed = wanted.subscribed
+        && scope
+            .rooms
+            .as_ref()
+            .is_none_or(|rooms| rooms.contains(&wanted.listed.place.room_id));
+    in_lists || subscribed
+}

@@ -1,0 +1,236 @@
+//! Which rooms a request is about: those in the windows of its lists and those it names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_protocol::id::RoomId;
+use comity_rooms::{RoomError, state::Half};
+use comity_storage::{Reader, RoomKey};
+
+use super::{Filters, List, RoomConfig, SlidingRequest, outline::Listed};
+use crate::{Sync, SyncError, tables::Known};
+
+/// A room that the request is about.
+pub(super) struct Wanted {
+    pub listed: Listed,
+    pub config: RoomConfig,
+    /// The lists in whose windows it is.
+    pub lists: BTreeSet<String>,
+    /// It is one of the subscriptions.
+    pub subscribed: bool,
+}
+
+/// What lists say, and the rooms that are wanted, the last active first.
+pub(super) struct Interest {
+    pub counts: BTreeMap<String, usize>,
+    pub wanted: Vec<Wanted>,
+    /// The rooms that are direct by the user's account data.
+    pub direct: BTreeSet<String>,
+}
+
+impl Sync {
+    /// The rooms that a request is about, `known` being those that its connection knows.
+    pub(super) async fn interest(
+        &self,
+        request: &SlidingRequest,
+        reader: &Reader,
+        known: impl Fn(RoomKey) -> Option<Known>,
+    ) -> Result<Interest, SyncError> {
+        let user = &request.user;
+        let asks = |asks: fn(&Filters) -> bool| {
+            let mut lists = request.lists.values();
+            lists.any(|list| asks(&list.filters))
+        };
+        let asks_tags = asks(|filters| filters.tags.is_some() || !filters.not_tags.is_empty());
+        let (listed, direct, tags, spaces) = futures_util::try_join!(
+            self.listed(user, reader),
+            self.direct(user.as_str()),
+            async {
+                if asks_tags {
+                    self.tags(user.as_str()).await
+                } else {
+                    Ok(BTreeMap::new())
+                }
+            },
+            self.children(request, reader),
+        )?;
+        let ignored = if listed.iter().any(|one| one.is("invite")) {
+            self.0.accounts.ignored_users(user.as_str()).await?
+        } else {
+            BTreeSet::new()
+        };
+        // What the user may be told of at all: a room that they forgot, as long as the client doesn't know that it is left.
+        let tellable = |one: &Listed| {
+            let sender = one.stands.as_ref().and_then(|place| place.sender.as_ref());
+            let by_ignored = one.is("invite") && sender.is_some_and(|by| ignored.contains(by));
+            let news = known(one.room).is_some_and(|known| one.place.pos > known.upto);
+            !by_ignored && (!one.place.forgotten || news)
+        };
+        // Who left knows it once they were told; who was removed may not have noticed.
+        let shown = |one: &&Listed| {
+            let news = known(one.room).is_some_and(|known| one.place.pos > known.upto);
+            tellable(one) && (!one.is_gone() || news || one.was_removed(user))
+        };
+        let sides = Sides {
+            direct: &direct,
+            tags: &tags,
+            spaces: &spaces,
+        };
+        let mut counts = BTreeMap::new();
+        let mut wanted: BTreeMap<RoomKey, (RoomConfig, BTreeSet<String>, bool)> = BTreeMap::new();
+        for (name, list) in &request.lists {
+            let rooms = listed.iter().filter(shown);
+            let mut count = 0;
+            for one in rooms.filter(|one| sides.pass(&list.filters, one)) {
+                if list.has(count) {
+                    let (config, lists, _) = wanted.entry(one.room).or_default();
+                    config.add(&list.config);
+                    lists.insert(name.clone());
+                }
+                count += 1;
+            }
+            counts.insert(name.clone(), count);
+        }
+        for (room_id, config) in &request.subscriptions {
+            let (wants, _, subscribed) = wanted.entry(RoomKey::of(room_id.as_str())).or_default();
+            wants.add(config);
+            *subscribed = true;
+        }
+        // A subscription to a room that the user was never in any way is passed over: there is nothing of it here.
+        let wanted = listed.into_iter().filter_map(|listed| {
+            let (config, lists, subscribed) = wanted.remove(&listed.room)?;
+            if !tellable(&listed) {
+                return None;
+            }
+            Some(Wanted {
+                listed,
+                config,
+                lists,
+                subscribed,
+            })
+        });
+        Ok(Interest {
+            counts,
+            wanted: wanted.collect(),
+            direct,
+        })
+    }
+
+    /// <https://spec.matrix.org/v1.19/client-server-api/#mdirect>
+    async fn direct(&self, user: &str) -> Result<BTreeSet<String>, SyncError> {
+        let direct = self.0.accounts.account_data(user, "m.direct").await?;
+        let rooms = direct.as_ref().and_then(|direct| direct.as_object());
+        let rooms = rooms.into_iter().flat_map(|direct| direct.values());
+        let rooms = rooms.filter_map(|rooms| rooms.as_array()).flatten();
+        Ok(rooms
+            .filter_map(|room| room.as_str().map(str::to_owned))
+            .collect())
+    }
+
+    /// The tags of the user's rooms, by room.
+    async fn tags(&self, user: &str) -> Result<BTreeMap<String, BTreeSet<String>>, SyncError> {
+        let data = self.0.accounts.all_room_account_data(user).await?;
+        let tags = data.into_iter().filter(|data| data.kind == "m.tag");
+        Ok(tags
+            .filter_map(|data| {
+                let tags = data.content.get("tags")?.as_object()?;
+                Some((data.room_id?, tags.keys().cloned().collect()))
+            })
+            .collect())
+    }
+
+    /// The rooms in the spaces that lists name, by space; of those alone that the user is in.
+    async fn children(
+        &self,
+        request: &SlidingRequest,
+        reader: &Reader,
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, SyncError> {
+        let lists = request.lists.values();
+        let spaces = lists.filter_map(|list| list.filters.spaces.as_ref());
+        let spaces: BTreeSet<&RoomId> = spaces.flatten().map(|space| &**space).collect();
+        let mut children = BTreeMap::new();
+        for space in spaces {
+            let view = match self.0.rooms.view_at(reader, space).await {
+                Err(RoomError::UnknownRoom) => continue,
+                view => view?,
+            };
+            if view.membership(&request.user).await? != comity_protocol::auth::Membership::Join {
+                continue;
+            }
+            let state = view.all_state(Some(Half::Rest)).await?;
+            let child = |found: &comity_rooms::Found| {
+                let is_child = found.event.event_type() == "m.space.child"
+                    && found.event.content_member("via").is_some();
+                let room = found.event.state_key().filter(|_| is_child)?;
+                Some(room.to_owned())
+            };
+            children.insert(space.to_string(), state.iter().filter_map(child).collect());
+        }
+        Ok(children)
+    }
+}
+
+impl List {
+    /// Whether a place is in the window.
+    fn has(&self, place: usize) -> bool {
+        self.ranges.as_ref().is_none_or(|ranges| {
+            let mut ranges = ranges.iter();
+            ranges.any(|(first, last)| (*first..=*last).contains(&place))
+        })
+    }
+}
+
+/// What filters look at beside the rooms.
+struct Sides<'a> {
+    direct: &'a BTreeSet<String>,
+    tags: &'a BTreeMap<String, BTreeSet<String>>,
+    spaces: &'a BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Sides<'_> {
+    fn pass(&self, filters: &Filters, one: &Listed) -> bool {
+        let room_id = &one.place.room_id;
+        let is = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
+        let (room_type, encrypted) = one.kind();
+        let room_type = room_type.map(str::to_owned);
+        let none = BTreeSet::new();
+        let tags = self.tags.get(room_id).unwrap_or(&none);
+        let in_space = |spaces: &BTreeSet<comity_protocol::id::OwnedRoomId>| {
+            let mut children = spaces
+                .iter()
+                .filter_map(|space| self.spaces.get(space.as_str()));
+            children.any(|children| children.contains(room_id))
+        };
+        is(filters.is_dm, self.direct.contains(room_id))
+            && is(filters.is_encrypted, encrypted)
+            && is(filters.is_invited, one.is("invite"))
+            && filters
+                .room_types
+                .as_ref()
+                .is_none_or(|types| types.contains(&room_type))
+            && !filters.not_room_types.contains(&room_type)
+            && filters.spaces.as_ref().is_none_or(in_space)
+            && filters
+                .tags
+                .as_ref()
+                .is_none_or(|wanted| !wanted.is_disjoint(tags))
+            && filters.not_tags.is_disjoint(tags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// MSC4186, `SyncListConfig`: places count from 0, both ends are inclusive, no range is all.
+    #[test]
+    fn windows_are_inclusive() {
+        let list = |ranges| List {
+            ranges,
+            ..List::default()
+        };
+        let window = list(Some(vec![(0, 1), (4, 4)]));
+        let has: Vec<usize> = (0..6).filter(|place| window.has(*place)).collect();
+        assert_eq!(has, [0, 1, 4]);
+        assert!(list(None).has(1_000_000));
+    }
+}
