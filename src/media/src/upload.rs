@@ -17,6 +17,8 @@ use crate::{
 /// The longest content type and file name that are kept, in bytes.
 const MAX_TYPE: usize = 255;
 const MAX_NAME: usize = 1024;
+/// What began before its id expired has arrived after this long, or never will.
+const LONGEST_UPLOAD_MS: u64 = 60 * 60 * 1_000;
 
 /// What an uploader says of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,9 +122,21 @@ impl Media {
         announced: Option<u64>,
         body: Pieces,
     ) -> Result<(), MediaError> {
-        self.has_room(user, announced.unwrap_or(0)).await?;
-        let most = self.0.config.max_upload_bytes;
-        let staged = self.0.blobs.stage(&self.new_id(), body, most).await?;
+        let room = self.room(user).await?;
+        let longest = self.0.config.max_upload_bytes;
+        // One that is too long for anybody is too large, whoever sends it.
+        if announced.is_some_and(|size| size > longest) {
+            return Err(MediaError::TooLarge);
+        }
+        if announced.is_some_and(|size| size > room) {
+            return Err(MediaError::Quota);
+        }
+        let name = self.new_id();
+        let staged = self.0.blobs.stage(&name, body, room.min(longest)).await;
+        let staged = staged.map_err(|error| match error {
+            MediaError::TooLarge if room < longest => MediaError::Quota,
+            error => error,
+        })?;
         let staged = self.without_metadata(staged).await?;
         let arriving = Arriving {
             user: user.to_owned(),
@@ -162,8 +176,9 @@ impl Media {
             // It may have been written: the next start finds out, and until then it counts.
             Err(error @ MediaError::Commit(CommitError::Unknown(_))) => Err(error),
             Err(error) => {
-                self.refund(&user, id, size).await?;
+                // The row that names the blob goes last.
                 self.collect(&hash).await?;
+                self.refund(&user, id, size).await?;
                 Err(match error {
                     MediaError::Commit(CommitError::Conflict(_)) => MediaError::CannotOverwrite,
                     error => error,
@@ -215,11 +230,13 @@ impl Media {
             };
             let media = MediaKey::from(&self.own(&key.id)?);
             let row = reader.get::<Medias>(&media).await?;
-            if row.is_some_and(|row| row.value.content.is_some()) {
+            // Another upload to the same id may have come first.
+            let named = row.and_then(|row| row.value.content);
+            if named.is_some_and(|content| content.hash == hash) {
                 self.settle(&user, &key.id).await?;
             } else {
-                self.refund(&user, &key.id, size).await?;
                 self.collect(&hash).await?;
+                self.refund(&user, &key.id, size).await?;
             }
         }
         Ok(())
@@ -234,7 +251,8 @@ impl Media {
         let uploads = reader.scan::<Uploads>(Range::everywhere(|_| {})).await?;
         let now = self.now_ms();
         for (key, upload) in uploads {
-            if upload.value.counted.is_some() || upload.value.expires_ts > now {
+            let over = upload.value.expires_ts.saturating_add(LONGEST_UPLOAD_MS) <= now;
+            if upload.value.counted.is_some() || !over {
                 continue;
             }
             let Ok(user) = OwnedUserId::try_from(key.user.as_str()) else {

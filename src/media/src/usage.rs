@@ -12,12 +12,12 @@ use crate::{
 const TRIES: usize = 16;
 
 impl Media {
-    /// Changes a user's usage, with what belongs to it, in one commit. `decide` is told how many ids of the user's wait for
-    /// their upload, and may refuse.
+    /// Changes a user's usage, with what belongs to it, in one commit. `decide` is told of the user's uploads under way, and may
+    /// refuse.
     async fn change_usage(
         &self,
         user: &UserId,
-        decide: impl Fn(&mut Usage, usize) -> Result<(), MediaError>,
+        decide: impl Fn(&mut Usage, &[(UploadKey, Upload)]) -> Result<(), MediaError>,
         beside: impl Fn(&mut Batch),
     ) -> Result<(), MediaError> {
         let lane = self.0.tenant.lane(Home::User(user.as_str()));
@@ -29,7 +29,7 @@ impl Media {
                 None => (Expect::Absent, Usage::default()),
             };
             // After the row that each of them changes: one that comes between is a conflict.
-            decide(&mut usage, self.pending(user).await?)?;
+            decide(&mut usage, &self.uploads(user).await?)?;
             let mut batch = lane.batch();
             batch.expect::<Usages>(&key, expect);
             batch.put::<Usages>(&key, &usage);
@@ -43,18 +43,15 @@ impl Media {
         Err(CommitError::Conflict("media usage").into())
     }
 
-    /// How many ids of a user's wait for their upload.
-    async fn pending(&self, user: &UserId) -> Result<usize, MediaError> {
+    /// What of a user's is under way, ids that wait for their upload among it.
+    async fn uploads(&self, user: &UserId) -> Result<Vec<(UploadKey, Upload)>, MediaError> {
         let home = Home::User(user.as_str());
         let range = Range::of(home, |key| {
             key.str(user.as_str());
         });
         let reader = self.0.tenant.lane(home).reader();
-        let uploads = reader.scan::<Uploads>(range).await?;
-        let now = self.now_ms();
-        let waiting = |upload: &Upload| upload.counted.is_none() && upload.expires_ts > now;
-        let pending = uploads.iter().filter(|(_, row)| waiting(&row.value));
-        Ok(pending.count())
+        let uploads = reader.scan::<Uploads>(range).await?.into_iter();
+        Ok(uploads.map(|(key, row)| (key, row.value)).collect())
     }
 
     /// Notes an id that waits for its upload.
@@ -70,8 +67,10 @@ impl Media {
             expires_ts,
             counted: None,
         };
-        let decide = |_: &mut Usage, pending| {
-            if pending >= most {
+        let now = self.now_ms();
+        let waits = |upload: &Upload| upload.counted.is_none() && upload.expires_ts > now;
+        let decide = |_: &mut Usage, uploads: &[(_, Upload)]| {
+            if uploads.iter().filter(|(_, upload)| waits(upload)).count() >= most {
                 Err(MediaError::TooManyPending)
             } else {
                 Ok(())
@@ -96,7 +95,13 @@ impl Media {
             expires_ts: self.now_ms(),
             counted: Some((hash, size)),
         };
-        let decide = |usage: &mut Usage, _| {
+        let decide = |usage: &mut Usage, uploads: &[(UploadKey, Upload)]| {
+            // Another upload to the same id came first: the row that takes it back after a crash is that one's.
+            let counted =
+                |(key, upload): &(UploadKey, Upload)| key.id == id && upload.counted.is_some();
+            if uploads.iter().any(counted) {
+                return Err(MediaError::CannotOverwrite);
+            }
             usage.bytes = usage.bytes.saturating_add(size);
             usage.files += 1;
             if usage.bytes > most {
@@ -119,7 +124,7 @@ impl Media {
         size: u64,
     ) -> Result<(), MediaError> {
         let key = upload_key(user, id);
-        let decide = |usage: &mut Usage, _| {
+        let decide = |usage: &mut Usage, _: &[_]| {
             usage.bytes = usage.bytes.saturating_sub(size);
             usage.files = usage.files.saturating_sub(1);
             Ok(())
@@ -139,21 +144,15 @@ impl Media {
         Ok(())
     }
 
-    /// Refuses an upload that can't fit before a byte of it is read.
-    pub(crate) async fn has_room(&self, user: &UserId, size: u64) -> Result<(), MediaError> {
-        if size > self.0.config.max_upload_bytes {
-            return Err(MediaError::TooLarge);
-        }
+    /// How many bytes a user may upload still.
+    pub(crate) async fn room(&self, user: &UserId) -> Result<u64, MediaError> {
         let Some(most) = self.0.config.max_user_bytes else {
-            return Ok(());
+            return Ok(u64::MAX);
         };
         let key = UserKey(user.to_string());
         let row = self.0.tenant.reader().get::<Usages>(&key).await?;
         let used = row.map_or(0, |row| row.value.bytes);
-        if used.saturating_add(size) > most {
-            return Err(MediaError::Quota);
-        }
-        Ok(())
+        Ok(most.saturating_sub(used))
     }
 }
 
