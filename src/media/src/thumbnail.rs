@@ -5,6 +5,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#thumbnails>
 
+mod animation;
 mod render;
 mod worker;
 

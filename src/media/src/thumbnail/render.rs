@@ -1,22 +1,18 @@
 //! Pictures made smaller: a pure function of the file's bytes, whose author means no good.
 //!
 //! How large a picture says it is decides before a pixel of it is decoded. Animations become GIF, pictures with alpha or of few
-//! colours stay lossless (PNG), photos stay JPEG. The colour profile goes along, the rest of the file's metadata doesn't.
+//! colours stay lossless (PNG), photos stay JPEG. The colour profile goes along, the rest of the file's metadata doesn't. Whatever
+//! keeps a picture from moving, it stands still rather than not to be seen.
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Write};
 
 use image::{
-    AnimationDecoder, DynamicImage, Frame, Frames, ImageDecoder, ImageEncoder, ImageError,
-    ImageFormat, ImageReader, Limits,
-    codecs::{
-        gif::{GifDecoder, GifEncoder, Repeat},
-        jpeg::JpegEncoder,
-        png::{PngDecoder, PngEncoder},
-        webp::WebPDecoder,
-    },
+    DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits,
+    codecs::{jpeg::JpegEncoder, png::PngEncoder},
 };
 use serde::{Deserialize, Serialize};
 
+use super::animation::{moves, moving};
 use crate::Kind;
 
 /// The largest picture: its pixels, and its sides.
@@ -24,9 +20,11 @@ const MAX_PIXELS: u64 = 64 << 20;
 const MAX_SIDE: u32 = 16_384;
 /// Bytes a decoder may ask for.
 const MAX_ALLOC: u64 = 512 << 20;
-/// Of an animation: frames, and pixels of all of them together; what has more stands still.
-const MAX_FRAMES: usize = 300;
-const MAX_FRAME_PIXELS: u64 = 256 << 20;
+/// The longest answer in bytes: no picture of a thumbnail's size comes near it; and the longest that moves.
+const MAX_BYTES: usize = 12 << 20;
+const MAX_MOVING: usize = 2 << 20;
+/// The longest colour profile that goes along, in bytes.
+const MAX_PROFILE: usize = 64 << 10;
 const JPEG_QUALITY: u8 = 80;
 
 /// What is to be made of a picture.
@@ -99,6 +97,15 @@ pub fn render(task: Task, kind: Kind, file: &[u8]) -> Result<Rendered, Unrendere
         return Err(Unrendered::TooLarge);
     }
     let turned = decoder.orientation()?;
+    let (width, height) = match turned.to_exif() {
+        5..=8 => (height, width),
+        _ => (width, height),
+    };
+    let as_it_is = Ok(Rendered {
+        width,
+        height,
+        file: None,
+    });
     let Task::Thumbnail {
         width: wide,
         height: high,
@@ -106,55 +113,91 @@ pub fn render(task: Task, kind: Kind, file: &[u8]) -> Result<Rendered, Unrendere
         animated,
     } = task
     else {
-        let (width, height) = match turned.to_exif() {
-            5..=8 => (height, width),
-            _ => (width, height),
-        };
-        return Ok(Rendered {
-            width,
-            height,
-            file: None,
-        });
+        return as_it_is;
     };
     let size = Size { wide, high, crop };
-    if animated && let Some(moving) = moving(kind, file, size)? {
+    // One that moves and must not is written anew, however small.
+    if size.holds(width, height) && (animated || !moves(kind, file)) {
+        return as_it_is;
+    }
+    if animated && let Ok(Some(moving)) = moving(kind, file, size, MAX_MOVING) {
         return Ok(moving);
     }
     let profile = decoder.icc_profile()?;
+    // Where a profile can't be written the colours are a little off.
+    let profile = profile.filter(|profile| profile.len() <= MAX_PROFILE);
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(turned);
-    let small = size.holds(picture.width(), picture.height());
-    // One that might move must not, so it is written anew.
-    if small && (kind == Kind::Jpeg || animated) {
-        return Ok(Rendered {
-            width: picture.width(),
-            height: picture.height(),
-            file: None,
-        });
-    }
     let picture = size.of(picture);
     let (width, height) = (picture.width(), picture.height());
-    let mut bytes = Vec::new();
-    let written = if kind == Kind::Jpeg {
+    let mut bytes = Bounded::new(MAX_BYTES);
+    let (kind, written) = if kind == Kind::Jpeg {
         let mut encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
-        // Where a profile can't be written the colours are a little off.
         profile.map(|profile| encoder.set_icc_profile(profile).ok());
-        DynamicImage::from(picture.to_rgb8()).write_with_encoder(encoder)?;
-        Kind::Jpeg
+        let picture = DynamicImage::from(picture.to_rgb8());
+        (Kind::Jpeg, picture.write_with_encoder(encoder))
     } else {
         let mut encoder = PngEncoder::new(&mut bytes);
         profile.map(|profile| encoder.set_icc_profile(profile).ok());
-        picture.write_with_encoder(encoder)?;
-        Kind::Png
+        (Kind::Png, eight_bit(picture).write_with_encoder(encoder))
     };
+    if bytes.cut {
+        return Err(Unrendered::TooLarge);
+    }
+    written?;
     Ok(Rendered {
         width,
         height,
-        file: Some((written, bytes)),
+        file: Some((kind, bytes.written)),
     })
 }
 
-fn limits() -> Limits {
+/// Without the depth that nobody sees.
+fn eight_bit(picture: DynamicImage) -> DynamicImage {
+    let colour = picture.color();
+    if colour.bytes_per_pixel() <= colour.channel_count() {
+        picture
+    } else if colour.has_alpha() {
+        picture.into_rgba8().into()
+    } else {
+        picture.into_rgb8().into()
+    }
+}
+
+/// What was written, up to a bound: beyond it writing fails.
+pub(super) struct Bounded {
+    pub written: Vec<u8>,
+    most: usize,
+    /// Whether something is missing. Not all who write tell.
+    pub cut: bool,
+}
+
+impl Bounded {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            written: Vec::new(),
+            most,
+            cut: false,
+        }
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written.len().saturating_add(bytes.len()) > self.most {
+            self.cut = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -163,20 +206,20 @@ fn limits() -> Limits {
 }
 
 #[derive(Clone, Copy)]
-struct Size {
-    wide: u32,
-    high: u32,
-    crop: bool,
+pub(super) struct Size {
+    pub wide: u32,
+    pub high: u32,
+    pub crop: bool,
 }
 
 impl Size {
     /// Whether a picture is no larger than this.
-    fn holds(self, width: u32, height: u32) -> bool {
+    pub(super) fn holds(self, width: u32, height: u32) -> bool {
         width <= self.wide && height <= self.high
     }
 
     /// The picture in this size. None is made larger.
-    fn of(self, picture: DynamicImage) -> DynamicImage {
+    pub(super) fn of(self, picture: DynamicImage) -> DynamicImage {
         let (width, height) = (picture.width(), picture.height());
         if self.holds(width, height) {
             return picture;
@@ -206,69 +249,17 @@ fn scaled(side: u32, times: u64, by: u64, most: u32) -> u32 {
     u32::try_from(scaled).unwrap_or(most).clamp(1, most.max(1))
 }
 
-/// The animation in this size; `None` if it is none, or too long a one.
-fn moving(kind: Kind, file: &[u8], size: Size) -> Result<Option<Rendered>, Unrendered> {
-    let bytes = Cursor::new(file);
-    match kind {
-        Kind::Gif => {
-            let mut decoder = GifDecoder::new(bytes)?;
-            decoder.set_limits(limits())?;
-            frames(decoder.into_frames(), size)
-        }
-        Kind::Webp => {
-            let mut decoder = WebPDecoder::new(bytes)?;
-            decoder.set_limits(limits())?;
-            if !decoder.has_animation() {
-                return Ok(None);
-            }
-            frames(decoder.into_frames(), size)
-        }
-        Kind::Png => {
-            let decoder = PngDecoder::with_limits(bytes, limits())?;
-            if !decoder.is_apng()? {
-                return Ok(None);
-            }
-            frames(decoder.apng()?.into_frames(), size)
-        }
-        Kind::Jpeg | Kind::Other => Ok(None),
-    }
-}
-
-fn frames(all: Frames<'_>, size: Size) -> Result<Option<Rendered>, Unrendered> {
-    let mut bytes = Vec::new();
-    let mut encoder = GifEncoder::new_with_speed(&mut bytes, 20);
-    encoder.set_repeat(Repeat::Infinite)?;
-    let (mut number, mut pixels, mut shown) = (0, 0, (0, 0));
-    for frame in all {
-        let frame = frame?;
-        let delay = frame.delay();
-        let picture = DynamicImage::from(frame.into_buffer());
-        if number == 0 && size.holds(picture.width(), picture.height()) {
-            // The original moves as well.
-            return Ok(None);
-        }
-        number += 1;
-        pixels += u64::from(picture.width()) * u64::from(picture.height());
-        if number > MAX_FRAMES || pixels > MAX_FRAME_PIXELS {
-            return Ok(None);
-        }
-        let picture = size.of(picture).into_rgba8();
-        shown = picture.dimensions();
-        encoder.encode_frame(Frame::from_parts(picture, 0, 0, delay))?;
-    }
-    drop(encoder);
-    Ok((number > 1).then_some(Rendered {
-        width: shown.0,
-        height: shown.1,
-        file: Some((Kind::Gif, bytes)),
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use image::{Delay, Rgb, RgbImage, Rgba, RgbaImage};
+    use image::{
+        AnimationDecoder, Delay, Frame, Rgb, RgbImage, Rgba, RgbaImage,
+        codecs::{
+            gif::{GifDecoder, GifEncoder},
+            png::PngDecoder,
+        },
+    };
 
     use super::*;
 
@@ -369,6 +360,61 @@ mod tests {
         assert_eq!((still.width, still.file.unwrap().0), (10, Kind::Png));
         let one = render(thumbnail(32, 32, true, true), Kind::Gif, &gif(1, 100)).unwrap();
         assert_eq!(one.file.unwrap().0, Kind::Png);
+    }
+
+    /// What is as large as asked for is given as it is, decoded or not; if it moves and mustn't, made anew.
+    #[test]
+    fn as_large_as_it_is() {
+        for (kind, file, animated, anew) in [
+            (Kind::Png, png(300, 200), false, false),
+            (Kind::Gif, gif(1, 50), false, false),
+            (Kind::Gif, gif(5, 50), true, false),
+            (Kind::Gif, gif(5, 50), false, true),
+        ] {
+            let task = thumbnail(u32::MAX, u32::MAX, false, animated);
+            let made = render(task, kind, &file).unwrap();
+            assert_eq!(made.file.is_some(), anew, "{kind:?} {animated}");
+            assert!(made.file.is_none_or(|(kind, _)| kind == Kind::Png));
+        }
+    }
+
+    /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediathumbnailservernamemediaid>: what can't be
+    /// animated is as if nobody had asked for that.
+    #[test]
+    fn what_cannot_move_stands_still() {
+        let size = Size {
+            wide: 32,
+            high: 32,
+            crop: true,
+        };
+        let mut file = gif(5, 100);
+        let moving = |file: &[u8], most| moving(Kind::Gif, file, size, most);
+        let most = moving(&file, MAX_MOVING).unwrap().unwrap().file.unwrap().1;
+        assert!(moving(&file, most.len()).unwrap().is_some());
+        assert!(!matches!(moving(&file, most.len() - 1), Ok(Some(_))));
+        // Cut short in its last frame.
+        file.truncate(file.len() - 20);
+        let task = thumbnail(32, 32, true, true);
+        let still = render(task, Kind::Gif, &file).unwrap().file.unwrap();
+        assert_eq!(still.0, Kind::Png);
+    }
+
+    /// H6: neither a file's colour profile nor its depth makes its thumbnails long.
+    #[test]
+    fn h6_thumbnails_are_short() {
+        let picture = image::ImageBuffer::from_pixel(100, 100, Rgba([1_u16, 2, 3, 65_535]));
+        for (profile, kept) in [(MAX_PROFILE, true), (MAX_PROFILE + 1, false)] {
+            let mut file = Vec::new();
+            let mut encoder = PngEncoder::new(&mut file);
+            encoder.set_icc_profile(vec![7; profile]).unwrap();
+            let picture = DynamicImage::from(picture.clone());
+            picture.write_with_encoder(encoder).unwrap();
+            let task = thumbnail(32, 32, false, false);
+            let (_, small) = render(task, Kind::Png, &file).unwrap().file.unwrap();
+            let mut decoder = PngDecoder::new(Cursor::new(&small)).unwrap();
+            assert_eq!(decoder.icc_profile().unwrap().is_some(), kept);
+            assert_eq!(decoder.color_type(), image::ColorType::Rgba8);
+        }
     }
 
     /// H5: refused from its header, whatever follows.

@@ -1,7 +1,8 @@
 //! The worker: a process of its own that reads one picture, makes what it is told of it, and ends.
 //!
-//! Decoders are where hostile files do harm, so they run where there is nothing to harm: a process without files, network names or
-//! secrets, with bounds on memory, time and what it may write, whose death is one picture that can't be read.
+//! Decoders are where hostile files do harm, so they run where there is little to harm: a process that was given no file, no
+//! environment and no secret, with bounds on memory, time and what it may write, whose death is one picture that can't be read. The
+//! bounds hold for what decoders do, which are Rust; code that broke out of one would be a process of the server's own user.
 //!
 //! It is told by its standard input: the task, and then the file to its end; it tells by its standard output.
 
@@ -105,8 +106,11 @@ impl Workers {
             input.shutdown().await
         };
         let mut answer = Vec::new();
-        let mut output = output.take(ANSWER);
-        let hear = output.read_to_end(&mut answer);
+        // One that has more to say than is heard writes to nobody then, and ends by that.
+        let hear = async {
+            let mut output = output.take(ANSWER);
+            output.read_to_end(&mut answer).await
+        };
         // One that dies before it has heard everything says what it has to say by its silence.
         let (told, heard) = tokio::join!(tell, hear);
         heard?;

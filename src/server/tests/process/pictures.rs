@@ -67,6 +67,20 @@ async fn h5_hostile_files_are_refused() {
     assert!(began.elapsed() < Duration::from_secs(40));
 }
 
+/// One that says more than is heard isn't waited for.
+#[tokio::test]
+async fn h5_a_worker_without_end_is_left() {
+    let endless = ["-c", "cat > /dev/null; exec yes"].map(str::to_owned);
+    let workers = Workers::new(PathBuf::from("/bin/sh"), endless);
+    let began = Instant::now();
+    let refused = workers.render(SMALL, Kind::Png, file(PICTURE)).await;
+    assert_eq!(
+        refused,
+        Err(RenderError::Unrendered(Unrendered::Unreadable))
+    );
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
 /// A worker has nothing to look at: no environment, and no file it could open.
 #[test]
 fn a_worker_has_nothing_but_its_pipes() {
