@@ -313,6 +313,26 @@ async fn back_off_doubles_survives_and_ends() {
     }
 }
 
+/// A server whose answer is too long answers: the next, and whatever else is asked of it, isn't held up by that.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_long_is_one() {
+    let net = Net::new(|_, _| Err(TransportError::TooLarge));
+    let (peers, _tenant) = fresh(&net, 1).await;
+    let there = server("there");
+    assert!(peers.version(there).await.is_err());
+    assert!(peers.media(there, "film", 1_000).await.is_err());
+    assert!(
+        peers
+            .media_of_old(there, "film", 1_000)
+            .await
+            .is_err()
+    );
+    assert_eq!(peers.backoff().until(there).await.unwrap(), None);
+    net.answer(|_, _| Err(TransportError::Timeout));
+    assert!(peers.media(there, "film", 1_000).await.is_err());
+    assert!(peers.backoff().until(there).await.unwrap().is_some());
+}
+
 /// Who waits for an answer tries once within a wait, which that failure doesn't prolong.
 #[tokio::test(start_paused = true)]
 async fn urgent_requests_try_once_within_a_wait() {

@@ -6,7 +6,7 @@ use comity_protocol::id::ServerName;
 use futures_util::StreamExt;
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Call, PeerError, Peers, Refusal, refusal};
+use super::{Call, PeerError, Peers, Refusal, answers, refusal};
 use crate::transport::{Limits, Streamed};
 
 /// What a refusal says, at most.
@@ -89,13 +89,10 @@ impl Peers {
         let answered = match &answer {
             Ok(_) => true,
             Err(PeerError::Refused(refusal)) => says_no(refusal),
+            Err(PeerError::Unreachable(error)) => answers(error),
             Err(_) => false,
         };
-        if answered {
-            self.inner.backoff.answered(to).await?;
-        } else {
-            self.inner.backoff.failed(to).await?;
-        }
+        self.note(to, answered).await?;
         answer
     }
 }

@@ -212,6 +212,11 @@ impl Call {
     }
 }
 
+/// Whether a server answers of which we have no answer: that one is too long says nothing of the next.
+fn answers(error: &TransportError) -> bool {
+    *error == TransportError::TooLarge
+}
+
 /// `/_matrix` and these segments, escaped.
 fn path_of(segments: &[&str]) -> String {
     let mut path = String::from("/_matrix");
@@ -279,7 +284,7 @@ impl Peers {
     /// Sends a request unless its server is left alone; the body of a good answer.
     async fn exchange(&self, to: &ServerName, call: Call) -> Result<Bytes, PeerError> {
         let turn = self.admitted(to, &call).await?;
-        let (backoff, patience) = (&self.inner.backoff, call.limits.timeout);
+        let patience = call.limits.timeout;
         let (request, limits) = self.request(to, call)?;
         // A transport that forgets its limits would hold up a destination for good.
         // Its time begins now: that others of ours were before it is not the server's fault.
@@ -289,17 +294,26 @@ impl Peers {
         let overwhelmed = |status: StatusCode| {
             status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
         };
-        match &answer {
-            Ok(answer) if overwhelmed(answer.status()) => backoff.failed(to).await?,
-            // It answers; that its answer is too long says nothing of the next.
-            Ok(_) | Err(TransportError::TooLarge) => drop(backoff.answered(to).await?),
-            Err(_) => backoff.failed(to).await?,
-        }
+        let well = match &answer {
+            Ok(answer) => !overwhelmed(answer.status()),
+            Err(error) => answers(error),
+        };
+        self.note(to, well).await?;
         let answer = answer?;
         if answer.status() == StatusCode::OK {
             Ok(answer.into_body())
         } else {
             Err(PeerError::Refused(Box::new(refusal(&answer))))
+        }
+    }
+
+    /// Whether a server is to be left alone for a while.
+    async fn note(&self, to: &ServerName, well: bool) -> Result<(), CommitError> {
+        let backoff = &self.inner.backoff;
+        if well {
+            backoff.answered(to).await.map(drop)
+        } else {
+            backoff.failed(to).await
         }
     }
 
