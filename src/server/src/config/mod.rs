@@ -132,6 +132,10 @@ impl Config {
         {
             problem("s3.endpoint is an address, https://host or http://host");
         }
+        // Or what is fetched goes before it is read.
+        if settings.media.max_cache_bytes / 2 < settings.media.max_remote_bytes {
+            problem("media.max_cache_bytes is at least twice media.max_remote_bytes");
+        }
         let public_baseurl = match (&general.public_baseurl, &general.server_name) {
             (Some(url), _) => url.trim_end_matches('/').to_owned(),
             (None, Some(name)) => format!("https://{name}"),
@@ -232,6 +236,11 @@ mod tests {
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
         let cases: &[Case<'_>] = &[
             ("", &[], "server_name is not set"),
+            (
+                "server_name = \"a\"\n[media]\nmax_cache_bytes = 0",
+                &[],
+                "media.max_cache_bytes is at least twice",
+            ),
             (
                 "servername = \"a\"",
                 &[],
