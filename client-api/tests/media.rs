@@ -18,6 +18,11 @@ use tower::ServiceExt;
 const AUTHED: &str = "/_matrix/client/v1/media";
 const LEGACY: &str = "/_matrix/media/v3";
 
+/// Two frames of one pixel each: black, white.
+const MOVING: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff\
+    \x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0\
+    \x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x4c\x01\0;";
+
 /// What the specification's list begins with.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nno picture";
 
@@ -396,6 +401,27 @@ async fn pictures_become_smaller() {
     nobody.send().await.error(404, "M_NOT_FOUND");
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediathumbnailservernamemediaid>, `animated`: what nobody asked
+/// to move stands still, however large it may be.
+#[tokio::test(start_paused = true)]
+async fn nothing_moves_unasked() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let media = upload(&alice, MOVING, "image/gif", None).await;
+    for side in [32, 5000] {
+        for (animated, kind) in [("false", "image/png"), ("true", "image/gif")] {
+            let made = alice
+                .get(format!("{AUTHED}/thumbnail/{media}"))
+                .query("width", &side.to_string())
+                .query("height", &side.to_string())
+                .query("animated", animated);
+            let made = made.send().await;
+            assert_eq!(made.status, StatusCode::OK);
+            assert_eq!(header(&made, header::CONTENT_TYPE), kind);
+        }
+    }
+}
+
 /// H5: other kinds of files have no thumbnails, and a picture of too many pixels is refused from its header.
 #[tokio::test(start_paused = true)]
 async fn h5_what_has_no_thumbnail() {
@@ -417,8 +443,10 @@ async fn h5_what_has_no_thumbnail() {
     bomb[16..24].copy_from_slice(&[0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50]);
     bomb[29..33].copy_from_slice(&[0xc4, 0xcd, 0xaa, 0x9d]);
     let media = upload(&alice, &bomb, "image/png", None).await;
-    let made = alice.get(format!("{AUTHED}/thumbnail/{media}?width=32&height=32"));
-    made.send().await.error(413, "M_TOO_LARGE");
+    for side in [32, 5000] {
+        let path = format!("{AUTHED}/thumbnail/{media}?width={side}&height={side}");
+        alice.get(path).send().await.error(413, "M_TOO_LARGE");
+    }
 }
 
 /// Pictures of a room are found by a filter, page by page, to a page without any.

@@ -82,7 +82,7 @@ impl Asked {
         if self.allow_remote {
             wanted.fetched_for(&user.id)
         } else {
-            wanted
+            wanted.by(user.id.as_str())
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) async fn get(
     Query(asked): Query<Asked>,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     api.limit(Limit::Elsewhere, &user.id)?;
-    let preview = api.media.preview(&asked.url).await?;
+    let preview = api.media.preview(&user.id, &asked.url).await?;
     let said = preview.iter().map(|(name, said)| {
         let said = match said {
             Said::Text(text) => Value::from(text.as_str()),

@@ -320,16 +320,17 @@ async fn an_answer_that_is_too_long_is_one() {
     let (peers, _tenant) = fresh(&net, 1).await;
     let there = server("there");
     assert!(peers.version(there).await.is_err());
-    assert!(peers.media(there, "film", 1_000).await.is_err());
+    let wait = Duration::from_secs(20);
+    assert!(peers.media(there, "film", wait, 1_000).await.is_err());
     assert!(
         peers
-            .media_of_old(there, "film", 1_000)
+            .media_of_old(there, "film", wait, 1_000)
             .await
             .is_err()
     );
     assert_eq!(peers.backoff().until(there).await.unwrap(), None);
     net.answer(|_, _| Err(TransportError::Timeout));
-    assert!(peers.media(there, "film", 1_000).await.is_err());
+    assert!(peers.media(there, "film", wait, 1_000).await.is_err());
     assert!(peers.backoff().until(there).await.unwrap().is_some());
 }
 

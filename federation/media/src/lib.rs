@@ -89,15 +89,15 @@ impl RemoteMedia {
 
 #[async_trait]
 impl Elsewhere for RemoteMedia {
-    async fn media(&self, mxc: &Mxc, most: u64) -> Result<Fetched, NotFetched> {
+    async fn media(&self, mxc: &Mxc, wait: Duration, most: u64) -> Result<Fetched, NotFetched> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         // The file, and what stands around it.
         let around = most.saturating_add(2 * DESCRIPTION);
         let peers = self.peers.urgent();
-        match peers.media(mxc.server(), mxc.id(), around).await {
+        match peers.media(mxc.server(), mxc.id(), wait, around).await {
             Ok(answer) => self.file(answer, most).await,
             Err(error) if is_older(&error) => {
-                let found = peers.media_of_old(mxc.server(), mxc.id(), most).await;
+                let found = peers.media_of_old(mxc.server(), mxc.id(), wait, most).await;
                 found.map(plain).map_err(refused)
             }
             Err(error) => Err(refused(error)),

@@ -14,6 +14,8 @@ use http::{Method, StatusCode, header};
 use serde_json::json;
 
 const MEDIA: &str = "/_matrix/client/v1/media";
+/// What a file counts for beside its bytes.
+const FOOTPRINT: u64 = 16 << 10;
 
 async fn upload(user: &User, file: Vec<u8>, name: &str) -> String {
     let request = user
@@ -134,6 +136,15 @@ async fn older_servers_are_asked_as_anybody_asks() {
     download(&alice, "old.test/x8")
         .await
         .error(504, "M_NOT_YET_UPLOADED");
+    // Nobody waits there for longer than here.
+    let early = alice.get(format!("{MEDIA}/download/old.test/x8?timeout_ms=70"));
+    early.send().await.error(504, "M_NOT_YET_UPLOADED");
+    let heard = peer.heard();
+    let waits = ["timeout_ms=20000", "timeout_ms=70"];
+    assert_eq!(heard.len(), 2);
+    for (asked, wait) in heard.iter().zip(waits) {
+        assert!(asked.target.ends_with(wait), "{}", asked.target);
+    }
 }
 
 /// A file that its server keeps elsewhere; and answers that make no sense.
@@ -197,7 +208,8 @@ async fn files_kept_elsewhere_and_nonsense() {
 async fn h6_remote_media_is_bounded() {
     let small = Settings {
         max_remote_bytes: 1_000,
-        max_cache_bytes: 2_500,
+        // Of two and a half.
+        max_cache_bytes: 2_500 + 5 * FOOTPRINT / 2,
         ..named("b.test")
     };
     let federation = Federation::with([named("a.test"), small]).await;
@@ -217,6 +229,8 @@ async fn h6_remote_media_is_bounded() {
     for media in [&media[0], &media[2]] {
         assert_eq!(download(&bob, media).await.bytes.len(), 900);
     }
+    // What goes for it goes beside.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     federation.wire.cut("a.test", "b.test");
     let here: Vec<u16> = [
         download(&bob, &media[0]).await.status.as_u16(),
@@ -234,7 +248,7 @@ async fn h6_remote_media_is_bounded() {
 #[tokio::test(start_paused = true)]
 async fn h6_a_user_fetches_so_much() {
     let small = Settings {
-        fetch_bucket_bytes: 1_024,
+        fetch_bucket_bytes: 2 * FOOTPRINT,
         ..named("b.test")
     };
     let federation = Federation::with([named("a.test"), small]).await;
@@ -243,7 +257,7 @@ async fn h6_a_user_fetches_so_much() {
     let carol = federation["b.test"].register("carol").await;
     let mut media = Vec::new();
     for n in 1..=3 {
-        media.push(upload(&alice, vec![n; 1_000], "x").await);
+        media.push(upload(&alice, vec![n; 15_000], "x").await);
     }
     for media in &media[..2] {
         assert_eq!(download(&bob, media).await.status, StatusCode::OK);

@@ -1,5 +1,7 @@
 //! The one trait by which media asks the world outside; the composition puts federation and the web behind it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::{Described, Mxc, Pieces};
@@ -7,11 +9,11 @@ use crate::{Described, Mxc, Pieces};
 /// What other servers have.
 #[async_trait]
 pub trait Elsewhere: Send + Sync + 'static {
-    /// A file of another server, of at most so many bytes.
+    /// A file of another server, of at most `most` bytes. That server may `wait` so long for it to be uploaded.
     ///
     /// # Errors
     /// [`NotFetched`].
-    async fn media(&self, mxc: &Mxc, most: u64) -> Result<Fetched, NotFetched>;
+    async fn media(&self, mxc: &Mxc, wait: Duration, most: u64) -> Result<Fetched, NotFetched>;
 
     /// What an address of the web names, a page or a file of at most so many bytes.
     ///

@@ -1,13 +1,13 @@
 //! What can go wrong with media, by what its asker is told.
 
-use std::io::ErrorKind;
+use std::{error::Error, io::ErrorKind};
 
 use comity_storage::{CommitError, ReadError};
 
 use crate::NotFetched;
 
 /// Why there is no media, or no more of it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum MediaError {
     /// There is none, or none any more.
     #[error("There is no such media")]
@@ -40,7 +40,7 @@ pub enum MediaError {
     #[error("The picture is too large for a thumbnail")]
     PictureTooLarge,
     /// As many as may wait are waiting.
-    #[error("too many pictures wait to be made smaller")]
+    #[error("too much is waiting for its turn")]
     Busy,
     /// Pages aren't previewed here.
     #[error("URL previews are switched off")]
@@ -86,17 +86,68 @@ pub enum MediaError {
     Commit(#[from] CommitError),
 }
 
+impl MediaError {
+    /// Whether it says something of who asked, and nothing of what they asked for.
+    pub(crate) fn is_the_askers(&self) -> bool {
+        matches!(self, Self::FetchedTooMuch { .. } | Self::Busy)
+    }
+}
+
 impl From<object_store::Error> for MediaError {
     fn from(error: object_store::Error) -> Self {
-        Self::Blob(error.to_string())
+        // It went between the row that names it and the blob.
+        if let object_store::Error::NotFound { .. } = error {
+            return Self::NotFound;
+        }
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        let mut failed = None;
+        while let Some(one) = cause {
+            failed = failed.or(one.downcast_ref::<std::io::Error>());
+            cause = one.source();
+        }
+        match failed.map(std::io::Error::kind) {
+            Some(kind) if is_full(kind) => Self::Full,
+            _ => Self::Blob(error.to_string()),
+        }
     }
 }
 
 impl From<std::io::Error> for MediaError {
     fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full,
-            _ => Self::Blob(error.to_string()),
+        if is_full(error.kind()) {
+            Self::Full
+        } else {
+            Self::Blob(error.to_string())
         }
+    }
+}
+
+fn is_full(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Faults, a full disk: it is told from others however deep it lies, and so is a blob that has gone.
+    #[test]
+    fn what_the_disk_says() {
+        let of = |kind: ErrorKind| object_store::Error::Generic {
+            store: "x",
+            source: Box::new(object_store::Error::Generic {
+                store: "y",
+                source: Box::new(std::io::Error::from(kind)),
+            }),
+        };
+        let full = MediaError::from(of(ErrorKind::StorageFull));
+        assert!(matches!(full, MediaError::Full));
+        let other = MediaError::from(of(ErrorKind::PermissionDenied));
+        assert!(matches!(other, MediaError::Blob(_)));
+        let gone = object_store::Error::NotFound {
+            path: String::new(),
+            source: "x".into(),
+        };
+        assert!(matches!(MediaError::from(gone), MediaError::NotFound));
     }
 }

@@ -18,10 +18,13 @@
     )
 )]
 
+mod allowance;
 mod blobs;
 mod bucket;
+mod cache;
 mod elsewhere;
 mod error;
+mod flights;
 mod kind;
 mod metadata;
 mod mxc;
@@ -32,6 +35,7 @@ mod remote;
 mod staging;
 pub mod tables;
 mod thumbnail;
+mod turns;
 mod upload;
 mod usage;
 
@@ -96,6 +100,8 @@ struct Inner {
     arrivals: read::Arrivals,
     renderer: Arc<dyn Renderer>,
     fetching: remote::Fetching,
+    cache: cache::Cache,
+    thumbnails: thumbnail::Making,
     previews: preview::Previews,
 }
 
@@ -119,8 +125,10 @@ impl Media {
             files: runtime.pool("media files", FILES.0, FILES.1),
             arrivals: read::Arrivals::default(),
             renderer,
-            fetching: remote::Fetching::default(),
-            previews: preview::Previews::default(),
+            fetching: remote::Fetching::new(&runtime, config.fetch_bucket_bytes),
+            cache: cache::Cache::default(),
+            thumbnails: thumbnail::Making::new(&runtime),
+            previews: preview::Previews::new(&runtime),
             tenant,
             runtime,
             config,

@@ -1,22 +1,28 @@
 //! Previews of pages: what a page says of itself, and its picture, fetched by us so that its server sees none of our users.
 //!
-//! All of it is bounded (threat H3) and goes through the one client that connects to nothing private (threat H2). What was found
-//! is remembered for an hour; pictures are kept as other servers' media is, and go with it.
+//! All of it is bounded (threat H3) and goes through the one client that connects to nothing private (threat H2). A page is fetched
+//! once for all who ask, and what was found is remembered for an hour; pictures are kept as other servers' media is, and go with it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediapreview_url>
 
 mod html;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
+use bytes::Bytes;
+use comity_protocol::id::UserId;
+use comity_runtime::{Pool, Runtime};
+use futures_util::{StreamExt, stream};
+use tokio::{fs::File, io::AsyncReadExt, sync::Semaphore, time::timeout};
 use url::Url;
 
 use crate::{
-    Fetched, Kind, Media, MediaError, Mxc, NotFetched, Page,
+    Content, Elsewhere, Fetched, Kind, Media, MediaError, NotFetched, Page, Pieces,
+    flights::{Flights, Outcome},
     staging::Staged,
-    tables::{self, Cached, MediaKey, Medias, Remote},
+    tables::MediaKey,
     thumbnail::Task,
+    turns::Turns,
     upload::content,
 };
 
@@ -25,9 +31,15 @@ const MAX_PAGE: usize = 1 << 20;
 const MAX_PICTURE: u64 = 10 << 20;
 /// For a page and its picture.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Previews remembered, and for how long.
-const REMEMBERED: usize = 1_000;
+/// Pages looked at at once: altogether, for a user; and that wait.
+const LOOKS: usize = 16;
+const BY_USER: (usize, usize) = (4, 60);
+const WAITING: usize = 512;
+/// Pages read at once, and that wait for it.
+const READ: (usize, usize) = (2, 64);
+/// How long it is remembered what a page says, and that there is none.
 const HOUR: Duration = Duration::from_secs(60 * 60);
+const MINUTE: Duration = Duration::from_secs(60);
 /// The longest address, in bytes.
 const MAX_ADDRESS: usize = 4 << 10;
 
@@ -43,9 +55,33 @@ pub enum Said {
     Number(u64),
 }
 
-/// What was found lately, and until when on the monotonic clock it is good.
-#[derive(Default)]
-pub(crate) struct Previews(Mutex<BTreeMap<String, (Duration, Arc<Preview>)>>);
+/// What was found lately and is looked for, by address.
+pub(crate) struct Previews {
+    flights: Flights<String, Arc<Preview>>,
+    users: Turns,
+    places: Semaphore,
+    /// Where pages are read: who floods it holds up nothing else.
+    readers: Pool,
+}
+
+impl Previews {
+    pub fn new(runtime: &Runtime) -> Self {
+        Self {
+            flights: Flights::new(runtime, "preview", WAITING, good_for),
+            users: Turns::new(BY_USER.0, BY_USER.1),
+            places: Semaphore::new(LOOKS),
+            readers: runtime.pool("pages", READ.0, READ.1),
+        }
+    }
+}
+
+fn good_for(preview: &Outcome<Arc<Preview>>) -> Duration {
+    match preview {
+        Ok(_) => HOUR,
+        Err(MediaError::NoPage(_)) => MINUTE,
+        Err(_) => Duration::ZERO,
+    }
+}
 
 impl Media {
     /// Whether pages are previewed.
@@ -53,11 +89,12 @@ impl Media {
         self.0.config.previews
     }
 
-    /// A preview of a page.
+    /// A preview of a page for a user.
     ///
     /// # Errors
-    /// [`MediaError::NoPreviews`], [`MediaError::BadAddress`], [`MediaError::NoPage`].
-    pub async fn preview(&self, address: &str) -> Result<Arc<Preview>, MediaError> {
+    /// [`MediaError::NoPreviews`], [`MediaError::BadAddress`], [`MediaError::NoPage`], [`MediaError::FetchedTooMuch`],
+    /// [`MediaError::Busy`].
+    pub async fn preview(&self, user: &UserId, address: &str) -> Result<Arc<Preview>, MediaError> {
         if !self.0.config.previews {
             return Err(MediaError::NoPreviews);
         }
@@ -70,33 +107,38 @@ impl Media {
         }
         // The part of a page that a browser would go to.
         url.set_fragment(None);
-        let now = self.0.runtime.clock().monotonic();
-        let known = self.0.previews.0.lock().get(url.as_str()).cloned();
-        if let Some((_, preview)) = known.filter(|(until, _)| *until > now) {
-            return Ok(preview);
-        }
-        let made = tokio::time::timeout(PATIENCE, self.look(&url)).await;
-        let timed_out = || NotFetched::Unreachable("timed out".to_owned());
-        let made = made.map_err(|_| timed_out().into()).flatten();
-        let preview = Arc::new(made.map_err(|error| match error {
-            MediaError::NotFetched(cause) => MediaError::NoPage(cause),
-            error => error,
-        })?);
-        let mut previews = self.0.previews.0.lock();
-        if previews.len() >= REMEMBERED {
-            previews.retain(|_, (until, _)| *until > now);
-        }
-        if previews.len() >= REMEMBERED {
-            previews.clear();
-        }
-        previews.insert(url.into(), (now + HOUR, preview.clone()));
-        Ok(preview)
+        let look = || {
+            let (media, url, user) = (self.clone(), url.clone(), user.to_owned());
+            async move { media.look_in_turn(&url, user.as_str()).await }
+        };
+        let flights = &self.0.previews.flights;
+        flights.outcome(&url.to_string(), look).await
     }
 
-    async fn look(&self, url: &Url) -> Result<Preview, MediaError> {
+    async fn look_in_turn(&self, url: &Url, user: &str) -> Outcome<Arc<Preview>> {
+        let previews = &self.0.previews;
+        let _turn = previews.users.take(user).await?;
+        let place = previews.places.acquire().await;
+        let _place = place.map_err(|_| MediaError::Stopped)?;
+        self.0.fetching.allowances.admit(user)?;
+        let looked = timeout(PATIENCE, self.look(url, user)).await;
+        let timed_out = || NotFetched::Unreachable("timed out".to_owned());
+        let looked = looked.map_err(|_| timed_out().into()).flatten();
+        let (mut preview, picture) = looked.map_err(|error| match error {
+            MediaError::NotFetched(cause) => MediaError::NoPage(cause),
+            error => error,
+        })?;
+        if let Some(picture) = picture {
+            preview.extend(self.keep_picture(picture).await?);
+        }
+        Ok(Arc::new(preview))
+    }
+
+    /// What a page says of itself, and its picture, which isn't kept yet.
+    async fn look(&self, url: &Url, user: &str) -> Result<(Preview, Option<Picture>), MediaError> {
         let elsewhere = self.0.fetching.elsewhere.get();
-        let elsewhere = elsewhere.ok_or(MediaError::NoPreviews)?.clone();
-        let found = elsewhere.page(url.as_str(), MAX_PICTURE).await?;
+        let elsewhere = elsewhere.ok_or(MediaError::NoPreviews)?;
+        let found = self.page(&**elsewhere, url, user).await?;
         let base = Url::parse(&found.address).map_err(|_| MediaError::BadAddress)?;
         let kind = found
             .file
@@ -108,17 +150,17 @@ impl Media {
         let essence = kind.split(';').next().unwrap_or_default().trim();
         let mut preview = Preview::new();
         if essence.starts_with("image/") {
-            self.picture(&mut preview, found.file).await?;
-            return Ok(preview);
+            return Ok((preview, self.picture(found.file).await));
         }
         if !matches!(essence, "text/html" | "application/xhtml+xml") {
-            return Ok(preview);
+            return Ok((preview, None));
         }
         let page = beginning(found.file).await;
         let charset = kind.split_once("charset=").map(|(_, label)| label);
         let charset = charset.map(|label| label.trim_matches([' ', '"']).to_owned());
         let read = move || html::properties(&page, charset.as_deref());
-        let said = self.0.files.run(read).await.map_err(|_| MediaError::Busy)?;
+        let said = self.0.previews.readers.run(read).await;
+        let said = said.map_err(|_| MediaError::Busy)?;
         let shown = said.get("og:image").and_then(|to| base.join(to).ok());
         for (name, value) in said {
             // What is said of a picture that isn't ours isn't said of the one that is.
@@ -126,78 +168,91 @@ impl Media {
                 preview.insert(name, Said::Text(value));
             }
         }
-        if let Some(shown) = shown {
-            // A page without its picture is a preview still.
-            let fetched = elsewhere.page(shown.as_str(), MAX_PICTURE).await;
-            if let Ok(Page { file, .. }) = fetched
-                && let Err(error) = self.picture(&mut preview, file).await
-            {
-                tracing::debug!(%error, "a page's picture can't be kept");
-            }
+        if let Some(shown) = shown
+            && let Ok(Page { file, .. }) = self.page(&**elsewhere, &shown, user).await
+        {
+            return Ok((preview, self.picture(file).await));
         }
-        Ok(preview)
+        Ok((preview, None))
     }
 
-    /// Keeps a picture, and says so.
-    async fn picture(&self, preview: &mut Preview, file: Fetched) -> Result<(), MediaError> {
-        let Fetched { described, body } = file;
-        let staged = self
-            .0
-            .blobs
-            .stage(&self.new_id(), body, MAX_PICTURE)
-            .await?;
-        let mut content = content(&staged, described);
-        if content.kind == Kind::Other {
-            return Ok(());
-        }
-        content.content_type = content.kind.content_type().to_owned();
-        let mxc = self.own(&self.new_id())?;
-        let size = content.size;
-        let kind = content.kind;
-        let shown = self.keep_picture(&mxc, staged, content).await?;
-        for (name, value) in [
-            ("og:image", Said::Text(mxc.to_string())),
-            ("og:image:type", Said::Text(kind.content_type().to_owned())),
-            ("og:image:width", Said::Number(shown.0.into())),
-            ("og:image:height", Said::Number(shown.1.into())),
-            ("matrix:image:size", Said::Number(size)),
-        ] {
-            preview.insert(name.to_owned(), value);
-        }
-        Ok(())
-    }
-
-    async fn keep_picture(
+    /// What an address names, its bytes counted for the user.
+    async fn page(
         &self,
-        mxc: &Mxc,
-        staged: Staged,
-        content: tables::Content,
-    ) -> Result<(u32, u32), MediaError> {
-        let key = MediaKey::from(mxc);
-        let now = self.now_ms();
-        let row = tables::Media {
-            uploader: None,
-            created_ts: now,
-            expires_ts: 0,
-            content: Some(content.clone()),
-        };
-        let cached = Cached {
-            bytes: content.size,
-            used_ts: now,
-        };
-        self.place(&staged, &key, |batch| {
-            batch.put::<Medias>(&key, &row).put::<Remote>(&key, &cached);
-        })
-        .await?;
-        self.kept(content.size).await?;
-        let measured = self.render(Task::Measure, &content).await?;
-        Ok((measured.width, measured.height))
+        elsewhere: &dyn Elsewhere,
+        url: &Url,
+        user: &str,
+    ) -> Result<Page, NotFetched> {
+        let mut page = elsewhere.page(url.as_str(), MAX_PICTURE).await?;
+        page.file.body = self.0.fetching.allowances.spending(user, page.file.body);
+        Ok(page)
     }
+
+    /// A picture, if it can be shown: a page without its picture is a preview still.
+    async fn picture(&self, file: Fetched) -> Option<Picture> {
+        let measured = self.measured(file).await;
+        let told = |error: &MediaError| tracing::debug!(%error, "a page's picture can't be shown");
+        measured.inspect_err(told).ok()
+    }
+
+    async fn measured(&self, file: Fetched) -> Result<Picture, MediaError> {
+        let Fetched { described, body } = file;
+        let name = self.new_id();
+        let staged = self.0.blobs.stage(&name, body, MAX_PICTURE).await?;
+        let kind = Kind::of(&staged.head);
+        if kind == Kind::Other {
+            return Err(MediaError::NoPicture);
+        }
+        let pieces = pieces(&staged).await?;
+        let measured = self.render(Task::Measure, kind, pieces).await?;
+        let mut content = content(&staged, described);
+        content.content_type = kind.content_type().to_owned();
+        Ok(Picture {
+            staged,
+            content,
+            width: measured.width,
+            height: measured.height,
+        })
+    }
+
+    /// Keeps a picture; what is said of it.
+    async fn keep_picture(&self, picture: Picture) -> Result<Preview, MediaError> {
+        let mxc = self.own(&self.new_id())?;
+        let (key, content) = (MediaKey::from(&mxc), picture.content);
+        let (content, _) = self.cache(&key, &picture.staged, content).await?;
+        let said = [
+            ("og:image", Said::Text(mxc.to_string())),
+            ("og:image:type", Said::Text(content.content_type)),
+            ("og:image:width", Said::Number(picture.width.into())),
+            ("og:image:height", Said::Number(picture.height.into())),
+            ("matrix:image:size", Said::Number(content.size)),
+        ];
+        Ok(said.map(|(name, said)| (name.to_owned(), said)).into())
+    }
+}
+
+/// A picture that is staged, and how large it is.
+struct Picture {
+    staged: Staged,
+    content: Content,
+    width: u32,
+    height: u32,
+}
+
+/// What was staged.
+async fn pieces(staged: &Staged) -> io::Result<Pieces> {
+    let file = File::open(staged.path()).await?;
+    let next = |mut file: File| async move {
+        let mut piece = vec![0; 64 << 10];
+        let read = file.read(&mut piece).await?;
+        piece.truncate(read);
+        Ok::<_, io::Error>((read > 0).then(|| (Bytes::from(piece), file)))
+    };
+    Ok(stream::try_unfold(file, next).boxed())
 }
 
 /// What of a page there is before it breaks off or is too long.
 async fn beginning(file: Fetched) -> Vec<u8> {
-    use futures_util::StreamExt;
     let (mut body, mut page) = (file.body, Vec::new());
     while let Some(Ok(piece)) = body.next().await {
         let missing = MAX_PAGE.saturating_sub(page.len());

@@ -19,9 +19,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted<'a> {
     /// How long to wait for it to be uploaded.
-    wait: Duration,
-    /// For whom it is fetched, if it is another server's and not here.
-    fetched_for: Option<&'a str>,
+    pub(crate) wait: Duration,
+    /// Whose turn it takes where things are done in turn: a user, a server.
+    pub(crate) asker: &'a str,
+    /// Whether it is fetched, if it is another server's and not here.
+    pub(crate) fetch: bool,
 }
 
 impl<'a> Wanted<'a> {
@@ -29,16 +31,23 @@ impl<'a> Wanted<'a> {
     pub fn within(wait: Duration) -> Self {
         Self {
             wait,
-            fetched_for: None,
+            asker: "",
+            fetch: false,
         }
+    }
+
+    /// By this user, or server.
+    #[must_use]
+    pub fn by(self, asker: &'a str) -> Self {
+        Self { asker, ..self }
     }
 
     /// Fetched from elsewhere if need be, for this user.
     #[must_use]
     pub fn fetched_for(self, user: &'a UserId) -> Self {
         Self {
-            fetched_for: Some(user.as_str()),
-            ..self
+            fetch: true,
+            ..self.by(user.as_str())
         }
     }
 }
@@ -76,7 +85,7 @@ impl Media {
         wanted: Wanted<'_>,
     ) -> Result<(Content, u64), MediaError> {
         if *mxc.server() != *self.0.config.server_name {
-            return self.find_remote(mxc, wanted.fetched_for).await;
+            return self.find_remote(mxc, wanted).await;
         }
         let key = MediaKey::from(mxc);
         let until = Instant::now() + wanted.wait.min(LONGEST_WAIT);
@@ -89,6 +98,10 @@ impl Media {
             if let Some(content) = row.value.content {
                 // Within a sync of the disk.
                 self.0.tenant.settled(key.home(), row.pos).await;
+                // A page's picture.
+                if row.value.uploader.is_none() {
+                    self.looked_at(&key).await?;
+                }
                 return Ok((content, row.pos));
             }
             if row.value.expires_ts <= self.now_ms() {

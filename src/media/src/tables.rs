@@ -59,7 +59,7 @@ impl Key for HeldKey {
 }
 
 /// What a thumbnail is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shape {
     /// In pixels.
     pub width: u32,
@@ -72,7 +72,7 @@ pub struct Shape {
 }
 
 /// A thumbnail of a piece of media.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ThumbnailKey {
     /// What it is of.
     pub media: MediaKey,
@@ -206,10 +206,10 @@ pub struct Thumbnail {
     pub content: Option<Content>,
 }
 
-/// A file of another server that is kept.
+/// A file of another server, or of a page, that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cached {
-    /// Its length.
+    /// What it takes, with what was made of it.
     pub bytes: u64,
     /// When somebody last looked, to the day, in milliseconds since 1970.
     pub used_ts: u64,

@@ -1,7 +1,8 @@
 //! Thumbnails: made by a worker once a size, kept as blobs beside their media.
 //!
 //! A request's size is rounded up to one of a few, so that what is kept of a file is bounded whoever asks. What is small enough
-//! is its own thumbnail.
+//! is its own thumbnail, unless it moves and must not. A picture is made once for all who ask, and for one asker one at a time, so
+//! one that takes long holds up nobody but who asked for it.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#thumbnails>
 
@@ -9,12 +10,17 @@ mod animation;
 mod render;
 mod worker;
 
+use std::time::Duration;
+
+use comity_runtime::Runtime;
 use comity_storage::{CommitError, Expect, Key};
 use futures_util::StreamExt;
 
 use crate::{
-    Content, Kind, Media, MediaError, Mxc, NotFetched, Wanted,
+    Content, Kind, Media, MediaError, Mxc, NotFetched, Pieces, Wanted,
+    flights::{Flights, Outcome},
     tables::{self, MediaKey, Medias, Shape, ThumbnailKey, Thumbnails},
+    turns::Turns,
     whole,
 };
 pub use render::{Rendered, Task, Unrendered};
@@ -29,8 +35,39 @@ const SCALED: &[(u32, u32)] = &[
     (800, 600),
     (1600, 1200),
 ];
-/// Sides of what is cut off to fill them; the specification has the first two.
+/// What is cut out to fill its sides: its longer side, where the specification has the first two, and width by height.
 const CROPPED: &[u32] = &[32, 96, 128, 256, 512, 800, 1600];
+const ASPECTS: &[(u32, u32)] = &[(1, 1), (4, 3), (3, 4), (16, 9), (9, 16), (3, 1), (1, 3)];
+/// The sides of what is as large as it is.
+const WHOLE: u32 = u32::MAX;
+
+/// Pictures that are made or wait for it; for one asker, how many at a time and how many wait.
+const MAKING: usize = 512;
+const BY_ASKER: (usize, usize) = (1, 63);
+/// How long it is remembered that nothing can be made of a file.
+const REMEMBERED: Duration = Duration::from_secs(10 * 60);
+
+/// Thumbnails under way.
+pub(crate) struct Making {
+    flights: Flights<ThumbnailKey, tables::Thumbnail>,
+    askers: Turns,
+}
+
+impl Making {
+    pub fn new(runtime: &Runtime) -> Self {
+        Self {
+            flights: Flights::new(runtime, "thumbnail", MAKING, good_for),
+            askers: Turns::new(BY_ASKER.0, BY_ASKER.1),
+        }
+    }
+}
+
+fn good_for(made: &Outcome<tables::Thumbnail>) -> Duration {
+    match made {
+        Err(MediaError::NoPicture | MediaError::PictureTooLarge) => REMEMBERED,
+        _ => Duration::ZERO,
+    }
+}
 
 /// How a thumbnail is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,22 +83,37 @@ pub struct Size {
 }
 
 impl Size {
-    /// The size that is made for this one; `None` if it is larger than any.
-    fn shape(self) -> Option<Shape> {
-        let (width, height) = if self.crop {
-            let side = |asked| CROPPED.iter().copied().find(|side| *side >= asked);
-            (side(self.width)?, side(self.height)?)
+    /// The size that is made for this one.
+    fn shape(self) -> Shape {
+        let holds = |(width, height): &(u32, u32)| *width >= self.width && *height >= self.height;
+        let sides = if self.crop {
+            let aspect = self.aspect();
+            let mut cropped = CROPPED.iter().map(|side| cut_out(*side, aspect));
+            cropped.find(holds)
         } else {
-            let fits =
-                |(width, height): &(u32, u32)| *width >= self.width && *height >= self.height;
-            SCALED.iter().copied().find(fits)?
+            SCALED.iter().copied().find(holds)
         };
-        Some(Shape {
+        let (width, height) = sides.unwrap_or((WHOLE, WHOLE));
+        Shape {
             width,
             height,
-            crop: self.crop,
+            crop: self.crop && sides.is_some(),
             animated: self.animated,
-        })
+        }
+    }
+
+    /// The one that is nearest to its own.
+    fn aspect(self) -> (u32, u32) {
+        let off = |(wide, high): &(u32, u32)| {
+            let one = u128::from(self.width) * u128::from(*high);
+            let other = u128::from(self.height) * u128::from(*wide);
+            (one.max(other), one.min(other))
+        };
+        let nearer = |one: &&(u32, u32), other: &&(u32, u32)| {
+            let ((a, b), (c, d)) = (off(one), off(other));
+            (a * d).cmp(&(c * b))
+        };
+        ASPECTS.iter().min_by(nearer).copied().unwrap_or((1, 1))
     }
 }
 
@@ -88,23 +140,28 @@ impl Media {
             content_type: content.kind.content_type().to_owned(),
             ..content
         };
-        let Some(shape) = size.shape() else {
-            return Ok(original);
-        };
         let key = ThumbnailKey {
             media: MediaKey::from(mxc),
-            shape,
+            shape: size.shape(),
         };
         let kept = self.0.tenant.reader().get::<Thumbnails>(&key).await?;
         let made = match kept {
-            Some(kept) => kept.value,
-            None => match self.make(&key, &original, pos).await {
-                // Nothing that who asks could make smaller.
-                Err(MediaError::PictureTooLarge) if *mxc.server() != *self.0.config.server_name => {
-                    return Err(NotFetched::TooLarge.into());
-                }
-                made => made?,
-            },
+            Some(kept) => Ok(kept.value),
+            None => {
+                let make = || {
+                    let (media, key, original) = (self.clone(), key.clone(), original.clone());
+                    let asker = wanted.asker.to_owned();
+                    async move { media.make(&key, &original, pos, &asker).await }
+                };
+                self.0.thumbnails.flights.outcome(&key, make).await
+            }
+        };
+        let made = match made {
+            // Nothing that who asks could make smaller.
+            Err(MediaError::PictureTooLarge) if *mxc.server() != *self.0.config.server_name => {
+                return Err(NotFetched::TooLarge.into());
+            }
+            made => made?,
         };
         Ok(made.content.unwrap_or(original))
     }
@@ -114,7 +171,13 @@ impl Media {
         key: &ThumbnailKey,
         original: &Content,
         pos: u64,
-    ) -> Result<tables::Thumbnail, MediaError> {
+        asker: &str,
+    ) -> Outcome<tables::Thumbnail> {
+        let _turn = self.0.thumbnails.askers.take(asker).await?;
+        // Another flight may have landed between the look and this one.
+        if let Some(kept) = self.0.tenant.reader().get::<Thumbnails>(key).await? {
+            return Ok(kept.value);
+        }
         let Shape {
             width,
             height,
@@ -127,7 +190,8 @@ impl Media {
             crop,
             animated,
         };
-        let rendered = self.render(task, original).await?;
+        let file = self.read(original, None).await?;
+        let rendered = self.render(task, original.kind, file).await?;
         let Some((kind, bytes)) = rendered.file else {
             let own = tables::Thumbnail { content: None };
             let lane = self.0.tenant.lane(key.home());
@@ -162,22 +226,35 @@ impl Media {
         })
         .await
         .map_err(gone)?;
+        self.made_of(&key.media, most).await?;
         Ok(made)
     }
 
     pub(crate) async fn render(
         &self,
         task: Task,
-        original: &Content,
+        kind: Kind,
+        file: Pieces,
     ) -> Result<Rendered, MediaError> {
-        let file = self.read(original, None).await?;
-        let rendered = self.0.renderer.render(task, original.kind, file).await;
+        let rendered = self.0.renderer.render(task, kind, file).await;
         rendered.map_err(|error| match error {
             RenderError::Unrendered(Unrendered::TooLarge) => MediaError::PictureTooLarge,
             RenderError::Unrendered(Unrendered::Unreadable) => MediaError::NoPicture,
             RenderError::Busy => MediaError::Busy,
             RenderError::Failed(cause) => MediaError::Blob(cause),
         })
+    }
+}
+
+/// A longer side and the other one in this aspect, rounded up.
+fn cut_out(longer: u32, (wide, high): (u32, u32)) -> (u32, u32) {
+    let other = longer
+        .saturating_mul(wide.min(high))
+        .div_ceil(wide.max(high));
+    if wide < high {
+        (other, longer)
+    } else {
+        (longer, other)
     }
 }
 
@@ -193,7 +270,7 @@ fn gone(error: MediaError) -> MediaError {
 mod tests {
     use super::*;
 
-    /// Never smaller than asked for, and of few sizes.
+    /// Never smaller than asked for, of few sizes, and cut out in the aspect that is asked for or nearly that.
     #[test]
     fn sizes_are_rounded_up() {
         let shape = |width, height, crop| {
@@ -203,15 +280,21 @@ mod tests {
                 crop,
                 animated: false,
             };
-            size.shape().map(|shape| (shape.width, shape.height))
+            let shape = size.shape();
+            (shape.width, shape.height)
         };
-        assert_eq!(shape(1, 1, false), Some((32, 32)));
-        assert_eq!(shape(33, 20, false), Some((96, 96)));
-        assert_eq!(shape(320, 240, false), Some((320, 240)));
-        assert_eq!(shape(320, 241, false), Some((640, 480)));
-        assert_eq!(shape(1601, 1, false), None);
-        assert_eq!(shape(96, 32, true), Some((96, 32)));
-        assert_eq!(shape(97, 33, true), Some((128, 96)));
-        assert_eq!(shape(u32::MAX, 1, true), None);
+        assert_eq!(shape(1, 1, false), (32, 32));
+        assert_eq!(shape(33, 20, false), (96, 96));
+        assert_eq!(shape(320, 240, false), (320, 240));
+        assert_eq!(shape(320, 241, false), (640, 480));
+        assert_eq!(shape(1601, 1, false), (WHOLE, WHOLE));
+        assert_eq!(shape(32, 32, true), (32, 32));
+        assert_eq!(shape(96, 32, true), (96, 32));
+        assert_eq!(shape(97, 33, true), (128, 43));
+        assert_eq!(shape(800, 600, true), (800, 600));
+        assert_eq!(shape(100, 60, true), (128, 72));
+        assert_eq!(shape(60, 100, true), (72, 128));
+        assert_eq!(shape(1, 500, true), (171, 512));
+        assert_eq!(shape(u32::MAX, 1, true), (WHOLE, WHOLE));
     }
 }

@@ -6,6 +6,8 @@
     clippy::indexing_slicing
 )]
 
+mod house;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -19,51 +21,30 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use comity_media::{
-    Config, Described, Elsewhere, Fetched, InProcess, Media, Mxc, NotFetched, Page, Size, Wanted,
+    Config, Created, Described, Elsewhere, Fetched, InProcess, Media, Mxc, NotFetched, Page, Size,
+    Wanted,
     tables::{Arriving, Content, Held, Medias, Thumbnails, Uploads, Usages},
     whole,
 };
 use comity_protocol::id::{OwnedUserId, UserId};
-use comity_runtime::Runtime;
 use comity_storage::{
-    Engine, Lanes, Options, Range, Reader, Store, Table, Tenant, TenantId,
+    Tenant,
     engine::{Memory, memory::Fault},
 };
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
+use house::{all, tenant};
 use image::{Rgb, RgbImage, codecs::png::PngEncoder};
 use sha2::{Digest, Sha256};
-
-async fn tenant(disk: &Memory, lanes: u8, run: u64) -> Tenant {
-    let options = Options {
-        lanes: Lanes::new(lanes).unwrap(),
-        sync: true,
-        on_fatal: Arc::new(|_| {}),
-        appliers: Vec::new(),
-    };
-    let runtime = Runtime::simulated(run);
-    let store = Store::new(Engine::Memory(disk.clone()), options, runtime);
-    store.tenant(TenantId(1)).await.unwrap()
-}
+use tokio::time::sleep;
 
 fn open(tenant: &Tenant, folder: &Path) -> Media {
     let config = Config {
-        server_name: "a.test".try_into().unwrap(),
-        folder: folder.to_owned(),
-        bucket: None,
-        max_upload_bytes: 100_000,
-        max_user_bytes: Some(1_000_000),
-        max_remote_bytes: 100_000,
         // Each second file lets one go.
-        max_cache_bytes: 1_500,
-        fetch_bucket_bytes: 1 << 30,
-        previews: false,
-        max_pending_uploads: 5,
-        pending_lifetime: Duration::from_secs(60),
+        max_cache_bytes: 30_000,
+        ..house::config(folder)
     };
-    let renderer = Arc::new(InProcess::new(tenant.runtime()));
-    let media = Media::open(tenant.clone(), config, renderer).unwrap();
-    media.use_elsewhere(Arc::new(Others));
-    media
+    let renderer = InProcess::new(tenant.runtime());
+    house::open(tenant, config, Arc::new(Others), Arc::new(renderer))
 }
 
 /// Servers that have everything: a kilobyte of it, another for each id.
@@ -71,7 +52,7 @@ struct Others;
 
 #[async_trait]
 impl Elsewhere for Others {
-    async fn media(&self, mxc: &Mxc, _: u64) -> Result<Fetched, NotFetched> {
+    async fn media(&self, mxc: &Mxc, _: Duration, _: u64) -> Result<Fetched, NotFetched> {
         let body = Bytes::from(mxc.id().repeat(1_000));
         Ok(Fetched {
             described: Described::default(),
@@ -112,25 +93,32 @@ async fn story(media: &Media, alice: &UserId) -> Vec<Mxc> {
         drop(media.thumbnail(&shown, size, Wanted::default()).await);
         kept.push(shown);
     }
-    if let Ok(created) = media.create(alice).await {
-        let body = whole(Bytes::from_static(b"later")).boxed();
-        let done = media.upload_to(alice, &created.mxc, Described::default(), None, body);
-        if done.await.is_ok() {
-            kept.push(created.mxc);
+    if let Ok(Created { mxc, .. }) = media.create(alice).await {
+        // Two at once, and one that is late: its row is written already.
+        let upload = async |body: &'static str, after: u64| {
+            let body = stream::once(async move {
+                sleep(Duration::from_secs(after)).await;
+                Ok(Bytes::from_static(body.as_bytes()))
+            });
+            let described = Described::default();
+            media
+                .upload_to(alice, &mxc, described, None, body.boxed())
+                .await
+                .is_ok()
+        };
+        let (one, other, late) =
+            tokio::join!(upload("one", 0), upload("other", 0), upload("late", 1));
+        if one || other || late {
+            kept.push(mxc.clone());
         }
     }
     for id in ["a", "b", "c"] {
         let mxc = Mxc::new("b.test", id).unwrap();
         drop(media.find(&mxc, Wanted::default().fetched_for(alice)).await);
+        // What goes for it goes beside.
+        sleep(Duration::from_secs(1)).await;
     }
     kept
-}
-
-async fn all<T: Table>(reader: &Reader) -> Vec<(T::Key, T::Value)> {
-    let rows = reader.scan::<T>(Range::everywhere(|_| {})).await.unwrap();
-    rows.into_iter()
-        .map(|(key, row)| (key, row.value))
-        .collect()
 }
 
 /// The blobs in a folder, by name.

@@ -11,12 +11,12 @@ use crate::transport::{Limits, Streamed};
 
 /// What a refusal says, at most.
 const REFUSAL: usize = 64 << 10;
-/// How long the other server may wait for an upload, and we for its answer's head, or its next piece.
+/// How long the other server may wait for an upload at most, and we for its answer's head, or its next piece.
 const UPLOAD: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Peers {
-    /// A server's media: `multipart/mixed`, of at most `most` bytes.
+    /// A server's media: `multipart/mixed`, of at most `most` bytes. The server may `wait` so long for it to be uploaded.
     ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1mediadownloadmediaid>
     ///
@@ -26,15 +26,12 @@ impl Peers {
         &self,
         to: &ServerName,
         id: &str,
+        wait: Duration,
         most: usize,
     ) -> Result<Streamed, PeerError> {
         let path = ["federation", "v1", "media", "download", id];
-        let call = Call::get(&path, limits(most));
-        self.stream(
-            to,
-            call.query([("timeout_ms", UPLOAD.as_millis().to_string())]),
-        )
-        .await
+        let call = Call::get(&path, limits(most)).query([timeout_ms(wait)]);
+        self.stream(to, call).await
     }
 
     /// The same of servers that are older than that: the file itself, which they give anybody.
@@ -47,14 +44,13 @@ impl Peers {
         &self,
         to: &ServerName,
         id: &str,
+        wait: Duration,
         most: usize,
     ) -> Result<Streamed, PeerError> {
         let path = ["media", "v3", "download", to.as_str(), id];
-        let call = Call::get(&path, limits(most)).unsigned().query([
-            ("allow_remote", "false".to_owned()),
-            ("timeout_ms", UPLOAD.as_millis().to_string()),
-        ]);
-        self.stream(to, call).await
+        let ours = ("allow_remote", "false".to_owned());
+        let call = Call::get(&path, limits(most)).unsigned();
+        self.stream(to, call.query([ours, timeout_ms(wait)])).await
     }
 
     /// As [`Self::exchange`], without waiting for the body of a good answer.
@@ -95,6 +91,10 @@ impl Peers {
         self.note(to, answered).await?;
         answer
     }
+}
+
+fn timeout_ms(wait: Duration) -> (&'static str, String) {
+    ("timeout_ms", wait.min(UPLOAD).as_millis().to_string())
 }
 
 fn limits(max_bytes: usize) -> Limits {

@@ -11,9 +11,9 @@ pub(super) async fn get(
     State(api): State<Api>,
     Path(media): Path<String>,
     Query(asked): Query<Asked>,
-    Origin(_): Origin,
+    Origin(origin): Origin,
 ) -> Result<Response, ApiError> {
     let mxc = own(&api, &media)?;
-    let found = api.media.find(&mxc, asked.wanted()).await?;
+    let found = api.media.find(&mxc, asked.wanted(&origin)).await?;
     answer(&api, &found).await
 }

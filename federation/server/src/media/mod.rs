@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::{body::Body, response::Response, routing::get};
 use bytes::Bytes;
 use comity_media::{Content, Mxc, Wanted, whole};
+use comity_protocol::id::ServerName;
 use comity_web::content;
 use futures_util::StreamExt;
 use http::{
@@ -33,10 +34,10 @@ struct Asked {
 }
 
 impl Asked {
-    fn wanted(&self) -> Wanted<'static> {
-        self.timeout_ms
-            .map(|wait| Wanted::within(Duration::from_millis(wait)))
-            .unwrap_or_default()
+    fn wanted<'a>(&self, origin: &'a ServerName) -> Wanted<'a> {
+        let wait = self.timeout_ms.map(Duration::from_millis);
+        let wanted = wait.map(Wanted::within).unwrap_or_default();
+        wanted.by(origin.as_str())
     }
 }
 

@@ -13,9 +13,11 @@ pub(super) async fn get(
     Path(media): Path<String>,
     Query(sized): Query<ThumbnailRequest>,
     Query(asked): Query<Asked>,
-    Origin(_): Origin,
+    Origin(origin): Origin,
 ) -> Result<Response, ApiError> {
     let mxc = own(&api, &media)?;
-    let made = api.media.thumbnail(&mxc, sized.size(), asked.wanted());
+    let made = api
+        .media
+        .thumbnail(&mxc, sized.size(), asked.wanted(&origin));
     answer(&api, &made.await?).await
 }

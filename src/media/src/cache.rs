@@ -1,0 +1,241 @@
+//! What is kept of other servers' media and of pages: until there is too much of it, when the files go that nobody has looked at for
+//! longest (threat H6).
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use comity_storage::{CommitError, Expect, Key, Range};
+use tokio::sync::Mutex;
+
+use crate::{
+    Content, Media, MediaError,
+    staging::Staged,
+    tables::{self, Arriving, Cached, Held, HeldKey, MediaKey, Medias, Remote},
+};
+
+/// What a file costs beside its bytes, for its rows and its place on the disk: many small ones are much as well.
+pub(crate) const FOOTPRINT: u64 = 16 << 10;
+/// That somebody looked is written down this often.
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Rows read at a time, and files let go before all are looked through again.
+const PAGE: usize = 1_000;
+
+/// What is known of it, in memory.
+#[derive(Default)]
+pub(crate) struct Cache {
+    /// Bytes that are kept: what the rows say, added up.
+    kept: AtomicU64,
+    evicting: Arc<Mutex<()>>,
+}
+
+impl Media {
+    /// Makes a staged file media that is kept for a while; what it is then, and the position of its row.
+    pub(crate) async fn cache(
+        &self,
+        key: &MediaKey,
+        staged: &Staged,
+        content: Content,
+    ) -> Result<(Content, u64), MediaError> {
+        let now = self.now_ms();
+        let cached = Cached {
+            bytes: content.size.saturating_add(FOOTPRINT),
+            used_ts: now,
+        };
+        let row = tables::Media {
+            uploader: None,
+            created_ts: now,
+            expires_ts: 0,
+            content: Some(content),
+        };
+        self.place(staged, key, |batch| {
+            batch.put::<Medias>(key, &row).put::<Remote>(key, &cached);
+        })
+        .await?;
+        self.kept_more(cached.bytes);
+        self.cached(key).await?.ok_or(MediaError::NotFound)
+    }
+
+    /// A file that is kept; that somebody looked is noted.
+    pub(crate) async fn cached(
+        &self,
+        key: &MediaKey,
+    ) -> Result<Option<(Content, u64)>, MediaError> {
+        let Some(row) = self.0.tenant.reader().get::<Medias>(key).await? else {
+            return Ok(None);
+        };
+        self.looked_at(key).await?;
+        Ok(row.value.content.map(|content| (content, row.pos)))
+    }
+
+    /// Notes that somebody looked at a file, if it is one that goes when nobody does.
+    pub(crate) async fn looked_at(&self, key: &MediaKey) -> Result<(), MediaError> {
+        let now = self.now_ms();
+        let look = |cached: Cached| Cached {
+            used_ts: now,
+            ..cached
+        };
+        let yesterday = |cached: &Cached| cached.used_ts.saturating_add(DAY_MS) <= now;
+        self.change_cached(key, |cached| yesterday(&cached).then(|| look(cached)))
+            .await?;
+        Ok(())
+    }
+
+    /// Counts what was made of a file, if it is one that goes one day.
+    pub(crate) async fn made_of(&self, key: &MediaKey, bytes: u64) -> Result<(), MediaError> {
+        let more = bytes.saturating_add(FOOTPRINT);
+        let grow = |cached: Cached| {
+            Some(Cached {
+                bytes: cached.bytes.saturating_add(more),
+                ..cached
+            })
+        };
+        if self.change_cached(key, grow).await? {
+            self.kept_more(more);
+        }
+        Ok(())
+    }
+
+    /// Changes a kept file's row, if there is one and it is to change.
+    async fn change_cached(
+        &self,
+        key: &MediaKey,
+        change: impl Fn(Cached) -> Option<Cached>,
+    ) -> Result<bool, MediaError> {
+        let lane = self.0.tenant.lane(key.home());
+        loop {
+            let row = lane.reader().get::<Remote>(key).await?;
+            let Some((pos, changed)) = row.and_then(|row| Some((row.pos, change(row.value)?)))
+            else {
+                return Ok(false);
+            };
+            let mut batch = lane.batch();
+            batch.expect::<Remote>(key, Expect::At(pos));
+            batch.put::<Remote>(key, &changed);
+            match lane.commit(batch).await {
+                Ok(_) => return Ok(true),
+                // Another change came before, or it has just gone.
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// So much more is kept; if that is too much, something goes, and nobody waits for that.
+    fn kept_more(&self, bytes: u64) {
+        let cache = &self.0.cache;
+        let kept = cache.kept.fetch_add(bytes, Ordering::Relaxed);
+        if kept.saturating_add(bytes) <= self.0.config.max_cache_bytes {
+            return;
+        }
+        let Ok(evicting) = Arc::clone(&cache.evicting).try_lock_owned() else {
+            return;
+        };
+        let media = self.clone();
+        drop(self.0.runtime.spawn("eviction", async move {
+            let _evicting = evicting;
+            if let Err(error) = media.evict().await {
+                tracing::warn!(%error, "other servers' media could not be let go of");
+            }
+        }));
+    }
+
+    /// Lets go of what nobody has looked at for longest, until a tenth of the bound is free.
+    async fn evict(&self) -> Result<(), MediaError> {
+        let enough = self.0.config.max_cache_bytes / 10 * 9;
+        loop {
+            let mut freed = 0;
+            for (_, key) in self.oldest().await? {
+                if self.0.cache.kept.load(Ordering::Relaxed) <= enough {
+                    return Ok(());
+                }
+                freed += self.forget(&key).await?;
+            }
+            if freed == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The files that go next, the first one first.
+    async fn oldest(&self) -> Result<BTreeSet<(u64, MediaKey)>, MediaError> {
+        let mut oldest = BTreeSet::new();
+        self.each_cached(|key, cached| {
+            oldest.insert((cached.used_ts, key));
+            if oldest.len() > PAGE {
+                oldest.pop_last();
+            }
+        })
+        .await?;
+        Ok(oldest)
+    }
+
+    /// Counts what is kept.
+    pub(crate) async fn count_cached(&self) -> Result<(), MediaError> {
+        let mut bytes: u64 = 0;
+        self.each_cached(|_, cached| bytes = bytes.saturating_add(cached.bytes))
+            .await?;
+        self.0.cache.kept.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn each_cached(
+        &self,
+        mut look: impl FnMut(MediaKey, Cached) + Send,
+    ) -> Result<(), MediaError> {
+        let reader = self.0.tenant.reader();
+        let mut after: Option<MediaKey> = None;
+        loop {
+            let range = Range::everywhere(|_| {}).from(|from| {
+                if let Some(key) = &after {
+                    key.write(from);
+                    from.u8(0);
+                }
+            });
+            let rows = reader.scan::<Remote>(range.limit(PAGE)).await?;
+            let whole = rows.len() == PAGE;
+            after = rows.last().map(|(key, _)| key.clone());
+            for (key, row) in rows {
+                look(key, row.value);
+            }
+            if !whole {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets a kept file go, with what was made of it; how many bytes are free by that.
+    async fn forget(&self, key: &MediaKey) -> Result<u64, MediaError> {
+        let lane = self.0.tenant.lane(key.home());
+        let reader = lane.reader();
+        let row = reader.get::<Medias>(key).await?;
+        let cached = reader.get::<Remote>(key).await?;
+        let (Some(row), Some(cached)) = (row, cached) else {
+            return Ok(0);
+        };
+        let hash = row.value.content.map(|content| content.hash);
+        let note = HeldKey {
+            hash: hash.unwrap_or_default(),
+            media: key.clone(),
+        };
+        let mut batch = lane.batch();
+        batch.expect::<Medias>(key, Expect::At(row.pos));
+        batch.expect::<Remote>(key, Expect::At(cached.pos));
+        batch.delete::<Medias>(key).delete::<Remote>(key);
+        batch.delete::<Held>(&note).put::<Arriving>(&note, &());
+        match lane.commit(batch).await {
+            Ok(_) => {}
+            // Somebody has just looked.
+            Err(CommitError::Conflict(_)) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        }
+        let bytes = cached.value.bytes;
+        self.0.cache.kept.fetch_sub(bytes, Ordering::Relaxed);
+        self.discard(&note).await?;
+        Ok(bytes)
+    }
+}
