@@ -1,6 +1,6 @@
 //! What is asked of a user's account before they appear in a room: how they show themselves, and whether they may be invited.
 
-use comity_accounts::{AVATAR_URL, AccountError, DISPLAY_NAME, Limit};
+use comity_accounts::{AVATAR_URL, AccountError, DISPLAY_NAME, InviteVerdict, Limit};
 use comity_protocol::id::UserId;
 use comity_rooms::Profile;
 use http::StatusCode;
@@ -45,9 +45,9 @@ pub(crate) async fn may_be_invited(
     Ok(())
 }
 
-/// What an invite shows of the user it is for, if they take invites at all.
+/// What an invite shows of the user it is for, if they take it.
 ///
-/// An invite of a user they ignore is not refused: it is kept from them, and nobody learns that they ignore someone.
+/// An invite that they ignore is not refused: it is kept from them, and nobody learns that they ignore someone.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
 ///
@@ -60,13 +60,15 @@ pub(crate) async fn invitee(
 ) -> Result<Profile, ApiError> {
     api.limit(Limit::InviteBySender, inviter)?;
     api.limit(Limit::InviteByReceiver, user)?;
-    let is_ours = user.server_name() == api.rooms.server_name();
-    if is_ours && api.accounts.blocks_invites(user.as_str()).await? {
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "M_INVITE_BLOCKED",
-            "The user doesn't take invites",
-        ));
+    if user.server_name() == api.rooms.server_name() {
+        let invites = api.accounts.invites(user.as_str()).await?;
+        if invites.by(inviter) == InviteVerdict::Block {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "M_INVITE_BLOCKED",
+                "The user doesn't take the invite",
+            ));
+        }
     }
     profile(api, user).await
 }

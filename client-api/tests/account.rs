@@ -218,3 +218,33 @@ async fn e8_what_an_erased_account_wrote() {
         assert_eq!(told.contains("secret"), sees, "{}", user.id);
     }
 }
+
+/// MSC3890: a device's wish to be silent goes with it, and the others are told; another's stays.
+#[tokio::test(start_paused = true)]
+async fn a_device_s_notification_settings_go_with_it() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let (second, third) = (server.login("alice").await, server.login("alice").await);
+    let kind = |of: &User| {
+        let device = &of.device;
+        format!("org.matrix.msc3890.local_notification_settings.{device}")
+    };
+    let path = |of: &User| format!("{V3}/user/{}/account_data/{}", alice.id, kind(of));
+    for device in [&alice, &second, &third] {
+        let silent = json!({"is_silenced": true});
+        let _ = alice.put(path(device)).json(silent).send().await.ok();
+    }
+    let sync = alice.sync(None).await;
+    let _ = second.post(format!("{V3}/logout")).send().await.ok();
+    alice
+        .get(path(&second))
+        .send()
+        .await
+        .error(404, "M_NOT_FOUND");
+    let _ = alice.get(path(&third)).send().await.ok();
+    let sync = alice.sync(sync["next_batch"].as_str()).await;
+    assert_eq!(
+        sync["account_data"]["events"],
+        json!([{"type": kind(&second), "content": {}}])
+    );
+}

@@ -148,3 +148,104 @@ async fn ignored_users_are_not_heard() {
     }
     assert!(invited);
 }
+
+/// MSC3391: what is deleted, or set to nothing, is gone; who may know it from before is told, who begins anew isn't.
+#[tokio::test(start_paused = true)]
+async fn deleted_account_data_is_gone() {
+    const KIND: &str = "org.example.theme";
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let bob = server.register("bob").await;
+    let user = format!("user/{}", alice.id);
+    let of_room = format!("{user}/rooms/{}", encode(&room));
+    let told = |sync: &Value, place: &str| -> Option<Value> {
+        let data = match place == user {
+            true => &sync["account_data"],
+            false => &sync["rooms"]["join"][&room]["account_data"],
+        };
+        let mut events = data["events"].as_array().into_iter().flatten();
+        let event = events.find(|event| event["type"] == KIND);
+        event.map(|event| event["content"].clone())
+    };
+    for place in [&user, &of_room] {
+        let path = format!("{V3}/{place}/account_data/{KIND}");
+        let delete =
+            format!("/_matrix/client/unstable/org.matrix.msc3391/{place}/account_data/{KIND}");
+        for by_delete in [true, false] {
+            let content = json!({"dark": true});
+            let _ = alice.put(&path).json(&content).send().await.ok();
+            let sync = alice.sync(None).await;
+            assert_eq!(told(&sync, place), Some(content), "{place} {by_delete}");
+            let request = match by_delete {
+                true => alice.delete(&delete),
+                false => alice.put(&path).json(json!({})),
+            };
+            assert_eq!(request.send().await.ok(), json!({}));
+            alice.get(&path).send().await.error(404, "M_NOT_FOUND");
+            let since = sync["next_batch"].as_str();
+            let sync = alice.sync(since).await;
+            assert_eq!(told(&sync, place), Some(json!({})), "{place} {by_delete}");
+            assert_eq!(told(&alice.sync(None).await, place), None, "{place}");
+            // Again: it is so already, and nobody is told.
+            let _ = alice.delete(&delete).send().await.ok();
+            let sync = alice.sync(sync["next_batch"].as_str()).await;
+            assert_eq!(told(&sync, place), None, "{place} {by_delete}");
+        }
+        bob.delete(&delete).send().await.error(403, "M_FORBIDDEN");
+        let of_server = delete.replace(KIND, "m.fully_read");
+        let refused = alice.delete(of_server).send().await;
+        refused.error(405, "M_BAD_JSON");
+    }
+}
+
+/// MSC4155: who is blocked is refused, who is ignored isn't and goes unheard; an invite of before is shown as long as it passes.
+#[tokio::test(start_paused = true)]
+async fn invites_are_filtered_by_who_sends_them() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let carol = server.register("carol").await;
+    let path = |kind: &str| format!("{V3}/user/{}/account_data/{kind}", alice.id);
+    let wish = async |filter: Value| {
+        let path = path("org.matrix.msc4155.invite_permission_config");
+        let _ = alice.put(path).json(filter).send().await.ok();
+    };
+    let shown = async || -> usize {
+        let sync = alice.sync(None).await;
+        let listed = sync["rooms"]["invite"].as_object().map_or(0, |it| it.len());
+        let body = json!({"lists": {"all": {
+            "ranges": [[0, 9]], "timeline_limit": 1, "required_state": [],
+            "filters": {"is_invite": true},
+        }}});
+        let path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
+        let slid = alice.post(path).json(body).send().await.ok();
+        assert_eq!(slid["rooms"].as_object().unwrap().len(), listed);
+        assert_eq!(slid["lists"]["all"]["count"], listed);
+        listed
+    };
+    let invite = async |by: &User| -> u16 {
+        let room = by.create_room(json!({})).await;
+        let path = format!("{V3}/rooms/{}/invite", encode(&room));
+        let invite = by.post(path).json(json!({"user_id": alice.id}));
+        let answer = invite.send().await;
+        let status = answer.status.as_u16();
+        if status == 403 {
+            answer.error(403, "M_INVITE_BLOCKED");
+        }
+        status
+    };
+    assert_eq!((invite(&bob).await, shown().await), (200, 1));
+    wish(json!({"blocked_users": [bob.id]})).await;
+    assert_eq!((invite(&bob).await, shown().await), (403, 0));
+    assert_eq!((invite(&carol).await, shown().await), (200, 1));
+    wish(json!({"ignored_servers": ["local*"], "allowed_users": ["@c*"]})).await;
+    assert_eq!((invite(&bob).await, shown().await), (200, 1));
+    assert_eq!((invite(&carol).await, shown().await), (200, 2));
+    wish(json!({})).await;
+    assert_eq!(shown().await, 4);
+    // What was there before all were refused is no longer shown either (client-server API, Invite permission).
+    let none = json!({"default_action": "block"});
+    let permission = path("m.invite_permission_config");
+    let _ = alice.put(permission).json(none).send().await.ok();
+    assert_eq!((invite(&carol).await, shown().await), (403, 0));
+}

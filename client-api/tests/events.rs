@@ -348,6 +348,67 @@ async fn events_are_wanted_by_what_relates_to_them() {
     assert!(bodies(&context["events_after"]).is_empty());
 }
 
+/// MSC3874: pages of what relates to others in given ways, or doesn't; what was redacted relates to nothing.
+#[tokio::test(start_paused = true)]
+async fn events_are_wanted_by_how_they_relate() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice, &[]).await;
+    let root = alice.send(&room, "root").await;
+    for (body, rel_type) in [
+        ("thread", "m.thread"),
+        ("reference", "m.reference"),
+        ("gone", "m.thread"),
+    ] {
+        let relates_to = json!({"rel_type": rel_type, "event_id": root});
+        let content = json!({"msgtype": "m.text", "body": body, "m.relates_to": relates_to});
+        let event = alice.send_event(&room, "m.room.message", content).await;
+        if body == "gone" {
+            alice.redact(&room, &event).await;
+        }
+    }
+    let messages = async |filter: Value| {
+        let mut filter = filter;
+        filter["types"] = json!(["m.room.message"]);
+        let page = alice
+            .get(format!("{V3}/{}/messages", encode(&room)))
+            .query("dir", "f")
+            .query("filter", &filter.to_string());
+        let page = page.send().await.ok();
+        let events = page["chunk"].as_array().unwrap().iter();
+        let body = |event: &Value| event["content"]["body"].as_str().map(str::to_owned);
+        let bodies = events.map(|event| body(event).unwrap_or_else(|| "redacted".into()));
+        bodies.collect::<Vec<_>>()
+    };
+    let (only, not) = (
+        "org.matrix.msc3874.rel_types",
+        "org.matrix.msc3874.not_rel_types",
+    );
+    for (filter, expected) in [
+        (json!({only: ["m.thread"]}), vec!["thread"]),
+        (json!({only: ["m.reference"]}), vec!["reference"]),
+        (
+            json!({only: ["m.thread", "m.reference"]}),
+            vec!["thread", "reference"],
+        ),
+        (
+            json!({only: ["m.thread", "m.reference"], not: ["m.thread"]}),
+            vec!["reference"],
+        ),
+        (json!({only: []}), vec![]),
+        (
+            json!({not: ["m.thread"]}),
+            vec!["root", "reference", "redacted"],
+        ),
+        (
+            json!({not: ["m.thread", "m.reference"]}),
+            vec!["root", "redacted"],
+        ),
+    ] {
+        assert_eq!(messages(filter.clone()).await, expected, "{filter}");
+    }
+}
+
 /// <https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey>: what nobody
 /// may ever send is a malformed request (400), not a lack of permission (403): a second create event, and from
 /// version 12 on power levels that list a creator (threat D2). Who isn't in the room is told of neither.

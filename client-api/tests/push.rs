@@ -114,3 +114,32 @@ async fn an_old_client_finds_its_way() {
     let pushers = alice.get("/_matrix/client/v3/pushers").send().await.ok();
     assert_eq!(pushers, json!({"pushers": []}));
 }
+
+/// MSC3930: polls notify as messages do, votes don't; the rule for two comes first.
+#[tokio::test(start_paused = true)]
+async fn polls_have_rules() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let all = alice.get(format!("{RULES}/")).send().await.ok();
+    let place = |kind: &str, name: &str| {
+        let id = format!(".org.matrix.msc3930.rule.{name}");
+        let mut rules = all["global"][kind].as_array().unwrap().iter();
+        rules.position(|rule| rule["rule_id"] == id.as_str())
+    };
+    assert!(place("override", "poll_response").is_some());
+    for what in ["poll_start", "poll_end"] {
+        let one_to_one = place("underride", &format!("{what}_one_to_one"));
+        assert!(one_to_one < place("underride", what), "{what}");
+        assert!(one_to_one.is_some());
+    }
+    let bob = server.register("bob").await;
+    let room = alice.create_room(json!({"preset": "public_chat"})).await;
+    bob.join(&room).await;
+    for (kind, unread) in [("start", 1), ("response", 1), ("end", 2)] {
+        let kind = format!("org.matrix.msc3381.poll.{kind}");
+        bob.send_event(&room, &kind, json!({})).await;
+        let sync = alice.sync(None).await;
+        let counts = &sync["rooms"]["join"][&room]["unread_notifications"];
+        assert_eq!(counts["notification_count"], unread, "{kind}");
+    }
+}

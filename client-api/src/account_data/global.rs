@@ -36,3 +36,18 @@ pub(super) async fn put(
         .map_err(refused)?;
     Ok(Json(Map::new()))
 }
+
+/// <https://github.com/matrix-org/matrix-spec-proposals/pull/3391>
+pub(super) async fn delete(
+    State(api): State<Api>,
+    user: User,
+    Path((of, kind)): Path<(OwnedUserId, String)>,
+) -> Result<Json<Map<String, Value>>, ApiError> {
+    user.must_be(&of)?;
+    api.limit(Limit::AccountChange, &user.id)?;
+    api.accounts
+        .delete_account_data(user.id.as_str(), &kind)
+        .await
+        .map_err(refused)?;
+    Ok(Json(Map::new()))
+}

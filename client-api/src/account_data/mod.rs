@@ -5,11 +5,14 @@ mod room;
 mod tag;
 mod tags;
 
-use axum::routing::{get, put};
+use axum::routing::{delete, get, put};
 use comity_accounts::AccountError;
 use http::StatusCode;
 
 use crate::{ApiError, Routes};
+
+/// Where account data is deleted, as long as that is a draft.
+const MSC3391: &str = "/_matrix/client/unstable/org.matrix.msc3391";
 
 pub(crate) fn routes() -> Routes {
     Routes::new()
@@ -25,6 +28,14 @@ pub(crate) fn routes() -> Routes {
         .v3(
             "/user/{user}/rooms/{room}/tags/{tag}",
             put(tag::put).delete(tag::delete),
+        )
+        .at(
+            &format!("{MSC3391}/user/{{user}}/account_data/{{type}}"),
+            delete(global::delete),
+        )
+        .at(
+            &format!("{MSC3391}/user/{{user}}/rooms/{{room}}/account_data/{{type}}"),
+            delete(room::delete),
         )
 }
 

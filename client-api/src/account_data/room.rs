@@ -39,3 +39,18 @@ pub(super) async fn put(
         .map_err(refused)?;
     Ok(Json(Map::new()))
 }
+
+/// <https://github.com/matrix-org/matrix-spec-proposals/pull/3391>
+pub(super) async fn delete(
+    State(api): State<Api>,
+    user: User,
+    Path((of, room, kind)): Path<(OwnedUserId, OwnedRoomId, String)>,
+) -> Result<Json<Map<String, Value>>, ApiError> {
+    user.must_be(&of)?;
+    api.limit(Limit::AccountChange, &user.id)?;
+    api.accounts
+        .delete_room_account_data(user.id.as_str(), room.as_str(), &kind)
+        .await
+        .map_err(refused)?;
+    Ok(Json(Map::new()))
+}

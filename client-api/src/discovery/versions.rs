@@ -12,11 +12,15 @@ const VERSIONS: [&str; 20] = [
 ];
 
 pub(super) async fn get() -> Json<Value> {
-    // Sliding sync in the dialect of before it was accepted; messages to devices and keys in both.
+    // Drafts that clients look for here: sliding sync in the dialect of before it was accepted, messages to devices and keys in both;
+    // account data that can be deleted, events chosen by how they relate to others, invites by who sends them.
     let unstable = json!({
         "org.matrix.simplified_msc3575": true,
         "org.matrix.msc4538": true,
         "org.matrix.msc4543": true,
+        "org.matrix.msc3391": true,
+        "org.matrix.msc3874": true,
+        "org.matrix.msc4155": true,
     });
     Json(json!({ "versions": VERSIONS, "unstable_features": unstable }))
 }

@@ -58,6 +58,7 @@ impl RoomInfo {
             .await?;
         let account_data = data
             .into_iter()
+            .filter(|data| !data.is_deleted())
             .map(|data| json!({ "type": data.kind, "content": data.content }))
             .collect();
         Ok(Self {

@@ -5,6 +5,7 @@
 use axum::extract::State;
 use comity_protocol::id::{OwnedEventId, OwnedRoomId};
 use comity_rooms::{Found, RoomView, Span, num::EventNum, tables::Scope};
+use comity_sync::filter;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -160,20 +161,6 @@ impl Of {
         let rel_type = self.rel_type.as_deref().filter(|_| recurse);
         one.status.redacted_by.is_none()
             && event_type.is_none_or(|wanted| wanted == one.event.event_type())
-            && rel_type.is_none_or(|wanted| rel_type_of(one).as_deref() == Some(wanted))
+            && rel_type.is_none_or(|wanted| filter::rel_type(one).as_deref() == Some(wanted))
     }
-}
-
-fn rel_type_of(found: &Found) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Content {
-        #[serde(rename = "m.relates_to")]
-        relates_to: RelatesTo,
-    }
-    #[derive(Deserialize)]
-    struct RelatesTo {
-        rel_type: String,
-    }
-    let content: Content = found.event.content_as().ok()?;
-    Some(content.relates_to.rel_type)
 }

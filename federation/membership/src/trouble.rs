@@ -54,6 +54,7 @@ pub(crate) fn refusal(error: &PeerError) -> Option<RoomError> {
         "M_NOT_FOUND" => RoomError::OtherServer("the other server does not know it"),
         "M_UNABLE_TO_AUTHORISE_JOIN" => RoomError::UnableToAuthoriseJoin,
         "M_UNABLE_TO_GRANT_JOIN" => RoomError::UnableToGrantJoin,
+        "M_INVITE_BLOCKED" => RoomError::InviteBlocked,
         "M_LIMIT_EXCEEDED" => {
             let wait = refusal.body.get("retry_after_ms");
             let wait = wait.and_then(Value::as_u64).unwrap_or_default();

@@ -9,7 +9,9 @@
 use std::collections::BTreeSet;
 
 use comity_protocol::push::{RuleError, UserRules};
-use comity_storage::{Attempts, Expect, Home, Pos, Range, RoomKey, Row};
+use comity_storage::{
+    Attempts, Batch, CommitError, Expect, Home, Pos, Range, Reader, RoomKey, Row,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -28,8 +30,8 @@ const MAX_TAGS: usize = 100;
 pub const PUSH_RULES: &str = "m.push_rules";
 /// The type that holds a room's tags.
 pub const TAGS: &str = "m.tag";
-/// The type that says from whom a user takes invites.
-const INVITE_PERMISSION: &str = "m.invite_permission_config";
+/// What is stored of data that was deleted, for syncs to tell. A client that writes it deletes, too (MSC3391, a draft).
+pub(crate) const DELETED: &str = "{}";
 /// The type that holds a room's fully read marker.
 const FULLY_READ: &str = "m.fully_read";
 /// The type that lists ignored users.
@@ -48,6 +50,13 @@ pub struct DataEvent {
     pub pos: Pos,
 }
 
+impl DataEvent {
+    /// Whether it was deleted: only who may know it from before need be told.
+    pub fn is_deleted(&self) -> bool {
+        self.content.as_object().is_some_and(Map::is_empty)
+    }
+}
+
 impl Accounts {
     /// The content of a type of global account data; push rules are shown whole.
     ///
@@ -62,14 +71,15 @@ impl Accounts {
             .get::<AccountData>(&UserPart::new(user_id, kind))
             .await?;
         match row {
+            Some(row) if row.value.0 == DELETED => Ok(None),
             Some(row) => shown(user_id, kind, &row.value).map(Some),
             None if kind == PUSH_RULES => Ok(Some(whole(&UserRules::default(), user_id))),
             None => Ok(None),
         }
     }
 
-    /// All global account data of a user, by type, the default push rules included. Not bounded: a sync leaves out rows newer than
-    /// it may show.
+    /// All global account data of a user, by type, the default push rules and what was deleted included. Not bounded: a sync leaves
+    /// out rows newer than it may show.
     ///
     /// # Errors
     /// The store's.
@@ -124,6 +134,23 @@ impl Accounts {
         Ok(())
     }
 
+    /// Deletes a type of global account data; what isn't there is fine.
+    ///
+    /// # Errors
+    /// As [`Accounts::set_account_data`].
+    pub async fn delete_account_data(&self, user_id: &str, kind: &str) -> Result<(), AccountError> {
+        checked(kind, &Map::new())?;
+        let lane = self.0.tenant.lane(Home::User(user_id));
+        let mut attempts = Attempts::default();
+        loop {
+            let mut batch = lane.batch();
+            let is_there = delete(&lane.reader(), user_id, kind, &mut batch).await?;
+            if !is_there || attempts.commit(lane, batch).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
     /// The content of a type of a room's account data.
     ///
     /// # Errors
@@ -137,7 +164,9 @@ impl Accounts {
         let row = self
             .get::<RoomAccountData>(&room_key(user_id, room_id, kind))
             .await?;
-        row.map(|row| parse(&row.value.content)).transpose()
+        row.filter(|row| row.value.content != DELETED)
+            .map(|row| parse(&row.value.content))
+            .transpose()
     }
 
     /// A user's account data of all rooms, in no order of rooms that means anything. Not bounded, as [`Accounts::all_account_data`].
@@ -151,21 +180,7 @@ impl Accounts {
         self.room_data(Range::everywhere(of_user(user_id))).await
     }
 
-    /// Whether a user takes no invites.
-    ///
-    /// <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn blocks_invites(&self, user_id: &str) -> Result<bool, AccountError> {
-        let wishes = self.account_data(user_id, INVITE_PERMISSION).await?;
-        let action = wishes
-            .as_ref()
-            .and_then(|wishes| wishes.get("default_action"));
-        Ok(action.and_then(Value::as_str) == Some("block"))
-    }
-
-    /// A user's account data of one room.
+    /// A user's account data of one room, what was deleted included.
     ///
     /// # Errors
     /// The store's.
@@ -235,6 +250,24 @@ impl Accounts {
         let content = checked(kind, content)?;
         self.change_room_data(user_id, room_id, kind, |_| Ok(Some(content.clone())))
             .await
+    }
+
+    /// Deletes a type of a room's account data; what isn't there is fine.
+    ///
+    /// # Errors
+    /// As [`Accounts::set_room_account_data`].
+    pub async fn delete_room_account_data(
+        &self,
+        user_id: &str,
+        room_id: &str,
+        kind: &str,
+    ) -> Result<(), AccountError> {
+        checked(kind, &Map::new())?;
+        self.change_room_data(user_id, room_id, kind, |old| {
+            let is_there = old.is_some_and(|old| old != DELETED);
+            Ok(is_there.then(|| DELETED.to_owned()))
+        })
+        .await
     }
 
     /// Moves a user's fully read marker in a room; that the event is the room's is the caller's to know.
@@ -431,6 +464,29 @@ impl Accounts {
             }
         }
     }
+}
+
+/// Adds to a batch that a type of global account data is deleted, if there is such; the batch then rests on its being as it was, and
+/// this is true.
+pub(crate) async fn delete(
+    reader: &Reader,
+    user_id: &str,
+    kind: &str,
+    batch: &mut Batch,
+) -> Result<bool, CommitError> {
+    let key = UserPart::new(user_id, kind);
+    let row = reader.get::<AccountData>(&key).await?;
+    let Some(row) = row.filter(|row| row.value.0 != DELETED) else {
+        return Ok(false);
+    };
+    let change = Change::AccountData {
+        kind: kind.to_owned(),
+    };
+    batch.expect::<AccountData>(&key, Expect::At(row.pos));
+    batch
+        .put::<AccountData>(&key, &Json(DELETED.to_owned()))
+        .log(change.record(user_id));
+    Ok(true)
 }
 
 fn room_key(user_id: &str, room_id: &str, kind: &str) -> UserRoomPart {

@@ -25,8 +25,10 @@ mod devices;
 mod error;
 mod filters;
 mod interactive;
+mod invites;
 mod limits;
 mod live;
+mod local_notifications;
 mod login;
 mod login_token;
 mod openid;
@@ -54,6 +56,7 @@ pub use dehydrated::Dehydration;
 pub use devices::{DeviceInfo, LeaveRooms};
 pub use error::AccountError;
 pub use interactive::{Asker, Authorisation, Challenge, Operation, Shown, Stage};
+pub use invites::{InviteVerdict, Invites};
 pub use limits::{Limit, Limits};
 pub use live::{Authenticated, Requester};
 pub use login::{Issued, NewDevice};
@@ -138,7 +141,7 @@ impl Accounts {
             nonces: registration::Nonces::default(),
             login_tokens: login_token::LoginTokens::default(),
             seen: devices::SeenLately::default(),
-            belongings: RwLock::default(),
+            belongings: RwLock::new(vec![Arc::new(local_notifications::LocalNotifications)]),
             tenant,
             runtime: runtime.clone(),
             config,

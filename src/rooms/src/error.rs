@@ -59,6 +59,9 @@ pub enum RoomError {
     /// servers, `M_FORBIDDEN` to clients).
     #[error("no user of this server may invite to the room")]
     UnableToGrantJoin,
+    /// The user, whose server was asked, doesn't take the invite (`M_INVITE_BLOCKED`).
+    #[error("the user doesn't take the invite")]
+    InviteBlocked,
     /// Another server wants to be asked later (`M_LIMIT_EXCEEDED`).
     #[error("the other server has been asked too often")]
     LimitExceeded {

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use comity_accounts::DataEvent;
-use comity_protocol::{auth::Membership, id::RoomId};
+use comity_accounts::{DataEvent, InviteVerdict, Invites};
+use comity_protocol::{
+    auth::Membership,
+    id::{RoomId, UserId},
+};
 use comity_storage::{Heads, Home, Pos, Reader, RoomKey};
 use comity_to_device::{Delivery, MOST};
 use futures_util::future::try_join_all;
@@ -32,6 +35,8 @@ pub(crate) struct Build<'a> {
     pub known: Option<Ephemeral>,
     /// Senders whose messages the user does not want to see, once it was asked.
     pub ignored: &'a OnceCell<BTreeSet<String>>,
+    /// From whom the user takes invites, once it was asked.
+    pub invites: OnceCell<Invites>,
 }
 
 /// A room's part of an answer, and whether the user has joined the room since the last.
@@ -56,6 +61,7 @@ impl Sync {
             since: since_heads,
             known,
             ignored: &ignored,
+            invites: OnceCell::new(),
         };
         let typing_changed = build.typing_changed(next.ephemeral);
         let rooms = self
@@ -196,7 +202,7 @@ impl Sync {
                 (is_first || !joined.is_empty()).then_some(Section::Join(joined))
             }
             Membership::Invite if stood.is_news => {
-                if self.is_invited_by_ignored(build, &sync.room_id).await? {
+                if self.is_unwelcome(build, &sync.room_id).await? {
                     None
                 } else {
                     sync.invited().await?.map(Section::Invite)
@@ -245,26 +251,24 @@ impl Sync {
         }
     }
 
-    /// <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
-    async fn is_invited_by_ignored(
-        &self,
-        build: &Build<'_>,
-        room_id: &RoomId,
-    ) -> Result<bool, SyncError> {
-        let ignored = build.ignored(self).await?;
-        if ignored.is_empty() {
+    /// Whether the invite is from somebody whose invites the user doesn't take.
+    async fn is_unwelcome(&self, build: &Build<'_>, room_id: &RoomId) -> Result<bool, SyncError> {
+        let read = || self.0.accounts.invites(build.request.user.as_str());
+        let invites = build.invites.get_or_try_init(read).await?;
+        if invites.are_open() {
             return Ok(false);
         }
         let user = &build.request.user;
         let kept = self.0.rooms.out_of_band(&build.reader, user, room_id);
         if let Some(kept) = kept.await? {
-            return Ok(ignored.contains(&kept.sender));
+            let sender = <&UserId>::try_from(kept.sender.as_str());
+            return Ok(sender.is_ok_and(|by| invites.by(by) != InviteVerdict::Allow));
         }
         let view = self.0.rooms.view_at(&build.reader, room_id).await?;
         let invite = view
             .state("m.room.member", build.request.user.as_str())
             .await?;
-        Ok(invite.is_some_and(|invite| ignored.contains(invite.event.sender().as_str())))
+        Ok(invite.is_some_and(|invite| invites.by(invite.event.sender()) != InviteVerdict::Allow))
     }
 
     /// How the user stood to the room when the last answer ended, and how they stand at this one's
@@ -374,13 +378,17 @@ impl Build<'_> {
     }
 }
 
-/// The account data written after one position and up to another, as events.
+/// The account data written after one position and up to another, as events. Who knows none yet isn't told what was deleted.
 pub(crate) fn between(
     data: impl Iterator<Item = DataEvent>,
     after: Option<u64>,
     bound: u64,
 ) -> Vec<Box<RawValue>> {
-    data.filter(|data| after.is_none_or(|after| data.pos > after) && data.pos <= bound)
+    let is_told = |data: &DataEvent| match after {
+        Some(after) => data.pos > after,
+        None => !data.is_deleted(),
+    };
+    data.filter(|data| is_told(data) && data.pos <= bound)
         .filter_map(|data| raw(&json!({ "type": data.kind, "content": data.content })))
         .collect()
 }

@@ -103,6 +103,12 @@ pub struct EventFilter {
     pub related_by_rel_types: Option<Vec<String>>,
     /// Only events to which one of these relates (MSC3440).
     pub related_by_senders: Option<Vec<String>>,
+    /// Only events that relate to others in one of these ways (MSC3874, a draft).
+    #[serde(rename = "org.matrix.msc3874.rel_types")]
+    pub rel_types: Option<Vec<String>>,
+    /// Not events that relate to others in one of these ways (MSC3874, a draft).
+    #[serde(rename = "org.matrix.msc3874.not_rel_types", default)]
+    pub not_rel_types: Vec<String>,
 }
 
 /// The filter can't be used.
@@ -200,10 +206,16 @@ impl EventFilter {
             self.rooms.as_ref(),
             self.related_by_rel_types.as_ref(),
             self.related_by_senders.as_ref(),
+            self.rel_types.as_ref(),
         ]
         .into_iter()
         .flatten()
-        .chain([&self.not_types, &self.not_senders, &self.not_rooms])
+        .chain([
+            &self.not_types,
+            &self.not_senders,
+            &self.not_rooms,
+            &self.not_rel_types,
+        ])
     }
 
     /// How many events, within bounds.
@@ -248,7 +260,8 @@ impl EventFilter {
         if !self.wants_room(view.room_id().as_str()) {
             return Ok(vec![false; found.len()]);
         }
-        let mut passes: Vec<bool> = found.iter().map(|one| self.wants(&one.event)).collect();
+        let wants = |one: &Found| self.wants(&one.event) && self.wants_relation(one);
+        let mut passes: Vec<bool> = found.iter().map(wants).collect();
         let by = RelatedBy {
             rel_types: self.related_by_rel_types.as_deref(),
             senders: self.related_by_senders.as_deref(),
@@ -268,7 +281,18 @@ impl EventFilter {
         Ok(passes)
     }
 
-    /// Whether the event passes, its room and what relates to it aside.
+    /// Whether events pass that relate to others as this one does.
+    fn wants_relation(&self, found: &Found) -> bool {
+        if self.rel_types.is_none() && self.not_rel_types.is_empty() {
+            return true;
+        }
+        match rel_type(found) {
+            Some(rel_type) => wants(self.rel_types.as_ref(), &self.not_rel_types, &rel_type),
+            None => self.rel_types.is_none(),
+        }
+    }
+
+    /// Whether the event passes, its room and relations aside.
     pub fn wants(&self, event: &Event) -> bool {
         self.wants_type(event.event_type())
             && self.wants_sender(event.sender().as_str())
@@ -279,6 +303,24 @@ impl EventFilter {
                     == url
             })
     }
+}
+
+/// In which way an event relates to another; one that was redacted doesn't.
+pub fn rel_type(found: &Found) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(rename = "m.relates_to")]
+        relates_to: RelatesTo,
+    }
+    #[derive(Deserialize)]
+    struct RelatesTo {
+        rel_type: String,
+    }
+    if found.status.redacted_by.is_some() {
+        return None;
+    }
+    let content: Content = found.event.content_as().ok()?;
+    Some(content.relates_to.rel_type)
 }
 
 fn wants(only: Option<&Vec<String>>, not: &[String], name: &str) -> bool {

@@ -375,6 +375,7 @@ impl From<RoomError> for ApiError {
             RoomError::Signature(_) => Self::forbidden(text),
             RoomError::InvalidState(_) => Self::bad("M_INVALID_ROOM_STATE", text),
             RoomError::OtherServer(_) => Self::not_found(text),
+            RoomError::InviteBlocked => Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", text),
             // Which server may let a user in is a matter between servers, whose API has codes for it.
             RoomError::UnableToAuthoriseJoin | RoomError::UnableToGrantJoin => {
                 Self::forbidden(text)

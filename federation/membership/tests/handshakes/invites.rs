@@ -78,6 +78,42 @@ async fn an_invite_that_arrives_nowhere_is_refused() {
     assert_eq!(pair.alice.get(path).send().await.status, 404);
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>: whoever invites learns from the other server too that the
+/// invite is blocked, and of one that is ignored nothing (MSC4155).
+#[tokio::test(start_paused = true)]
+async fn a_blocked_invite_is_refused_and_an_ignored_one_is_not() {
+    let pair = Pair::new().await;
+    let of = |kind: &str| {
+        format!(
+            "/_matrix/client/v3/user/{}/account_data/{kind}",
+            pair.bob.id
+        )
+    };
+    let (permission, filter) = (
+        of("m.invite_permission_config"),
+        of("org.matrix.msc4155.invite_permission_config"),
+    );
+    for (path, wish, status) in [
+        (&permission, json!({ "default_action": "block" }), 403),
+        (&permission, json!({}), 200),
+        (&filter, json!({ "blocked_servers": [ONE] }), 403),
+        (&filter, json!({ "ignored_servers": [ONE] }), 200),
+    ] {
+        let room = pair.room("private_chat", "11").await;
+        let _ = pair.bob.put(path).json(&wish).send().await.ok();
+        let path = format!("/_matrix/client/v3/rooms/{}/invite", encode(&room));
+        let body = json!({ "user_id": pair.bob.id });
+        let answer = pair.alice.post(path).json(body).send().await;
+        match status {
+            403 => drop(answer.error(403, "M_INVITE_BLOCKED")),
+            _ => drop(answer.ok()),
+        }
+        let sync = pair.bob.sync(None).await;
+        let is_shown = sync["rooms"]["invite"][&room].is_object();
+        assert_eq!(is_shown, wish == json!({}), "{wish}");
+    }
+}
+
 /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>: how an invite ended is in the
 /// room's timeline under `leave`, whether its room was told, is gone, or told us.
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1inviteroomideventid>
 
 use axum::extract::State;
-use comity_accounts::Limit;
+use comity_accounts::{InviteVerdict, Limit};
 use comity_protocol::{
     event::Event,
     id::{OwnedEventId, OwnedRoomId, UserId},
@@ -111,7 +111,7 @@ async fn receive(
     })
 }
 
-/// Whether the invited user is here and takes invites (threat C11).
+/// Whether the invited user is here and takes the invite (threat C11).
 async fn welcomed(api: &Api, invite: &Event) -> Result<(), ApiError> {
     let invitee = invite
         .state_key()
@@ -127,11 +127,12 @@ async fn welcomed(api: &Api, invite: &Event) -> Result<(), ApiError> {
     if user.is_none_or(|user| user.deactivated) {
         return Err(ApiError::forbidden("There is no such user"));
     }
-    if api.accounts.blocks_invites(invitee).await? {
+    let invites = api.accounts.invites(invitee).await?;
+    if invites.by(invite.sender()) == InviteVerdict::Block {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "M_INVITE_BLOCKED",
-            "The user doesn't take invites",
+            "The user doesn't take the invite",
         ));
     }
     Ok(())

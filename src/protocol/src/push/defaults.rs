@@ -9,7 +9,8 @@ use super::model::{Action, Condition, Rule, Ruleset};
 /// The rule that, once enabled, turns all notifications off. It comes before even the user's own rules.
 pub(super) const MASTER: &str = ".m.rule.master";
 
-/// The spec's default rules for `user_id`, highest priority first.
+/// The default rules for `user_id`, highest priority first: the specification's, and those for polls, accepted but not yet in it
+/// (<https://github.com/matrix-org/matrix-spec-proposals/blob/main/proposals/3930-polls-notifications.md>).
 pub(super) fn defaults(user_id: &str) -> Ruleset {
     let is_type = |event_type: &str| event_match("type", event_type);
     let empty_key = || event_match("state_key", "");
@@ -78,6 +79,11 @@ pub(super) fn defaults(user_id: &str) -> Ruleset {
                 vec![],
             ),
             rule(
+                ".org.matrix.msc3930.rule.poll_response",
+                vec![is_type("org.matrix.msc3381.poll.response")],
+                vec![],
+            ),
+            rule(
                 ".m.rule.suppress_edits",
                 vec![property(
                     "event_property_is",
@@ -107,6 +113,26 @@ pub(super) fn defaults(user_id: &str) -> Ruleset {
             rule(
                 ".m.rule.encrypted",
                 vec![is_type("m.room.encrypted")],
+                notify(),
+            ),
+            rule(
+                ".org.matrix.msc3930.rule.poll_start_one_to_one",
+                vec![one_to_one(), is_type("org.matrix.msc3381.poll.start")],
+                sound("default"),
+            ),
+            rule(
+                ".org.matrix.msc3930.rule.poll_start",
+                vec![is_type("org.matrix.msc3381.poll.start")],
+                notify(),
+            ),
+            rule(
+                ".org.matrix.msc3930.rule.poll_end_one_to_one",
+                vec![one_to_one(), is_type("org.matrix.msc3381.poll.end")],
+                sound("default"),
+            ),
+            rule(
+                ".org.matrix.msc3930.rule.poll_end",
+                vec![is_type("org.matrix.msc3381.poll.end")],
                 notify(),
             ),
         ],

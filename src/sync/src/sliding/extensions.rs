@@ -298,10 +298,8 @@ impl Extending<'_> {
             .account_data_of_room(user, room_id)
             .await?;
         let bound = self.reader.bound(Home::Room(listed.room));
-        Ok(Some((
-            between(data.into_iter(), Some(room.known.data), bound),
-            bound,
-        )))
+        let after = Some(room.known.data).filter(|after| *after > 0);
+        Ok(Some((between(data.into_iter(), after, bound), bound)))
     }
 
     /// The receipts that moved since the client knew them; at first those alone on events that it is given, and the user's own.

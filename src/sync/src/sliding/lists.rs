@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_protocol::id::RoomId;
+use comity_accounts::{InviteVerdict, Invites};
+use comity_protocol::id::{RoomId, UserId};
 use comity_rooms::{RoomError, state::Half};
 use comity_storage::{Reader, RoomKey};
 
@@ -53,17 +54,19 @@ impl Sync {
             },
             self.children(request, reader),
         )?;
-        let ignored = if listed.iter().any(|one| one.is("invite")) {
-            self.0.accounts.ignored_users(user.as_str()).await?
+        let invites = if listed.iter().any(|one| one.is("invite")) {
+            self.0.accounts.invites(user.as_str()).await?
         } else {
-            BTreeSet::new()
+            Invites::default()
         };
         // What the user may be told of at all: a room that they forgot, as long as the client doesn't know that it is left.
         let tellable = |one: &Listed| {
             let sender = one.stands.as_ref().and_then(|place| place.sender.as_ref());
-            let by_ignored = one.is("invite") && sender.is_some_and(|by| ignored.contains(by));
+            let sender = sender.and_then(|sender| <&UserId>::try_from(sender.as_str()).ok());
+            let refused = |by| invites.by(by) != InviteVerdict::Allow;
+            let unwelcome = one.is("invite") && sender.is_some_and(refused);
             let news = known(one.room).is_some_and(|known| one.place.pos > known.upto);
-            !by_ignored && (!one.place.forgotten || news)
+            !unwelcome && (!one.place.forgotten || news)
         };
         // Who left knows it once they were told; who was removed may not have noticed.
         let shown = |one: &&Listed| {

@@ -88,6 +88,7 @@ impl Teller<'_> {
             since: since.as_ref(),
             known: None,
             ignored: self.ignored,
+            invites: OnceCell::new(),
         };
         let Some(stood) = self.sync.stood(&build, room, &wanted.listed.place).await? else {
             return Ok(None);
