@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::canonical::{JsonError, Numbers, Object, canonicalize};
+use crate::canonical::{JsonError, MAX_DEPTH, Numbers, Object, canonicalize_within};
 use crate::id::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use crate::room_version::{EventIdFormat, RoomVersion};
 use crate::unpadded;
@@ -220,7 +220,9 @@ impl EventBuilder {
         } else {
             Numbers::Lax
         };
-        let mut content = canonicalize(self.content.get().as_bytes(), numbers)?;
+        // The event around it is a level of its own.
+        let content = self.content.get().as_bytes();
+        let mut content = canonicalize_within(content, numbers, MAX_DEPTH - 1)?;
         if let Some(target) = self.redacts.as_deref().filter(|_| rules.redacts_in_content) {
             let mut object = Object::parse(&content)?;
             object.set("redacts", target)?;
