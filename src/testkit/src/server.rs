@@ -32,6 +32,7 @@ use comity_storage::{
 use comity_succession::Succession;
 use comity_sync::Sync;
 use comity_to_device::ToDevice;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -97,6 +98,22 @@ pub struct Server {
     settings: Settings,
     /// How often it was started on this disk: no run draws the random numbers of another.
     run: u64,
+    /// Whether its rows are looked at when it ends.
+    checks: bool,
+}
+
+/// Whatever the test was about, the rows that it leaves behind are in order.
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.checks || std::thread::panicking() {
+            return;
+        }
+        let engine = Engine::Memory(self.disk.clone());
+        // A disk that is far away isn't waited for, and one that has crashed is somebody else's.
+        if let Some(Ok((_, found))) = check(&engine, self.name()).now_or_never() {
+            assert!(found.is_empty(), "the check found:\n{}", found.join("\n"));
+        }
+    }
 }
 
 /// What a server stands on.
@@ -229,11 +246,10 @@ impl Server {
             runtime: Runtime::simulated(seed(&settings.server_name, run)),
             on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
         };
-        let server = Self::open(place, settings).await;
-        Self {
-            run,
-            ..server.expect("the store opens")
-        }
+        let mut server = Self::open(place, settings).await.expect("the store opens");
+        server.run = run;
+        server.checks = true;
+        server
     }
 
     /// A server where the test says, which may not open: on a disk that fails, or that another server has.
@@ -388,6 +404,7 @@ impl Server {
             wire,
             settings,
             run: 1,
+            checks: false,
         })
     }
 }
