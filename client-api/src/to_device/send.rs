@@ -23,9 +23,10 @@ pub(super) async fn put(
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     user.may_act()?;
     api.limit(Limit::SendToDevice, &user.id)?;
-    for _ in 0..api.to_device.strangers(&send.messages).await? {
-        api.limit(Limit::Stranger, &user.id)?;
-    }
+    let strangers = api.to_device.strangers(&send.messages).await?;
+    let strangers = u32::try_from(strangers).unwrap_or(u32::MAX);
+    let limits = api.accounts.limits();
+    limits.take_many(Limit::Stranger, user.id.as_str(), strangers)?;
     let transaction = Transaction {
         sender: &user.id,
         device: &user.device,

@@ -140,14 +140,25 @@ impl Limits {
     /// # Errors
     /// [`AccountError::LimitExceeded`] if it is empty.
     pub fn take(&self, limit: Limit, key: &str) -> Result<(), AccountError> {
-        if !self.enabled {
+        self.take_many(limit, key, 1)
+    }
+
+    /// Takes several from the bucket, or none.
+    ///
+    /// # Errors
+    /// [`AccountError::LimitExceeded`] if it holds fewer; [`AccountError::TooLarge`] if it never holds so many.
+    pub fn take_many(&self, limit: Limit, key: &str, count: u32) -> Result<(), AccountError> {
+        if !self.enabled || count == 0 {
             return Ok(());
         }
         let now = self.runtime.clock().monotonic();
         let (burst, every) = limit.rate();
+        if count > burst {
+            return Err(AccountError::TooLarge("More at once than is ever allowed."));
+        }
         let mut kinds = self.kinds.lock();
         let buckets = kinds.entry(limit).or_default();
-        let after = buckets.get(key).max(now) + every;
+        let after = buckets.get(key).max(now) + every * count;
         // The bucket holds `burst`: it may be at most that many refills from full.
         let allowed = now + every * burst;
         if after > allowed {
