@@ -67,6 +67,9 @@ impl Accounts {
                     "There is a device of this id already.",
                 ));
             }
+            if same.is_none() && self.is_taken(&reader, user_id, &device.device_id).await? {
+                return Err(AccountError::InvalidParam("The device's id is in use."));
+            }
             let mut batch = lane.batch();
             batch.expect::<Users>(&user_key, Expect::At(user.pos));
             batch.expect::<Dehydrated>(&user_key, expected(was.as_ref().map(|row| row.pos)));

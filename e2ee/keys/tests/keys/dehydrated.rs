@@ -4,7 +4,7 @@ use comity_testkit::{Answer, Server, User, encode};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::device::Device;
+use crate::device::{CrossSigning, Device, public};
 
 const AT: &str = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device";
 
@@ -275,4 +275,19 @@ async fn it_is_no_device_to_sign_in_by() {
     let alices = Device::of(&alice);
     let seen = alices.query(&[&alice.id]).await["device_keys"][&alice.id].clone();
     assert!(seen.as_object().is_none_or(serde_json::Map::is_empty));
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#cross-signing>: signatures name devices and cross-signing keys alike.
+#[tokio::test(start_paused = true)]
+async fn no_dehydrated_device_has_the_id_of_a_key() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let keys = CrossSigning::of(&alice.id);
+    let upload = Device::of(&alice).post("device_signing/upload", keys.upload());
+    upload.await.ok();
+    for key in [&keys.master, &keys.self_signing, &keys.user_signing] {
+        let mut device = Device::named(&alice, &public(key));
+        let body = sealed(&mut device, 1);
+        put(&alice, body).await.error(400, "M_INVALID_PARAM");
+    }
 }
