@@ -63,10 +63,11 @@ pub struct Place {
 }
 
 impl Rooms {
-    /// The time now in microseconds since 1970, later than any stamp before.
-    pub(crate) fn stamp(&self) -> u64 {
+    /// The time now in microseconds since 1970, later than any stamp before in this run and than one of an earlier run, when the
+    /// clock may have been ahead.
+    pub(crate) fn stamp(&self, earlier: u64) -> u64 {
         let now = self.0.runtime.clock().now_ms().saturating_mul(1_000);
-        let next = |last: u64| now.max(last.saturating_add(1));
+        let next = |last: u64| now.max(last.max(earlier).saturating_add(1));
         let last = &self.0.stamp;
         let update = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
             Some(next(last))

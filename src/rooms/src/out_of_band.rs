@@ -330,7 +330,7 @@ impl Rooms {
             num: 0,
             seq,
             forgotten: false,
-            since: self.stamp(),
+            since: self.stamp(0),
         };
         let changed = log::Resolved {
             seq,

@@ -78,7 +78,7 @@ impl Change {
         self.listen().await?;
         self.index(&case.known).await?;
         let difference = self.advance(&case).await?;
-        let stamp = self.rooms().stamp();
+        let stamp = self.rooms().stamp(self.live()?.head.active);
         let live = self.live_mut()?;
         live.head.seq += 1;
         live.head.active = stamp;
