@@ -77,13 +77,7 @@ impl Sync {
             self.add_rooms(&build, rooms, &mut answer.rooms),
             self.account_data(request, &reader, since_heads),
             self.messages(request, &reader, next.to_device),
-            async {
-                Ok(self
-                    .0
-                    .keys
-                    .left(request.user.as_str(), &request.device)
-                    .await?)
-            },
+            self.keys_left(&request.user, &request.device),
             async {
                 match since_heads {
                     Some(from) => self.device_lists(&request.user, from, &reader).await,

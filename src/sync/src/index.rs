@@ -346,6 +346,12 @@ impl Index {
             || since < self.start.get(lane)
     }
 
+    /// The latest change of rows of the user's own that is known here; `None` if the user isn't.
+    pub fn own(&self, user: &UserId, lane: Lane) -> Option<Pos> {
+        let state = self.state.lock();
+        Some(state.users.get(user.as_str())?.own.get(lane))
+    }
+
     /// A position of the user's lane beyond which no message has come to their devices.
     pub fn newest_message(&self, user: &UserId) -> Pos {
         let state = self.state.lock();

@@ -30,6 +30,7 @@ mod neighbours;
 mod recent_lists;
 mod room;
 pub mod sliding;
+mod supplies;
 pub mod tables;
 mod tastes;
 pub mod token;
@@ -50,6 +51,7 @@ use self::{
     members::SentMembers,
     neighbours::OfRooms,
     sliding::{Kept, OfDevices, Outlines},
+    supplies::Supplies,
     tastes::Tastes,
     token::{Ephemeral, SyncToken},
 };
@@ -103,6 +105,7 @@ struct Inner {
     to_device: ToDevice,
     index: Arc<Index>,
     sent: SentMembers,
+    supplies: Supplies,
     outlines: Outlines,
     connections: Kept,
 }
@@ -121,6 +124,7 @@ impl Sync {
             to_device,
             index,
             sent: SentMembers::default(),
+            supplies: Supplies::default(),
             outlines: Outlines::default(),
             connections: Kept::default(),
         }))
@@ -151,7 +155,8 @@ impl Sync {
             self.0.index.reached(&heads).await;
             let had = since.as_ref().map_or(0, |since| since.to_device);
             let next = self.token(heads, ephemeral, had);
-            let answer = self.build(request, since.as_ref(), next).await?;
+            // Apart, so that whoever waits doesn't hold what building takes.
+            let answer = Box::pin(self.build(request, since.as_ref(), next)).await?;
             if since.is_none() || request.full_state || !answer.is_empty() {
                 return Ok(answer);
             }

@@ -140,17 +140,8 @@ impl Extending<'_> {
     async fn e2ee(&self) -> Result<E2ee, SyncError> {
         let user = &self.request.user;
         let since = self.at.position.as_ref().map(|position| position.token());
-        let (left, device_lists) = try_join!(
-            async {
-                Ok::<_, SyncError>(
-                    self.sync
-                        .0
-                        .keys
-                        .left(user.as_str(), &self.request.device)
-                        .await?,
-                )
-            },
-            async {
+        let (left, device_lists) =
+            try_join!(self.sync.keys_left(user, &self.request.device), async {
                 match &since {
                     Some(since) => {
                         let lists = self.sync.device_lists(user, &since.heads, self.reader);
@@ -158,8 +149,7 @@ impl Extending<'_> {
                     }
                     None => Ok(None),
                 }
-            },
-        )?;
+            },)?;
         let had = since.map_or(0, |since| since.heads.get(self.own_lane()));
         Ok(E2ee {
             device_lists,

@@ -91,7 +91,8 @@ impl Sync {
                     .back_at(request.user.as_str(), &request.told_by(), serial);
             }
             let next = self.next(request, &at, &heads, ephemeral);
-            let (mut answer, told) = self.answer_from(request, &mut at, &next).await?;
+            // Apart, so that whoever waits doesn't hold what building takes.
+            let (mut answer, told) = Box::pin(self.answer_from(request, &mut at, &next)).await?;
             if let Some(position) = at.position.as_ref().filter(|_| answer.is_empty()) {
                 if time_is_up && !is_far(position, &heads) {
                     answer.pos = position.text();
