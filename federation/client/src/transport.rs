@@ -75,7 +75,7 @@ pub enum TransportError {
     #[error("no address found: {0}")]
     Lookup(String),
     /// All its addresses are private, loopback, link-local or otherwise not on the public internet.
-    #[error("only private addresses, which outbound.allow_private_addresses forbids")]
+    #[error("only private addresses, which [outbound] in the configuration forbids")]
     PrivateAddress,
     /// No connection.
     #[error("cannot connect: {0}")]

@@ -87,6 +87,7 @@ impl House {
         let outbound = OutboundConfig {
             extra_ca_files: config.outbound.extra_ca_files.clone(),
             allow_private_addresses: config.outbound.allow_private_addresses,
+            allow_private_pages: config.outbound.allow_private_pages,
         };
         let outbound =
             Outbound::new(&outbound, runtime.clone()).map_err(|error| error.to_string())?;

@@ -47,6 +47,15 @@ pub(super) enum Host {
     Name(String),
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A request to another server.
+    Peer,
+    /// A page or a file of the web.
+    Page,
+}
+
 /// What SRV records said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Srv {
@@ -62,7 +71,8 @@ pub(super) struct Dialer {
     tls: TlsConnector,
     resolver: Option<TokioResolver>,
     random: Random,
-    allow_private: bool,
+    allow_private_addresses: bool,
+    allow_private_pages: bool,
 }
 
 impl Dialer {
@@ -71,7 +81,8 @@ impl Dialer {
             tls: TlsConnector::from(Arc::new(tls(&config.extra_ca_files)?)),
             resolver: resolver(),
             random,
-            allow_private: config.allow_private_addresses,
+            allow_private_addresses: config.allow_private_addresses,
+            allow_private_pages: config.allow_private_pages,
         })
     }
 
@@ -120,10 +131,11 @@ impl Dialer {
         &self,
         targets: &[Target],
         name: &ServerName<'static>,
+        purpose: Purpose,
     ) -> Result<TlsStream<TcpStream>, TransportError> {
         let mut last = TransportError::Lookup("no target".to_owned());
         for target in targets {
-            let addresses = match self.addresses(target).await {
+            let addresses = match self.addresses(target, purpose).await {
                 Ok(addresses) => addresses,
                 Err(error) => {
                     last = error;
@@ -144,7 +156,7 @@ impl Dialer {
     pub async fn connect_plain(&self, targets: &[Target]) -> Result<TcpStream, TransportError> {
         let mut last = TransportError::Lookup("no target".to_owned());
         for target in targets {
-            for address in self.addresses(target).await? {
+            for address in self.addresses(target, Purpose::Page).await? {
                 match tcp(address).await {
                     Ok(stream) => return Ok(stream),
                     Err(error) => last = error,
@@ -167,7 +179,15 @@ impl Dialer {
     }
 
     /// The addresses that may be connected to.
-    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, TransportError> {
+    async fn addresses(
+        &self,
+        target: &Target,
+        purpose: Purpose,
+    ) -> Result<Vec<SocketAddr>, TransportError> {
+        let allow_private = match purpose {
+            Purpose::Peer => self.allow_private_addresses,
+            Purpose::Page => self.allow_private_pages,
+        };
         let mut found = match &target.host {
             Host::Ip(address) => vec![SocketAddr::new(*address, target.port)],
             Host::Name(name) => lookup(name, target.port).await?,
@@ -175,7 +195,7 @@ impl Dialer {
         if found.is_empty() {
             return Err(TransportError::Lookup("none".to_owned()));
         }
-        found.retain(|address| self.allow_private || is_public(address.ip()));
+        found.retain(|address| allow_private || is_public(address.ip()));
         if found.is_empty() {
             return Err(TransportError::PrivateAddress);
         }

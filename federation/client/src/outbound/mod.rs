@@ -27,7 +27,7 @@ use tokio::{
 };
 
 pub use address::is_public;
-use dial::{Dialer, Srv};
+use dial::{Dialer, Purpose, Srv};
 use discover::{Ask, Route, Routes, WellKnown};
 
 use crate::transport::{Limits, Streamed, Transport, TransportError};
@@ -50,6 +50,8 @@ pub struct OutboundConfig {
     pub extra_ca_files: Vec<PathBuf>,
     /// Whether private, loopback and link-local addresses may be connected to.
     pub allow_private_addresses: bool,
+    /// The same for pages and files of the web, whose addresses users and other servers choose.
+    pub allow_private_pages: bool,
 }
 
 /// Why requests can't be made at all.
@@ -137,7 +139,8 @@ impl Outbound {
     }
 
     async fn open(&self, route: &Route) -> Result<Connection, TransportError> {
-        let stream = self.dialer.connect(&route.targets, &route.name).await?;
+        let (targets, name) = (&route.targets, &route.name);
+        let stream = self.dialer.connect(targets, name, Purpose::Peer).await?;
         self.speak(stream).await
     }
 

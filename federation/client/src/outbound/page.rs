@@ -11,7 +11,7 @@ use url::{Host as UrlHost, Url};
 
 use super::{
     Connection, Outbound,
-    dial::{Host, Target},
+    dial::{Host, Purpose, Target},
     discover::certificate_name,
     stream,
 };
@@ -69,8 +69,8 @@ impl Outbound {
         match url.scheme() {
             "https" => {
                 let name = certificate_name(&literal)?;
-                self.speak(self.dialer.connect(&targets, &name).await?)
-                    .await
+                let stream = self.dialer.connect(&targets, &name, Purpose::Page);
+                self.speak(stream.await?).await
             }
             "http" => self.speak(self.dialer.connect_plain(&targets).await?).await,
             _ => Err(TransportError::Name),

@@ -42,10 +42,15 @@ impl Authority {
         Self { issuer, folder }
     }
 
-    fn outbound(&self, allow_private_addresses: bool) -> Outbound {
+    fn outbound(&self, allow_private: bool) -> Outbound {
+        self.outbound_to(allow_private, allow_private)
+    }
+
+    fn outbound_to(&self, private_addresses: bool, private_pages: bool) -> Outbound {
         let config = OutboundConfig {
             extra_ca_files: vec![self.folder.join("ca.pem")],
-            allow_private_addresses,
+            allow_private_addresses: private_addresses,
+            allow_private_pages: private_pages,
         };
         Outbound::new(&config, Runtime::system()).unwrap()
     }
@@ -348,12 +353,13 @@ async fn pages_are_followed_to_where_they_are() {
     }
 }
 
-/// H2: however a private address is written, and wherever a redirect leads, nothing is connected to.
+/// H2: however a private address is written, and wherever a redirect leads, nothing is connected to; also where other servers may
+/// have private addresses.
 #[tokio::test]
 async fn h2_pages_are_on_the_public_internet() {
     let authority = Authority::new("private-pages");
     let (address, connections) = authority.serve(loopback(), |_| ok("secret")).await;
-    let outbound = authority.outbound(false);
+    let outbound = authority.outbound_to(true, false);
     let port = address.port();
     for scheme in ["http", "https"] {
         for host in [

@@ -111,8 +111,12 @@ section! {
     Outbound {
         /// PEM files with certificate authorities to trust besides the system's.
         extra_ca_files: Vec<PathBuf> = Vec::new(),
-        /// Whether requests may go to private, loopback and link-local addresses. For test networks only.
+        /// Whether requests to other servers may go to private, loopback and link-local addresses. For federations of one's own,
+        /// and test networks.
         allow_private_addresses: bool = false,
+        /// The same for pages that are previewed, and for files that other servers keep elsewhere. Anybody could read by it what
+        /// only this machine's network is to see: for test networks only.
+        allow_private_pages: bool = false,
     }
 }
 
