@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
+    extract::{FromRequestParts, OptionalFromRequestParts},
     routing::{get, post, put},
 };
 use comity_media::{Mxc, Wanted};
@@ -23,10 +24,11 @@ use futures_util::{StreamExt, TryStreamExt};
 use http::{
     HeaderMap,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
+    request::Parts,
 };
 use serde::Deserialize;
 
-use crate::{ApiError, Routes, User, UserOrGuest};
+use crate::{Api, ApiError, Query, Routes, User, UserOrGuest};
 
 pub(crate) fn routes() -> Routes {
     Routes::new()
@@ -43,46 +45,58 @@ pub(crate) fn routes() -> Routes {
         .media("/upload/{server}/{media}", put(upload_to::put))
         .media("/config", get(config::get))
         .media("/preview_url", get(preview_url::get))
-        .media("/download/{server}/{media}", get(download::legacy))
-        .media(
-            "/download/{server}/{media}/{name}",
-            get(download_as::legacy),
-        )
-        .media("/thumbnail/{server}/{media}", get(thumbnail::legacy))
+        .media("/download/{server}/{media}", get(download::get))
+        .media("/download/{server}/{media}/{name}", get(download_as::get))
+        .media("/thumbnail/{server}/{media}", get(thumbnail::get))
 }
 
-/// How a download is wanted.
-#[derive(Deserialize)]
-struct Asked {
-    timeout_ms: Option<u64>,
-    /// Of the older paths: whether another server may be asked.
-    #[serde(default = "yes")]
+/// Who wants a file, and how.
+struct Asker {
+    user: User,
+    wait: Option<Duration>,
+    /// Whether another server may be asked.
     allow_remote: bool,
-    /// Of the older paths: whether the asker goes elsewhere for the file. By the newer ones all do.
-    #[serde(default)]
+    /// Whether they go elsewhere for the file.
     allow_redirect: bool,
 }
 
-fn yes() -> bool {
-    true
+/// What a request says of it; the last two by the older paths alone.
+#[derive(Deserialize)]
+struct Asked {
+    timeout_ms: Option<u64>,
+    allow_remote: Option<bool>,
+    allow_redirect: Option<bool>,
 }
 
-impl Asked {
-    /// By a newer path.
-    fn newer(self) -> Self {
-        Self {
-            allow_redirect: true,
-            ..self
-        }
-    }
+impl FromRequestParts<Api> for Asker {
+    type Rejection = ApiError;
 
-    fn wanted<'a>(&self, user: &'a User) -> Wanted<'a> {
-        let wait = self.timeout_ms.map(Duration::from_millis);
-        let wanted = wait.map(Wanted::within).unwrap_or_default();
-        if self.allow_remote {
-            wanted.fetched_for(&user.id)
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let older = parts.uri.path().starts_with("/_matrix/media/");
+        let user = if older {
+            let user =
+                <UserOrGuest as OptionalFromRequestParts<Api>>::from_request_parts(parts, api);
+            user.await?.ok_or_else(no_media)?
         } else {
-            wanted.by(user.id.as_str())
+            <UserOrGuest as FromRequestParts<Api>>::from_request_parts(parts, api).await?
+        };
+        let Query(asked) = Query::<Asked>::from_request_parts(parts, api).await?;
+        Ok(Self {
+            user: user.0,
+            wait: asked.timeout_ms.map(Duration::from_millis),
+            allow_remote: !older || asked.allow_remote.unwrap_or(true),
+            allow_redirect: !older || asked.allow_redirect.unwrap_or(false),
+        })
+    }
+}
+
+impl Asker {
+    fn wanted(&self) -> Wanted<'_> {
+        let wanted = self.wait.map(Wanted::within).unwrap_or_default();
+        if self.allow_remote {
+            wanted.fetched_for(&self.user.id)
+        } else {
+            wanted.by(self.user.id.as_str())
         }
     }
 }
@@ -120,11 +134,7 @@ fn mxc(server: &str, media: &str) -> Result<Mxc, ApiError> {
     Mxc::new(server, media).ok_or_else(no_media)
 }
 
-/// What the older paths say to whoever shows no token.
-fn frozen(user: Option<UserOrGuest>) -> Result<User, ApiError> {
-    user.map(|UserOrGuest(user)| user).ok_or_else(no_media)
-}
-
+/// Also what the older paths say to whoever shows no token.
 fn no_media() -> ApiError {
     ApiError::not_found("There is no such media")
 }
