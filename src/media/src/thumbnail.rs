@@ -7,7 +7,8 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#thumbnails>
 
 mod animation;
-mod render;
+mod confinement;
+pub(crate) mod render;
 mod worker;
 
 use std::time::Duration;

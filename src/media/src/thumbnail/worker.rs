@@ -1,8 +1,7 @@
 //! The worker: a process of its own that reads one picture, makes what it is told of it, and ends.
 //!
 //! Decoders are where hostile files do harm, so they run where there is little to harm: a process that was given no file, no
-//! environment and no secret, with bounds on memory, time and what it may write, whose death is one picture that can't be read. The
-//! bounds hold for what decoders do, which are Rust; code that broke out of one would be a process of the server's own user.
+//! environment and no secret, confined before it reads its first byte, whose death is one picture that can't be read.
 //!
 //! It is told by its standard input: the task, and then the file to its end; it tells by its standard output.
 
@@ -16,7 +15,6 @@ use std::{
 use async_trait::async_trait;
 use comity_runtime::{Pool, Runtime};
 use futures_util::StreamExt;
-use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
@@ -24,13 +22,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::render::{Rendered, Task, Unrendered, render};
+use super::{
+    confinement::confine,
+    render::{Rendered, Task, Unrendered, render},
+};
 use crate::{Kind, Pieces};
 
-/// Of a worker: address space and answer in bytes, processor time in seconds.
-const MEMORY: u64 = 3 << 29;
+/// Of an answer, in bytes.
 const ANSWER: u64 = 16 << 20;
-const PROCESSOR: u64 = 20;
 /// From its start to its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Workers at once, and pictures that wait for one.
@@ -38,6 +37,8 @@ const WORKERS: usize = 2;
 const WAITING: usize = 64;
 /// The longest file that is looked at, in bytes.
 const FILE: u64 = 200 << 20;
+/// The exit status of a worker that never began: of what [`work`] says is an error.
+const NOT_BEGUN: i32 = 1;
 /// Bytes of the task before the file.
 const TASK: usize = 64;
 
@@ -112,13 +113,21 @@ impl Workers {
             output.read_to_end(&mut answer).await
         };
         // One that dies before it has heard everything says what it has to say by its silence.
+        // A file that is slow to come says nothing of the picture.
+        let tell = async {
+            let told = timeout(PATIENCE / 2, tell).await;
+            told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        };
         let (told, heard) = tokio::join!(tell, hear);
         heard?;
         match told {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        child.wait().await?;
+        let ended = child.wait().await?;
+        if answer.is_empty() && ended.code() == Some(NOT_BEGUN) {
+            return Err(io::Error::other("a worker could not be confined"));
+        }
         Ok(answer)
     }
 }
@@ -150,23 +159,9 @@ impl Renderer for Workers {
 /// What a worker does, from its start to its end.
 ///
 /// # Errors
-/// Its bounds can't be set, or nobody talks to it.
+/// It can't be confined, or nobody talks to it.
 pub fn work() -> io::Result<()> {
-    let bounds = [
-        (Resource::As, MEMORY),
-        (Resource::Cpu, PROCESSOR),
-        (Resource::Fsize, 0),
-        (Resource::Core, 0),
-        // Its three pipes are open; nothing else will be.
-        (Resource::Nofile, 3),
-    ];
-    for (resource, most) in bounds {
-        let bound = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
-        };
-        setrlimit(resource, bound)?;
-    }
+    confine()?;
     let mut input = io::stdin().lock();
     let mut task = [0; TASK];
     input.read_exact(&mut task)?;

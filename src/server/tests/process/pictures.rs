@@ -81,9 +81,9 @@ async fn h5_a_worker_without_end_is_left() {
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
-/// A worker has nothing to look at: no environment, and no file it could open.
+/// H5: a worker has nothing to look at: no environment, no file it could open, and no call of the kernel to reach others by.
 #[test]
-fn a_worker_has_nothing_but_its_pipes() {
+fn h5_a_worker_has_nothing_but_its_pipes() {
     let mut worker = Command::new(env!("CARGO_BIN_EXE_comity"))
         .arg("render-picture")
         .stdin(Stdio::piped())
@@ -92,12 +92,20 @@ fn a_worker_has_nothing_but_its_pipes() {
         .unwrap();
     let mut input = worker.stdin.take().unwrap();
     input.write_all(&[0; 32]).unwrap();
-    let limits = PathBuf::from(format!("/proc/{}/limits", worker.id()));
+    let proc = PathBuf::from(format!("/proc/{}", worker.id()));
+    let said = |file: &str, begin: &str, at: usize| {
+        let text = std::fs::read_to_string(proc.join(file)).unwrap();
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with(begin)).unwrap();
+        line.split_whitespace().nth(at).unwrap().to_owned()
+    };
     let until = Instant::now() + Duration::from_secs(20);
     let bounded = loop {
-        let text = std::fs::read_to_string(&limits).unwrap();
-        let files = text.lines().find(|line| line.starts_with("Max open files"));
-        if files.unwrap().split_whitespace().nth(3) == Some("3") {
+        // By a filter, and with no way to more rights.
+        if said("status", "Seccomp:", 1) == "2" {
+            assert_eq!(said("limits", "Max open files", 3), "3");
+            assert_eq!(said("status", "NoNewPrivs:", 1), "1");
+            assert_eq!(said("status", "Threads:", 1), "1");
             break true;
         }
         if Instant::now() > until {
