@@ -71,7 +71,7 @@ impl Allowances {
         let empty = empty_at.get(user).copied().unwrap_or_default().max(now);
         let empty = empty.saturating_add(more);
         if bytes > 0 {
-            if empty_at.len() >= BUCKETS {
+            if empty_at.len() >= BUCKETS && !empty_at.contains_key(user) {
                 empty_at.retain(|_, at| *at > now);
             }
             empty_at.insert(user.to_owned(), empty);

@@ -89,7 +89,7 @@ pub enum MediaError {
 impl MediaError {
     /// Whether it says something of who asked, and nothing of what they asked for.
     pub(crate) fn is_the_askers(&self) -> bool {
-        matches!(self, Self::FetchedTooMuch { .. } | Self::Busy)
+        matches!(self, Self::FetchedTooMuch { .. })
     }
 }
 

@@ -107,9 +107,15 @@ impl Media {
         }
         // The part of a page that a browser would go to.
         url.set_fragment(None);
+        // Each waits in a queue of their own, whoever began the flight.
+        let turn = Arc::new(self.0.previews.users.take(user.as_str()).await?);
         let look = || {
             let (media, url, user) = (self.clone(), url.clone(), user.to_owned());
-            async move { media.look_in_turn(&url, user.as_str()).await }
+            let turn = Arc::clone(&turn);
+            async move {
+                let _turn = turn;
+                media.look_in_turn(&url, user.as_str()).await
+            }
         };
         let flights = &self.0.previews.flights;
         flights.outcome(&url.to_string(), look).await
@@ -117,7 +123,6 @@ impl Media {
 
     async fn look_in_turn(&self, url: &Url, user: &str) -> Outcome<Arc<Preview>> {
         let previews = &self.0.previews;
-        let _turn = previews.users.take(user).await?;
         let place = previews.places.acquire().await;
         let _place = place.map_err(|_| MediaError::Stopped)?;
         self.0.fetching.allowances.admit(user)?;
@@ -150,7 +155,7 @@ impl Media {
         let essence = kind.split(';').next().unwrap_or_default().trim();
         let mut preview = Preview::new();
         if essence.starts_with("image/") {
-            return Ok((preview, self.picture(found.file).await));
+            return Ok((preview, self.picture(found.file).await?));
         }
         if !matches!(essence, "text/html" | "application/xhtml+xml") {
             return Ok((preview, None));
@@ -168,10 +173,15 @@ impl Media {
                 preview.insert(name, Said::Text(value));
             }
         }
-        if let Some(shown) = shown
-            && let Ok(Page { file, .. }) = self.page(&**elsewhere, &shown, user).await
-        {
-            return Ok((preview, self.picture(file).await));
+        if let Some(shown) = shown {
+            let shown = async {
+                match self.page(&**elsewhere, &shown, user).await {
+                    Ok(Page { file, .. }) => self.picture(file).await,
+                    Err(_) => Ok(None),
+                }
+            };
+            let picture = timeout(PATIENCE / 2, shown).await;
+            return Ok((preview, picture.unwrap_or(Ok(None))?));
         }
         Ok((preview, None))
     }
@@ -189,10 +199,17 @@ impl Media {
     }
 
     /// A picture, if it can be shown: a page without its picture is a preview still.
-    async fn picture(&self, file: Fetched) -> Option<Picture> {
-        let measured = self.measured(file).await;
-        let told = |error: &MediaError| tracing::debug!(%error, "a page's picture can't be shown");
-        measured.inspect_err(told).ok()
+    async fn picture(&self, file: Fetched) -> Result<Option<Picture>, MediaError> {
+        use MediaError::{Broken, NoPicture, NotFetched, PictureTooLarge, TooLarge};
+        match self.measured(file).await {
+            Ok(picture) => Ok(Some(picture)),
+            Err(error @ (Broken | NoPicture | NotFetched(_) | PictureTooLarge | TooLarge)) => {
+                tracing::debug!(%error, "a page's picture can't be shown");
+                Ok(None)
+            }
+            // That says nothing of it.
+            Err(error) => Err(error),
+        }
     }
 
     async fn measured(&self, file: Fetched) -> Result<Picture, MediaError> {

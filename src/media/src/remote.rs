@@ -44,7 +44,8 @@ type Found = (Content, u64);
 pub(crate) struct Fetching {
     pub elsewhere: OnceLock<Arc<dyn Elsewhere>>,
     pub allowances: Allowances,
-    flights: Flights<MediaKey, Found>,
+    /// By the file, and by whether who asks waits for it to be uploaded.
+    flights: Flights<(MediaKey, bool), Found>,
     users: Turns,
     servers: Turns,
     places: Semaphore,
@@ -89,18 +90,23 @@ impl Media {
         if !wanted.fetch {
             return Err(MediaError::NotFound);
         }
+        // Each waits in a queue of their own, whoever began the flight; a turn lasts as long as what it began.
+        let turn = Arc::new(self.0.fetching.users.take(wanted.asker).await?);
         let fetch = || {
-            let (media, mxc) = (self.clone(), mxc.clone());
+            let (media, mxc, turn) = (self.clone(), mxc.clone(), Arc::clone(&turn));
             let (asker, wait) = (wanted.asker.to_owned(), wanted.wait);
-            async move { media.fetch(&mxc, &asker, wait).await }
+            async move {
+                let _turn = turn;
+                media.fetch(&mxc, &asker, wait).await
+            }
         };
-        self.0.fetching.flights.outcome(&key, fetch).await
+        let flight = (key, !wanted.wait.is_zero());
+        self.0.fetching.flights.outcome(&flight, fetch).await
     }
 
     async fn fetch(&self, mxc: &Mxc, asker: &str, wait: Duration) -> Outcome<Found> {
         let fetching = &self.0.fetching;
         let elsewhere = fetching.elsewhere.get().ok_or(MediaError::NotFound)?;
-        let _users = fetching.users.take(asker).await?;
         let _servers = fetching.servers.take(mxc.server().as_str()).await?;
         let place = fetching.places.acquire().await;
         let _place = place.map_err(|_| MediaError::Stopped)?;

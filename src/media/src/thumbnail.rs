@@ -11,7 +11,7 @@ mod confinement;
 pub(crate) mod render;
 mod worker;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use comity_runtime::Runtime;
 use comity_storage::{CommitError, Expect, Key};
@@ -149,10 +149,15 @@ impl Media {
         let made = match kept {
             Some(kept) => Ok(kept.value),
             None => {
+                // Each waits in a queue of their own, whoever began the flight.
+                let turn = Arc::new(self.0.thumbnails.askers.take(wanted.asker).await?);
                 let make = || {
                     let (media, key, original) = (self.clone(), key.clone(), original.clone());
-                    let asker = wanted.asker.to_owned();
-                    async move { media.make(&key, &original, pos, &asker).await }
+                    let turn = Arc::clone(&turn);
+                    async move {
+                        let _turn = turn;
+                        media.make(&key, &original, pos).await
+                    }
                 };
                 self.0.thumbnails.flights.outcome(&key, make).await
             }
@@ -172,9 +177,7 @@ impl Media {
         key: &ThumbnailKey,
         original: &Content,
         pos: u64,
-        asker: &str,
     ) -> Outcome<tables::Thumbnail> {
-        let _turn = self.0.thumbnails.askers.take(asker).await?;
         // Another flight may have landed between the look and this one.
         if let Some(kept) = self.0.tenant.reader().get::<Thumbnails>(key).await? {
             return Ok(kept.value);

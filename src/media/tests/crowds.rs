@@ -351,7 +351,9 @@ async fn h5_one_users_pictures_hold_up_nobody_elses() {
         hostile.push(world.upload(&mallory, &[PNG, &[n]].concat()).await);
     }
     let good = world.upload(&alice, PNG).await;
-    let attack = join_all(hostile.iter().map(|mxc| world.thumbnail(&mallory, mxc)));
+    // Who asks for the same later doesn't wait in their queue.
+    let wanted = hostile.iter().chain([&good]);
+    let attack = join_all(wanted.map(|mxc| world.thumbnail(&mallory, mxc)));
     let others = async {
         sleep(SECOND).await;
         let made = timeout(2 * SECOND, world.thumbnail(&alice, &good)).await;
@@ -443,4 +445,31 @@ async fn h6_a_quota_bounds_what_is_staged() {
         .await;
     assert!(matches!(refused, Err(MediaError::Quota)));
     assert_eq!(taken.load(Ordering::Relaxed), 600);
+}
+
+/// H6: of one user's uploads a few are taken at a time, of others' as well.
+#[tokio::test(start_paused = true)]
+async fn h6_uploads_take_turns() {
+    let world = World::new(|_| {}).await;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let slow = |user: &'static str| {
+        let (media, begun) = (world.media.clone(), begun.clone());
+        let body = stream::once(async move {
+            begun.fetch_add(1, Ordering::Relaxed);
+            sleep(SECOND).await;
+            Ok(Bytes::from_static(b"slow"))
+        });
+        tokio::spawn(async move {
+            let described = Described::default();
+            let user = self::user(user);
+            media.upload(&user, described, None, body.boxed()).await
+        })
+    };
+    let mut uploads: Vec<_> = (0..10).map(|_| slow("alice")).collect();
+    uploads.push(slow("bob"));
+    sleep(SECOND / 2).await;
+    assert_eq!(begun.load(Ordering::Relaxed), 9);
+    for upload in uploads {
+        upload.await.unwrap().unwrap();
+    }
 }
