@@ -131,7 +131,10 @@ impl Api {
     /// Lets accounts that were deactivated leave their rooms.
     async fn finish_deactivations(&self) -> Result<(), AccountError> {
         self.accounts
-            .finish_deactivations(&Leaving(&self.rooms))
+            .finish_deactivations(&Leaving {
+                rooms: &self.rooms,
+                media: &self.media,
+            })
             .await
     }
 }

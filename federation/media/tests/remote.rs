@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use axum::{Router, routing::get};
+use comity_accounts::Standing;
 use comity_testkit::{Answer, Federation, HostilePeer, PICTURE, Reply, Server, Settings, User};
 use http::{Method, StatusCode, header};
 use serde_json::json;
@@ -86,6 +87,39 @@ async fn files_come_once() {
     download(&bob, "nobody.test/x")
         .await
         .error(502, "M_UNKNOWN");
+}
+
+/// What an administrator quarantines of another server's isn't fetched any more, whether it was here or not, and isn't kept.
+#[tokio::test(start_paused = true)]
+async fn quarantined_files_stay_away() {
+    let federation = Federation::of(["a.test", "b.test"]).await;
+    let alice = federation["a.test"].register("alice").await;
+    let bob = federation["b.test"].register("bob").await;
+    let accounts = &federation["b.test"].api.accounts;
+    let admin = Standing::Admin(true);
+    accounts.set_standing(&bob.id, admin).await.unwrap();
+    let known = upload(&alice, PICTURE.to_vec(), "x").await;
+    let unknown = upload(&alice, b"second".to_vec(), "x").await;
+    assert_eq!(download(&bob, &known).await.bytes, PICTURE);
+    let thumbnail = format!("{MEDIA}/thumbnail/{known}?width=32&height=32");
+    assert_eq!(bob.get(&thumbnail).send().await.status, StatusCode::OK);
+    let judge = |verdict: &str, media: &str| {
+        bob.post(format!("/_synapse/admin/v1/media/{verdict}/{media}"))
+    };
+    let _ = federation.wire.log();
+    for media in [&known, &unknown] {
+        judge("quarantine", media).send().await.ok();
+        download(&bob, media).await.error(404, "M_NOT_FOUND");
+    }
+    bob.get(&thumbnail).send().await.error(404, "M_NOT_FOUND");
+    let asked = federation.wire.log();
+    assert!(!asked.iter().any(|line| line.contains("/media/")));
+    let findings = federation["b.test"].media_findings().await;
+    assert_eq!(findings, Vec::<String>::new());
+    for media in [&known, &unknown] {
+        judge("unquarantine", media).send().await.ok();
+        assert_eq!(download(&bob, media).await.status, StatusCode::OK);
+    }
 }
 
 /// Servers that don't know the endpoint for servers, in the ways they say so.

@@ -34,7 +34,7 @@ pub struct DeviceInfo {
 /// Leaves rooms on behalf of a deactivated account; the room engine's side of the job.
 #[async_trait]
 pub trait LeaveRooms: Send + Sync {
-    /// Leaves all rooms of the user, rejects their invites, and hides what they wrote if `erase` says so. May be asked again after
+    /// Leaves all rooms of the user, rejects their invites, and if `erase` says so hides what they wrote and removes their files. May be asked again after
     /// a failure or a crash: leaving what is left already is fine.
     async fn leave_all(&self, user_id: &str, erase: bool) -> Result<(), AccountError>;
 }

@@ -6,6 +6,7 @@
 //! found to be right.
 
 use std::{
+    collections::BTreeMap,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use object_store::{
     GetOptions, ObjectStore, ObjectStoreExt,
     local::LocalFileSystem,
+    memory::InMemory,
     path::{Path as Name, PathPart},
 };
 use sha2::{Digest, Sha256};
@@ -65,6 +67,38 @@ impl Blobs {
             bucket,
             locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
         })
+    }
+
+    /// Blobs that are only looked at: nothing is made and nothing goes. Where there is no folder there are none.
+    pub fn look(folder: &Path, bucket: Option<Bucket>) -> Result<Self, MediaError> {
+        let store: Arc<dyn ObjectStore> = match &bucket {
+            Some(bucket) => bucket.store(),
+            None if folder.exists() => Arc::new(LocalFileSystem::new_with_prefix(folder)?),
+            None => Arc::new(InMemory::new()),
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            store,
+            bucket,
+            locks: Vec::new(),
+        })
+    }
+
+    /// The blobs whose hash begins with this byte: their names, in hexadecimal, and sizes in bytes.
+    pub async fn list(&self, first: u8) -> Result<BTreeMap<String, u64>, MediaError> {
+        let digits = hex(&[first]);
+        let mut found = BTreeMap::new();
+        let mut listed = self.store.list(Some(&self.below_blobs([&digits])));
+        while let Some(blob) = listed.next().await {
+            let blob = match blob {
+                Ok(blob) => blob,
+                Err(object_store::Error::NotFound { .. }) => break,
+                Err(error) => return Err(self.failed(error)),
+            };
+            let file = blob.location.filename().unwrap_or_default();
+            found.insert(format!("{digits}{file}"), blob.size);
+        }
+        Ok(found)
     }
 
     /// Writes a body of at most `most` bytes to a staging file of this name and syncs it.
@@ -151,14 +185,18 @@ impl Blobs {
     fn name_of(&self, hash: &Hash) -> Name {
         let hex = hex(hash);
         let (folder, file) = hex.split_at(2);
+        self.below_blobs([folder, file])
+    }
+
+    fn below_blobs<const N: usize>(&self, parts: [&str; N]) -> Name {
         let prefix = self.bucket.iter().flat_map(Bucket::prefix);
-        let parts = ["blobs", folder, file].map(PathPart::from);
-        prefix.chain(parts).collect()
+        let blobs = prefix.chain([PathPart::from("blobs")]);
+        blobs.chain(parts.map(PathPart::from)).collect()
     }
 }
 
 /// In lower-case hexadecimal.
-pub(crate) fn hex(hash: &Hash) -> String {
+pub(crate) fn hex(hash: &[u8]) -> String {
     use std::fmt::Write;
     hash.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}"); // a String takes everything

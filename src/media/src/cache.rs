@@ -9,20 +9,21 @@ use std::{
     },
 };
 
-use comity_storage::{CommitError, Expect, Key, Range};
+use comity_storage::{CommitError, Expect, Key};
 use tokio::sync::Mutex;
 
 use crate::{
     Content, Media, MediaError,
+    pages::Pages,
     staging::Staged,
-    tables::{self, Arriving, Cached, Held, HeldKey, MediaKey, Medias, Remote},
+    tables::{self, Cached, MediaKey, Medias, Remote},
 };
 
 /// What a file costs beside its bytes, for its rows and its place on the disk: many small ones are much as well.
 pub(crate) const FOOTPRINT: u64 = 16 << 10;
 /// That somebody looked is written down this often.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-/// Rows read at a time, and files let go before all are looked through again.
+/// Files let go before all are looked through again.
 const PAGE: usize = 1_000;
 
 /// What is known of it, in memory.
@@ -50,17 +51,26 @@ impl Media {
             uploader: None,
             created_ts: now,
             expires_ts: 0,
+            quarantined: false,
             content: Some(content),
         };
-        self.place(staged, key, |batch| {
+        let placed = self.place(staged, key, |batch| {
+            batch.expect::<Medias>(key, Expect::Absent);
             batch.put::<Medias>(key, &row).put::<Remote>(key, &cached);
-        })
-        .await?;
-        self.kept_more(cached.bytes);
+        });
+        match placed.await {
+            Ok(()) => self.kept_more(cached.bytes),
+            // It has come by another flight meanwhile, or was quarantined.
+            Err(MediaError::Commit(CommitError::Conflict(_))) => {}
+            Err(error) => return Err(error),
+        }
         self.cached(key).await?.ok_or(MediaError::NotFound)
     }
 
     /// A file that is kept; that somebody looked is noted.
+    ///
+    /// # Errors
+    /// [`MediaError::NotFound`] if nobody gets it, from here or elsewhere.
     pub(crate) async fn cached(
         &self,
         key: &MediaKey,
@@ -68,6 +78,9 @@ impl Media {
         let Some(row) = self.0.tenant.reader().get::<Medias>(key).await? else {
             return Ok(None);
         };
+        if row.value.quarantined {
+            return Err(MediaError::NotFound);
+        }
         self.looked_at(key).await?;
         Ok(row.value.content.map(|content| (content, row.pos)))
     }
@@ -188,54 +201,28 @@ impl Media {
         mut look: impl FnMut(MediaKey, Cached) + Send,
     ) -> Result<(), MediaError> {
         let reader = self.0.tenant.reader();
-        let mut after: Option<MediaKey> = None;
-        loop {
-            let range = Range::everywhere(|_| {}).from(|from| {
-                if let Some(key) = &after {
-                    key.write(from);
-                    from.u8(0);
-                }
-            });
-            let rows = reader.scan::<Remote>(range.limit(PAGE)).await?;
-            let whole = rows.len() == PAGE;
-            after = rows.last().map(|(key, _)| key.clone());
-            for (key, row) in rows {
+        let mut pages = Pages::<Remote>::all();
+        while let Some(page) = pages.next(&reader).await? {
+            for (key, row) in page {
                 look(key, row.value);
             }
-            if !whole {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Lets a kept file go, with what was made of it; how many bytes are free by that.
     async fn forget(&self, key: &MediaKey) -> Result<u64, MediaError> {
-        let lane = self.0.tenant.lane(key.home());
-        let reader = lane.reader();
-        let row = reader.get::<Medias>(key).await?;
-        let cached = reader.get::<Remote>(key).await?;
-        let (Some(row), Some(cached)) = (row, cached) else {
+        let row = self.0.tenant.reader().get::<Medias>(key).await?;
+        let Some(row) = row.filter(|row| row.value.uploader.is_none()) else {
             return Ok(0);
         };
-        let hash = row.value.content.map(|content| content.hash);
-        let note = HeldKey {
-            hash: hash.unwrap_or_default(),
-            media: key.clone(),
-        };
-        let mut batch = lane.batch();
-        batch.expect::<Medias>(key, Expect::At(row.pos));
-        batch.expect::<Remote>(key, Expect::At(cached.pos));
-        batch.delete::<Medias>(key).delete::<Remote>(key);
-        batch.delete::<Held>(&note).put::<Arriving>(&note, &());
-        match lane.commit(batch).await {
-            Ok(_) => {}
-            // Somebody has just looked.
-            Err(CommitError::Conflict(_)) => return Ok(0),
-            Err(error) => return Err(error.into()),
-        }
-        let bytes = cached.value.bytes;
+        // If somebody has just looked it stays.
+        let freed = self.take_away(key, &row, None).await?;
+        Ok(freed.unwrap_or_default())
+    }
+
+    /// So much less is kept.
+    pub(crate) fn kept_less(&self, bytes: u64) {
         self.0.cache.kept.fetch_sub(bytes, Ordering::Relaxed);
-        self.discard(&note).await?;
-        Ok(bytes)
     }
 }

@@ -22,16 +22,19 @@ mod allowance;
 mod blobs;
 mod bucket;
 mod cache;
+pub mod check;
 mod elsewhere;
 mod error;
 mod flights;
 mod kind;
 mod metadata;
 mod mxc;
+mod pages;
 mod place;
 mod preview;
 mod read;
 mod remote;
+mod removal;
 mod staging;
 pub mod tables;
 mod thumbnail;
@@ -98,6 +101,10 @@ struct Inner {
     /// Where files are read and written through by hand.
     files: Pool,
     arrivals: read::Arrivals,
+    /// Whose files are on their way here.
+    uploading: turns::Turns,
+    /// Who changes what a user has uploaded.
+    counting: turns::Turns,
     renderer: Arc<dyn Renderer>,
     fetching: remote::Fetching,
     cache: cache::Cache,
@@ -107,6 +114,10 @@ struct Inner {
 
 /// Files that are gone through at once, and that wait for it.
 const FILES: (usize, usize) = (2, 64);
+/// Uploads of a user at once, and that wait for it.
+const UPLOADS: (usize, usize) = (8, 92);
+/// Changes of what a user has uploaded that wait for another.
+const COUNTING: usize = 1_000;
 
 impl Media {
     /// Opens a tenant's media, whose pictures `renderer` makes smaller. [`Media::resume`] is to be called before anything is uploaded.
@@ -124,6 +135,8 @@ impl Media {
             blobs: blobs::Blobs::open(&config.folder, bucket.transpose()?)?,
             files: runtime.pool("media files", FILES.0, FILES.1),
             arrivals: read::Arrivals::default(),
+            uploading: turns::Turns::new(UPLOADS.0, UPLOADS.1),
+            counting: turns::Turns::new(1, COUNTING),
             renderer,
             fetching: remote::Fetching::new(&runtime, config.fetch_bucket_bytes),
             cache: cache::Cache::default(),

@@ -3,7 +3,7 @@
 //! What is about to be put is noted before, and the note goes with the commit that names the blob; or the start after a crash
 //! takes both away.
 
-use comity_storage::{Batch, Key, Range};
+use comity_storage::{Batch, CommitError, Key, Range};
 
 use crate::{
     Media, MediaError,
@@ -37,8 +37,10 @@ impl Media {
             placed = lane.commit(batch).await.map(drop).map_err(MediaError::from);
         }
         drop(locked);
-        if placed.is_err() {
-            self.discard(&held).await?;
+        match &placed {
+            // It may have been written: the next start finds out.
+            Ok(()) | Err(MediaError::Commit(CommitError::Unknown(_))) => {}
+            Err(_) => self.discard(&held).await?,
         }
         placed
     }
@@ -49,7 +51,8 @@ impl Media {
         let mut hashes = vec![note.hash];
         // Without their media no thumbnails are made any more.
         let reader = lane.reader();
-        if reader.get::<Medias>(&note.media).await?.is_none() {
+        let media = reader.get::<Medias>(&note.media).await?;
+        if media.is_none_or(|row| row.value.content.is_none()) {
             let made = Range::of(note.home(), |prefix| note.media.write(prefix));
             let made = reader.scan::<Thumbnails>(made).await?;
             let mut batch = lane.batch();

@@ -94,6 +94,7 @@ impl Media {
             let mut arrived = std::pin::pin!(self.0.arrivals.0.notified());
             arrived.as_mut().enable();
             let row = self.0.tenant.reader().get::<Medias>(&key).await?;
+            let row = row.filter(|row| !row.value.quarantined);
             let row = row.ok_or(MediaError::NotFound)?;
             if let Some(content) = row.value.content {
                 // Within a sync of the disk.

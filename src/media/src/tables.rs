@@ -1,9 +1,7 @@
 //! The rows of media. Those of a piece of media are in the lane its own name hashes to, those that count what a user has uploaded
 //! in the user's.
 
-use comity_storage::{
-    Damaged, Family, Home, Key, KeyReader, KeyWriter, Registered, Table, postcard_value,
-};
+use comity_storage::{Damaged, Home, Key, KeyReader, KeyWriter, postcard_value};
 use serde::{Deserialize, Serialize};
 
 use crate::{Kind, Mxc};
@@ -18,6 +16,13 @@ pub struct MediaKey(pub String);
 impl From<&Mxc> for MediaKey {
     fn from(mxc: &Mxc) -> Self {
         Self(format!("{}/{}", mxc.server(), mxc.id()))
+    }
+}
+
+impl MediaKey {
+    /// The server, and the id that it gave.
+    pub fn parts(&self) -> Option<(&str, &str)> {
+        self.0.split_once('/')
     }
 }
 
@@ -155,7 +160,9 @@ pub struct Media {
     pub created_ts: u64,
     /// Until when it must be uploaded, in milliseconds since 1970; of no meaning once it has content.
     pub expires_ts: u64,
-    /// What it is; `None` while it is yet to be uploaded.
+    /// Whether nobody gets it any more, until an administrator says otherwise.
+    pub quarantined: bool,
+    /// What it is; `None` while it is yet to be uploaded, and where it isn't to be fetched.
     pub content: Option<Content>,
 }
 
@@ -190,7 +197,21 @@ pub struct Upload {
     pub counted: Option<(Hash, u64)>,
 }
 
-/// What a user has uploaded.
+/// A file that a user uploaded, or uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uploaded {
+    /// Its length in bytes, as it counts.
+    pub size: u64,
+}
+
+/// A user's file that was taken away, and counts perhaps still.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Whose it was.
+    pub uploader: String,
+}
+
+/// What a user has uploaded: the sum of their [`Uploaded`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Bytes, those of uploads under way among them.
@@ -215,42 +236,25 @@ pub struct Cached {
     pub used_ts: u64,
 }
 
-postcard_value!(Media, Upload, Usage, Thumbnail, Cached);
+postcard_value!(Media, Upload, Uploaded, Removal, Usage, Thumbnail, Cached);
 
-macro_rules! tables {
-    ($($(#[$doc:meta])* $table:ident: $name:literal, $tag:literal, $key:ty => $value:ty;)+) => {$(
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $table;
-        impl Table for $table {
-            const NAME: &'static str = $name;
-            const FAMILY: Family = Family::Hot;
-            const TAG: [u8; 2] = *$tag;
-            type Key = $key;
-            type Value = $value;
-        }
-    )+
-
-        /// Every table of this crate, for the check of a store.
-        pub fn all() -> Vec<Registered> {
-            vec![$(Registered::of::<$table>()),+]
-        }
-    };
-}
-
-tables! {
+comity_storage::tables! {
     /// `server/id` → [`Media`].
-    Medias: "media", b"M.", MediaKey => Media;
+    Medias: "media", b"M.", Hot, MediaKey => Media;
     /// `hash, server/id` → (): whose the blob is.
-    Held: "held blob", b"Mh", HeldKey => ();
+    Held: "held blob", b"Mh", Hot, HeldKey => ();
     /// `hash, server/id` → (): the blob may be there, and nobody hold it.
-    Arriving: "arriving blob", b"Mi", HeldKey => ();
+    Arriving: "arriving blob", b"Mi", Hot, HeldKey => ();
     /// `server/id` → [`Cached`].
-    Remote: "remote media", b"Mc", MediaKey => Cached;
+    Remote: "remote media", b"Mc", Hot, MediaKey => Cached;
     /// `server/id, size` → [`Thumbnail`].
-    Thumbnails: "thumbnail", b"Mt", ThumbnailKey => Thumbnail;
+    Thumbnails: "thumbnail", b"Mt", Hot, ThumbnailKey => Thumbnail;
     /// `user, id` → [`Upload`].
-    Uploads: "upload", b"Mu", UploadKey => Upload;
+    Uploads: "upload", b"Mu", Hot, UploadKey => Upload;
+    /// `user, id` → [`Uploaded`]: what makes up what a user has uploaded.
+    Files: "uploaded file", b"Mf", Hot, UploadKey => Uploaded;
+    /// `server/id` → [`Removal`]: what is to be finished.
+    Removals: "media removal", b"Mr", Hot, MediaKey => Removal;
     /// `user` → [`Usage`].
-    Usages: "media usage", b"Mq", UserKey => Usage;
+    Usages: "media usage", b"Mq", Hot, UserKey => Usage;
 }

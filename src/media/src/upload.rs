@@ -11,7 +11,8 @@ use comity_storage::{CommitError, Expect, Key, Range};
 use crate::{
     Content, Kind, Media, MediaError, Mxc, Pieces,
     staging::Staged,
-    tables::{self, Held, HeldKey, MediaKey, Medias, Uploads},
+    tables::{self, Hash, Held, HeldKey, MediaKey, Medias, UploadKey, Uploads},
+    turns::Turn,
 };
 
 /// The longest content type and file name that are kept, in bytes.
@@ -53,6 +54,7 @@ impl Media {
             uploader: Some(user.to_string()),
             created_ts: now,
             expires_ts,
+            quarantined: false,
             content: None,
         };
         let key = MediaKey::from(&mxc);
@@ -102,6 +104,9 @@ impl Media {
         if row.value.uploader.as_deref() != Some(user.as_str()) {
             return Err(MediaError::NotYours);
         }
+        if row.value.quarantined {
+            return Err(MediaError::NotFound);
+        }
         if row.value.content.is_some() {
             return Err(MediaError::CannotOverwrite);
         }
@@ -131,6 +136,8 @@ impl Media {
         if announced.is_some_and(|size| size > room) {
             return Err(MediaError::Quota);
         }
+        // What is staged isn't counted yet: a user has a few such files, no more.
+        let turn = self.0.uploading.take(user.as_str()).await?;
         let name = self.new_id();
         let staged = self.0.blobs.stage(&name, body, room.min(longest)).await;
         let staged = staged.map_err(|error| match error {
@@ -144,6 +151,7 @@ impl Media {
             expect,
             content: content(&staged, described),
             staged,
+            turn,
         };
         // A task of its own: whoever uploads may hang up, and what was begun is finished.
         let media = self.clone();
@@ -159,6 +167,7 @@ impl Media {
             expect,
             content,
             staged,
+            turn: _turn,
         } = arriving;
         let (id, hash, size) = (mxc.id(), content.hash, content.size);
         self.charge(&user, id, (hash, size)).await?;
@@ -166,6 +175,7 @@ impl Media {
             uploader: Some(user.to_string()),
             created_ts: self.now_ms(),
             expires_ts: 0,
+            quarantined: false,
             content: Some(content),
         };
         match self.name(&mxc, expect, &row, &staged).await {
@@ -178,7 +188,7 @@ impl Media {
             Err(error) => {
                 // The row that names the blob goes last.
                 self.collect(&hash).await?;
-                self.refund(&user, id, size).await?;
+                self.uncharge(&user, id).await?;
                 Err(match error {
                     MediaError::Commit(CommitError::Conflict(_)) => MediaError::CannotOverwrite,
                     error => error,
@@ -218,31 +228,36 @@ impl Media {
     /// The store's and the disk's.
     pub async fn resume(&self) -> Result<(), MediaError> {
         self.discard_arriving().await?;
+        self.finish_removals().await?;
         self.count_cached().await?;
         let reader = self.0.tenant.reader();
         let uploads = reader.scan::<Uploads>(Range::everywhere(|_| {})).await?;
         for (key, upload) in uploads {
-            let Some((hash, size)) = upload.value.counted else {
+            let Some((hash, _)) = upload.value.counted else {
                 continue;
             };
-            let Ok(user) = OwnedUserId::try_from(key.user.as_str()) else {
-                continue;
-            };
-            let media = MediaKey::from(&self.own(&key.id)?);
-            let row = reader.get::<Medias>(&media).await?;
-            // Another upload to the same id may have come first.
-            let named = row.and_then(|row| row.value.content);
-            if named.is_some_and(|content| content.hash == hash) {
-                self.settle(&user, &key.id).await?;
-            } else {
-                self.collect(&hash).await?;
-                self.refund(&user, &key.id, size).await?;
-            }
+            self.take_back(&key, &hash).await?;
         }
         Ok(())
     }
 
-    /// Forgets ids that waited for their upload in vain.
+    /// Takes back an upload that ended in between, unless it has arrived.
+    async fn take_back(&self, key: &UploadKey, hash: &Hash) -> Result<(), MediaError> {
+        let Ok(user) = OwnedUserId::try_from(key.user.as_str()) else {
+            return Ok(());
+        };
+        let media = MediaKey::from(&self.own(&key.id)?);
+        let row = self.0.tenant.reader().get::<Medias>(&media).await?;
+        // Another upload to the same id may have come first.
+        let named = row.and_then(|row| row.value.content);
+        if named.is_some_and(|content| content.hash == *hash) {
+            return self.settle(&user, &key.id).await;
+        }
+        self.collect(hash).await?;
+        self.uncharge(&user, &key.id).await
+    }
+
+    /// Forgets ids that waited for their upload in vain, and takes back what couldn't be while the disk or the bucket failed.
     ///
     /// # Errors
     /// The store's.
@@ -252,7 +267,12 @@ impl Media {
         let now = self.now_ms();
         for (key, upload) in uploads {
             let over = upload.value.expires_ts.saturating_add(LONGEST_UPLOAD_MS) <= now;
-            if upload.value.counted.is_some() || !over {
+            if !over {
+                continue;
+            }
+            // One that couldn't be taken back then.
+            if let Some((hash, _)) = upload.value.counted {
+                self.take_back(&key, &hash).await?;
                 continue;
             }
             let Ok(user) = OwnedUserId::try_from(key.user.as_str()) else {
@@ -285,6 +305,8 @@ struct Arriving {
     expect: Expect,
     content: Content,
     staged: Staged,
+    /// Its user's, until it has arrived.
+    turn: Turn,
 }
 
 /// The file as it will be told of: its uploader's word where there is one that can stand in a header, else what its bytes say.

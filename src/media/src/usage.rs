@@ -1,50 +1,54 @@
 //! What users have uploaded, counted: each of a user's uploads goes through one row, so that two at a time count as two.
+//!
+//! A file counts as long as its own row says so, which is written and deleted with the sum: to count it twice, or to take it back
+//! twice, is to do it once.
 
 use comity_protocol::id::UserId;
-use comity_storage::{Batch, CommitError, Expect, Home, Range};
+use comity_storage::{Attempts, Batch, Expect, Home, Range};
 
 use crate::{
     Media, MediaError,
-    tables::{Hash, Upload, UploadKey, Uploads, Usage, Usages, UserKey},
+    tables::{Files, Hash, Upload, UploadKey, Uploaded, Uploads, Usage, Usages, UserKey},
 };
 
-/// How often a change is decided anew because another came before it.
-const TRIES: usize = 16;
-
 impl Media {
-    /// Changes a user's usage, with what belongs to it, in one commit. `decide` is told of the user's uploads under way, and may
-    /// refuse.
+    /// Changes a user's usage, with what belongs to it, in one commit. `decide` is told of the user's uploads under way, and whether
+    /// one of this id counts, and may refuse.
     async fn change_usage(
         &self,
         user: &UserId,
-        decide: impl Fn(&mut Usage, &[(UploadKey, Upload)]) -> Result<(), MediaError>,
+        id: &str,
+        decide: impl Fn(&mut Usage, &[(UploadKey, Upload)], bool) -> Result<(), MediaError>,
         beside: impl Fn(&mut Batch),
     ) -> Result<(), MediaError> {
         let lane = self.0.tenant.lane(Home::User(user.as_str()));
         let key = UserKey(user.to_string());
-        for _ in 0..TRIES {
+        let _turn = self.0.counting.take(user.as_str()).await?;
+        let mut attempts = Attempts::default();
+        loop {
             let row = lane.reader().get::<Usages>(&key).await?;
             let (expect, mut usage) = match row {
                 Some(row) => (Expect::At(row.pos), row.value),
                 None => (Expect::Absent, Usage::default()),
             };
             // After the row that each of them changes: one that comes between is a conflict.
-            decide(&mut usage, &self.uploads(user).await?)?;
+            let file = lane.reader().get::<Files>(&upload_key(user, id)).await?;
+            decide(&mut usage, &self.uploads(user).await?, file.is_some())?;
             let mut batch = lane.batch();
             batch.expect::<Usages>(&key, expect);
             batch.put::<Usages>(&key, &usage);
             beside(&mut batch);
-            match lane.commit(batch).await {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
+            if attempts.commit(lane, batch).await?.is_some() {
+                return Ok(());
             }
         }
-        Err(CommitError::Conflict("media usage").into())
     }
 
     /// What of a user's is under way, ids that wait for their upload among it.
-    async fn uploads(&self, user: &UserId) -> Result<Vec<(UploadKey, Upload)>, MediaError> {
+    pub(crate) async fn uploads(
+        &self,
+        user: &UserId,
+    ) -> Result<Vec<(UploadKey, Upload)>, MediaError> {
         let home = Home::User(user.as_str());
         let range = Range::of(home, |key| {
             key.str(user.as_str());
@@ -69,7 +73,7 @@ impl Media {
         };
         let now = self.now_ms();
         let waits = |upload: &Upload| upload.counted.is_none() && upload.expires_ts > now;
-        let decide = |_: &mut Usage, uploads: &[(_, Upload)]| {
+        let decide = |_: &mut Usage, uploads: &[(_, Upload)], _| {
             if uploads.iter().filter(|(_, upload)| waits(upload)).count() >= most {
                 Err(MediaError::TooManyPending)
             } else {
@@ -79,7 +83,7 @@ impl Media {
         let remember = |batch: &mut Batch| {
             batch.put::<Uploads>(&key, &upload);
         };
-        self.change_usage(user, decide, remember).await
+        self.change_usage(user, id, decide, remember).await
     }
 
     /// Counts an upload, and notes that its media doesn't have it yet.
@@ -95,11 +99,9 @@ impl Media {
             expires_ts: self.now_ms(),
             counted: Some((hash, size)),
         };
-        let decide = |usage: &mut Usage, uploads: &[(UploadKey, Upload)]| {
-            // Another upload to the same id came first: the row that takes it back after a crash is that one's.
-            let counted =
-                |(key, upload): &(UploadKey, Upload)| key.id == id && upload.counted.is_some();
-            if uploads.iter().any(counted) {
+        let decide = |usage: &mut Usage, _: &[_], counts: bool| {
+            // Another upload to the same id came first: the rows that count it and take it back are that one's.
+            if counts {
                 return Err(MediaError::CannotOverwrite);
             }
             usage.bytes = usage.bytes.saturating_add(size);
@@ -112,27 +114,62 @@ impl Media {
         };
         let remember = |batch: &mut Batch| {
             batch.put::<Uploads>(&key, &upload);
+            batch.put::<Files>(&key, &Uploaded { size });
         };
-        self.change_usage(user, decide, remember).await
+        self.change_usage(user, id, decide, remember).await
     }
 
-    /// Takes back what was counted for an upload that came to nothing.
-    pub(crate) async fn refund(
+    /// Takes back what was counted for an upload, if it counts still: it came to nothing, or was removed.
+    pub(crate) async fn uncharge(&self, user: &UserId, id: &str) -> Result<(), MediaError> {
+        let lane = self.0.tenant.lane(Home::User(user.as_str()));
+        let (whose, key) = (UserKey(user.to_string()), upload_key(user, id));
+        let _turn = self.0.counting.take(user.as_str()).await?;
+        let mut attempts = Attempts::default();
+        loop {
+            let reader = lane.reader();
+            let usage = reader.get::<Usages>(&whose).await?;
+            // After the sum, which changes with it.
+            let file = reader.get::<Files>(&key).await?;
+            let (Some(usage), Some(file)) = (usage, file) else {
+                return Ok(());
+            };
+            let left = Usage {
+                bytes: usage.value.bytes.saturating_sub(file.value.size),
+                files: usage.value.files.saturating_sub(1),
+            };
+            let mut batch = lane.batch();
+            batch.expect::<Usages>(&whose, Expect::At(usage.pos));
+            batch.delete::<Files>(&key).delete::<Uploads>(&key);
+            if left == Usage::default() {
+                batch.delete::<Usages>(&whose);
+            } else {
+                batch.put::<Usages>(&whose, &left);
+            }
+            if attempts.commit(lane, batch).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A page of the ids of a user's files, those after this one.
+    pub(crate) async fn files(
         &self,
         user: &UserId,
-        id: &str,
-        size: u64,
-    ) -> Result<(), MediaError> {
-        let key = upload_key(user, id);
-        let decide = |usage: &mut Usage, _: &[_]| {
-            usage.bytes = usage.bytes.saturating_sub(size);
-            usage.files = usage.files.saturating_sub(1);
-            Ok(())
-        };
-        let forget = |batch: &mut Batch| {
-            batch.delete::<Uploads>(&key);
-        };
-        self.change_usage(user, decide, forget).await
+        after: Option<&UploadKey>,
+        page: usize,
+    ) -> Result<Vec<UploadKey>, MediaError> {
+        let home = Home::User(user.as_str());
+        let mut range = Range::of(home, |key| {
+            key.str(user.as_str());
+        });
+        if let Some(after) = after {
+            range = range.from(|from| {
+                from.str(&after.id).u8(0);
+            });
+        }
+        let reader = self.0.tenant.lane(home).reader();
+        let files = reader.scan::<Files>(range.limit(page)).await?;
+        Ok(files.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Nothing is under way by this id any more: its media has what was counted, or it waited in vain.

@@ -1,6 +1,6 @@
 //! The composition: one tenant's capabilities, each given what it stands on.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use comity_accounts::{Accounts, PasswordCost};
@@ -202,7 +202,7 @@ fn media(config: &Config, tenant: &Tenant) -> Result<Media, String> {
     let media = &config.media;
     let media = comity_media::Config {
         server_name: config.server_name.clone(),
-        folder: config.data_dir.join("media"),
+        folder: media_folder(config),
         bucket: bucket(&config.s3),
         max_upload_bytes: media.max_upload_bytes,
         max_user_bytes: media.max_user_bytes,
@@ -217,10 +217,15 @@ fn media(config: &Config, tenant: &Tenant) -> Result<Media, String> {
     let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
     let workers = Workers::new(program, [crate::cli::RENDER.to_owned()]);
     Media::open(tenant.clone(), media, Arc::new(workers))
-        .map_err(|error| format!("{}: {error}", config.data_dir.join("media").display()))
+        .map_err(|error| format!("{}: {error}", media_folder(config).display()))
 }
 
-fn bucket(s3: &S3) -> Option<BucketConfig> {
+/// Where media's blobs lie, unless in a bucket.
+pub(crate) fn media_folder(config: &Config) -> PathBuf {
+    config.data_dir.join("media")
+}
+
+pub(crate) fn bucket(s3: &S3) -> Option<BucketConfig> {
     let secret = s3.secret_access_key.as_ref()?;
     Some(BucketConfig {
         name: s3.bucket.clone()?,

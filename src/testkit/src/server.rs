@@ -225,6 +225,17 @@ impl Server {
         &self.wire
     }
 
+    /// What `comity check` finds of its media, a line each.
+    pub async fn media_findings(&self) -> Vec<String> {
+        let reader = self.api.rooms.tenant().reader();
+        let mut found = Vec::new();
+        let mut say = |one: comity_media::check::Finding| found.push(one.to_string());
+        let blobs = (self.files.path(), None);
+        let walked = comity_media::check::tenant(&reader, self.name(), blobs, &mut say);
+        walked.await.expect("media can be read");
+        found
+    }
+
     /// The server that finds what this one had made durable.
     pub async fn restarted(&self) -> Self {
         let (disk, wire) = ((self.disk.crash(), self.files.clone()), self.wire.clone());

@@ -1,12 +1,19 @@
 //! Media on a disk in memory, among servers that are as a test wants them.
+#![allow(dead_code, reason = "no test needs all of it")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use comity_media::{Config, Elsewhere, Media, Renderer};
+use bytes::Bytes;
+use comity_media::{
+    Config, Elsewhere, Media, Renderer,
+    check::{self, Finding},
+};
+use comity_protocol::id::OwnedServerName;
 use comity_runtime::Runtime;
 use comity_storage::{
     Engine, Lanes, Options, Range, Reader, Store, Table, Tenant, TenantId, engine::Memory,
 };
+use image::{Rgb, RgbImage, codecs::png::PngEncoder};
 
 pub async fn tenant(disk: &Memory, lanes: u8, run: u64) -> Tenant {
     let options = Options {
@@ -52,4 +59,26 @@ pub async fn all<T: Table>(reader: &Reader) -> Vec<(T::Key, T::Value)> {
     rows.into_iter()
         .map(|(key, row)| (key, row.value))
         .collect()
+}
+
+/// A file whose thumbnails are other files.
+pub fn picture() -> Bytes {
+    let mut bytes = Vec::new();
+    let picture = RgbImage::from_pixel(100, 100, Rgb([1, 2, 3]));
+    picture
+        .write_with_encoder(PngEncoder::new(&mut bytes))
+        .unwrap();
+    bytes.into()
+}
+
+/// What the check finds, by what it is about.
+pub async fn findings(tenant: &Tenant, folder: &Path) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let server_name: OwnedServerName = "a.test".try_into().unwrap();
+    let mut to = |finding| found.push(finding);
+    let blobs = (folder, None);
+    check::tenant(&tenant.reader(), &server_name, blobs, &mut to)
+        .await
+        .unwrap();
+    found
 }

@@ -1,5 +1,5 @@
 //! `comity check`: walks every row of the store, holds it against what its table writes, then against the rows that it
-//! has to agree with. Changes nothing.
+//! has to agree with, and media's rows against the files. Changes nothing.
 
 use std::{
     fmt::Display,
@@ -16,7 +16,7 @@ use comity_storage::{
 use super::{Failure, print};
 use crate::{
     config::{Config, StorageEngine},
-    store,
+    house, store,
 };
 
 /// Findings printed one by one; beyond, they are counted.
@@ -97,6 +97,11 @@ async fn walk(config: &Config) -> Result<(), Failure> {
         comity_accounts::check::tenant(&reader, &mut to)
             .await
             .map_err(failed)?;
+        let folder = house::media_folder(config);
+        let blobs = (&*folder, house::bucket(&config.s3));
+        comity_media::check::tenant(&reader, &config.server_name, blobs, &mut to)
+            .await
+            .map_err(|error| Failure::new(format!("media can't be read: {error}")))?;
         rooms = comity_rooms::check::tenant(&reader, &config.server_name, &mut to)
             .await
             .map_err(failed)?;

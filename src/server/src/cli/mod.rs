@@ -55,7 +55,7 @@ enum Command {
     ///
     /// Each row by itself (its table, its place, its position), then rows together: events with their ids, headers,
     /// bodies and places; states down to the last node; auth chains; memberships, summaries, relations, threads, receipts,
-    /// aliases; accounts with their devices and sessions. Nothing is changed. Each finding is a line: which room or user,
+    /// aliases; accounts with their devices and sessions; media and its files. Nothing is changed. Each finding is a line: which room or user,
     /// what doesn't hold, where; none has content in it. Says on standard error how far it has come. Ends with status 1
     /// if there was a finding.
     Check,

@@ -5,7 +5,7 @@ use std::{net::TcpStream, path::Path};
 use comity_testkit::encode;
 use serde_json::json;
 
-use crate::server::{Server, exchange, files};
+use crate::server::{Server, comity, exchange, files};
 
 const URL: &str = "COMITY_TEST_S3_URL";
 
@@ -21,15 +21,22 @@ fn service() -> Option<String> {
 }
 
 fn start(folder: &Path, service: &str, prefix: &str, redirects: &str) -> Server {
-    let environment = [
+    Server::start(folder, &environment(service, prefix, redirects))
+}
+
+fn environment<'a>(
+    service: &'a str,
+    prefix: &'a str,
+    redirects: &'a str,
+) -> [(&'a str, &'a str); 6] {
+    [
         ("S3__ENDPOINT", service),
         ("S3__BUCKET", "media"),
         ("S3__PREFIX", prefix),
         ("S3__ACCESS_KEY_ID", "test"),
         ("S3__SECRET_ACCESS_KEY", "testsecret"),
         ("S3__REDIRECTS", redirects),
-    ];
-    Server::start(folder, &environment)
+    ]
 }
 
 /// Uploads a text; the path of its download after `/media/`.
@@ -60,6 +67,14 @@ fn media_is_kept_in_a_bucket() {
     assert!(left.is_empty(), "{left:?}");
 
     assert!(server.stop().success());
+    // "media rows match blobs", there too.
+    for (prefix, fine) in [("one/server", true), ("elsewhere", false)] {
+        let environment = environment(&service, prefix, "false");
+        let mut check = comity(folder.path(), &environment);
+        let checked = check.arg("check").output().unwrap();
+        let said = String::from_utf8(checked.stdout).unwrap();
+        assert_eq!(checked.status.success(), fine, "{prefix}: {said}");
+    }
     let server = start(folder.path(), &service, "one/server", "false");
     for (path, text) in paths.iter().zip(&texts) {
         let path = format!("/_matrix/client/v1/media/{path}");
