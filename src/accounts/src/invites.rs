@@ -92,13 +92,13 @@ impl Invites {
         self.ignored.is_empty() && !self.blocks_all && self.rules.is_empty()
     }
 
-    /// What becomes of an invite by this user. What is ignored stays so, though all be blocked: nobody learns of it.
+    /// What becomes of an invite by this user. Who blocks all blocks those too whom they ignore: nobody tells by the answer who is.
     pub fn by(&self, sender: &UserId) -> InviteVerdict {
-        if self.ignored.contains(sender.as_str()) {
-            return InviteVerdict::Ignore;
-        }
         if self.blocks_all {
             return InviteVerdict::Block;
+        }
+        if self.ignored.contains(sender.as_str()) {
+            return InviteVerdict::Ignore;
         }
         let host = sender.server_name().host();
         let mut steps = Steps::default();
@@ -200,5 +200,18 @@ mod tests {
             let sender = UserId::parse("@a:b.org:8448").unwrap();
             assert_eq!(invites.by(&sender), expected, "{filter}");
         }
+    }
+
+    /// Client-server API, Invite permission: who blocks all blocks whom they ignore, too; otherwise that one doesn't learn of it.
+    #[test]
+    fn who_is_ignored_is_blocked_with_the_others() {
+        let mallory = UserId::parse("@mallory:b.org").unwrap();
+        let mut invites = Invites {
+            ignored: BTreeSet::from([mallory.to_string()]),
+            ..Invites::default()
+        };
+        assert_eq!(invites.by(&mallory), InviteVerdict::Ignore);
+        invites.blocks_all = true;
+        assert_eq!(invites.by(&mallory), InviteVerdict::Block);
     }
 }
