@@ -201,12 +201,10 @@ async fn reading_and_typing() {
         .await;
     assert_eq!(kept.unwrap().unwrap(), json!({"event_id": create}));
     let user = alice.id.as_str().try_into().unwrap();
-    let receipts = server
-        .api
-        .rooms
-        .receipts_of(user, room.as_str().try_into().unwrap())
-        .await
-        .unwrap();
+    let rooms = &server.api.rooms;
+    let now = rooms.tenant().reader();
+    let room = room.as_str().try_into().unwrap();
+    let receipts = rooms.receipts_of(&now, user, room).await.unwrap();
     assert_eq!(receipts.len(), 2);
 }
 

@@ -22,6 +22,10 @@ pub(crate) fn routes() -> Routes {
         .v3("/sync", get(sync::get))
         .at(sliding::simplified::PATH, post(sliding::simplified::post))
         .at(sliding::v4::PATH, post(sliding::v4::post))
+        .at(
+            sliding::thread_updates::PATH,
+            get(sliding::thread_updates::get),
+        )
         .v3("/user/{user_id}/filter", post(filter::post))
         .v3("/user/{user_id}/filter/{filter_id}", get(filter::get))
 }

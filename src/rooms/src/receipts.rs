@@ -211,17 +211,45 @@ impl Rooms {
             .collect()
     }
 
+    /// The receipts on the events from a place of the room's order on, as `viewer` may see them, and all of their own. Reads no more
+    /// than what moved since the event at that place came: nobody has read it before.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn receipts_from(
+        &self,
+        reader: &Reader,
+        room_id: &RoomId,
+        from: Option<(i64, i64)>,
+        viewer: &UserId,
+    ) -> Result<Vec<ReadReceipt>, RoomError> {
+        let room = RoomKey::of(room_id.as_str());
+        let mut receipts = self.receipts_of(reader, viewer, room_id).await?;
+        let Some((seq, sub)) = from else {
+            return Ok(receipts);
+        };
+        let place = RoomPlace { room, seq, sub };
+        if let Some(event) = reader.get::<Timeline>(&place).await? {
+            let before = event.pos.saturating_sub(1);
+            let moved = self.receipts_after(reader, room_id, before, viewer);
+            let moved = moved.await?.into_iter();
+            receipts.extend(moved.filter(|receipt| receipt.user != viewer));
+        }
+        Ok(receipts)
+    }
+
     /// A user's receipts in a room, private ones included.
     ///
     /// # Errors
     /// The store can't be read.
     pub async fn receipts_of(
         &self,
+        reader: &Reader,
         user: &UserId,
         room_id: &RoomId,
     ) -> Result<Vec<ReadReceipt>, RoomError> {
         let room = RoomKey::of(room_id.as_str());
-        let rows = positions(&self.tenant().reader(), user.as_str(), room).await?;
+        let rows = positions(reader, user.as_str(), room).await?;
         rows.into_iter()
             .filter(|(key, _)| !key.kind.is_empty())
             .map(|(key, row)| read_receipt(&key.user, &key.kind, key.thread, &row))

@@ -116,7 +116,7 @@ async fn receipts_move_forward_and_are_told_once() {
         let moved = (third.clone(), ReceiptKind::Read, None);
         assert_eq!(after(&now, pos, alice).await, std::slice::from_ref(&moved));
         assert_eq!(after(&now, 0, alice).await, [public[1].clone(), moved]);
-        assert_eq!(rooms.receipts_of(bob, &room).await.unwrap().len(), 3);
+        assert_eq!(rooms.receipts_of(&now, bob, &room).await.unwrap().len(), 3);
     }
 }
 

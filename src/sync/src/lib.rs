@@ -50,7 +50,7 @@ use self::{
     index::Index,
     members::SentMembers,
     neighbours::OfRooms,
-    sliding::{Kept, OfDevices, Outlines},
+    sliding::{Kept, OfDevices, Outlines, Spaces},
     supplies::Supplies,
     tastes::Tastes,
     token::{Ephemeral, SyncToken},
@@ -107,6 +107,7 @@ struct Inner {
     sent: SentMembers,
     supplies: Supplies,
     outlines: Outlines,
+    spaces: Spaces,
     connections: Kept,
 }
 
@@ -126,6 +127,7 @@ impl Sync {
             sent: SentMembers::default(),
             supplies: Supplies::default(),
             outlines: Outlines::default(),
+            spaces: Spaces::default(),
             connections: Kept::default(),
         }))
     }

@@ -3,7 +3,9 @@
 //!
 //! <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
 
+mod extensions;
 pub(super) mod simplified;
+pub(super) mod thread_updates;
 pub(super) mod v4;
 
 use std::{
@@ -13,12 +15,10 @@ use std::{
 
 use comity_protocol::id::{OwnedRoomId, RoomId};
 use comity_sync::{
-    DeviceLists,
-    sliding::{self, List, RoomConfig, SlidingAnswer, SlidingRequest, WantedMessages},
+    sliding::{self, List, RoomConfig, SlidingAnswer, SlidingRequest},
     token::SlidingPos,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::{sync::presence_of, while_signed_in};
 use crate::{Api, ApiError, User};
@@ -31,8 +31,6 @@ const NAMES: usize = 500;
 const NAME: usize = 255;
 /// Events of a timeline.
 const TIMELINE: u64 = 100;
-/// Messages to the device, if the client doesn't say.
-const MESSAGES: i64 = 100;
 
 /// What both dialects say of a request besides rooms.
 struct Head {
@@ -41,6 +39,13 @@ struct Head {
     /// In milliseconds.
     timeout: u64,
     set_presence: Option<String>,
+}
+
+/// What is wanted, whichever way it is said.
+struct Wanted {
+    lists: BTreeMap<String, List>,
+    subscriptions: BTreeMap<OwnedRoomId, RoomConfig>,
+    extensions: sliding::Extensions,
 }
 
 #[derive(Default, Deserialize)]
@@ -56,59 +61,23 @@ struct Filters {
     not_tags: Option<BTreeSet<String>>,
 }
 
-#[derive(Deserialize)]
-struct ToDevice {
-    enabled: Option<bool>,
-    limit: Option<i64>,
-    since: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Switch {
-    enabled: Option<bool>,
-    lists: Option<BTreeSet<String>>,
-    rooms: Option<BTreeSet<String>>,
-}
-
 #[derive(Serialize)]
 struct Count {
     count: usize,
 }
 
-#[derive(Serialize)]
-struct Messages {
-    next_batch: String,
-    events: Vec<Box<RawValue>>,
-}
-
-#[derive(Serialize)]
-struct Keys {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_lists: Option<DeviceLists>,
-    device_one_time_keys_count: BTreeMap<String, u32>,
-    device_unused_fallback_key_types: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Data {
-    global: Vec<Box<RawValue>>,
-    rooms: BTreeMap<String, Vec<Box<RawValue>>>,
-}
-
-#[derive(Serialize)]
-struct ByRoom {
-    rooms: BTreeMap<String, Box<RawValue>>,
-}
-
-/// Answers a request whose rooms and extensions were read.
+/// Answers a request that was read.
 async fn answer(
     api: &Api,
     user: &User,
     head: Head,
-    lists: BTreeMap<String, List>,
-    subscriptions: BTreeMap<OwnedRoomId, RoomConfig>,
-    extensions: sliding::Extensions,
+    wanted: Wanted,
 ) -> Result<SlidingAnswer, ApiError> {
+    let Wanted {
+        lists,
+        subscriptions,
+        extensions,
+    } = wanted;
     let state = presence_of(head.set_presence.as_deref())?;
     let pos = head.pos.filter(|pos| !pos.is_empty());
     let pos = pos.map(|pos| pos.parse::<SlidingPos>()).transpose();
@@ -174,6 +143,17 @@ fn filters(filters: Option<Filters>) -> Result<sliding::Filters, ApiError> {
     })
 }
 
+/// The lists, each read by `list`.
+fn lists<T>(
+    wanted: Option<BTreeMap<String, T>>,
+    list: impl Fn(T) -> Result<List, ApiError>,
+) -> Result<BTreeMap<String, List>, ApiError> {
+    let wanted = wanted.unwrap_or_default().into_iter();
+    wanted
+        .map(|(name, wanted)| Ok((name, list(wanted)?)))
+        .collect()
+}
+
 /// The subscriptions, each read by `config`.
 fn subscriptions<T>(
     wanted: Option<BTreeMap<String, T>>,
@@ -206,68 +186,7 @@ fn room(room_id: &str) -> Result<OwnedRoomId, ApiError> {
     RoomId::parse(room_id).map_err(|_| ApiError::invalid_param("A room id can't be read"))
 }
 
-/// The rooms of an extension; `None` if it isn't wanted.
-fn scope(switch: Option<Switch>) -> Option<sliding::Scope> {
-    let switch = switch.filter(|switch| switch.enabled == Some(true))?;
-    // A star is what is meant where nothing is said.
-    let named = |names: Option<BTreeSet<String>>| names.filter(|names| !names.contains("*"));
-    Some(sliding::Scope {
-        lists: named(switch.lists),
-        rooms: named(switch.rooms),
-    })
-}
-
-/// <https://github.com/matrix-org/matrix-spec-proposals/pull/4538>
-fn messages(wanted: Option<ToDevice>) -> Result<Option<WantedMessages>, ApiError> {
-    let Some(wanted) = wanted.filter(|wanted| wanted.enabled == Some(true)) else {
-        return Ok(None);
-    };
-    let limit = usize::try_from(wanted.limit.unwrap_or(MESSAGES)).ok();
-    let since = wanted.since.as_deref().unwrap_or("0").parse();
-    match (since, limit.filter(|limit| *limit > 0)) {
-        (Ok(since), Some(limit)) => Ok(Some(WantedMessages { since, limit })),
-        _ => {
-            let error = "since or limit of messages to the device can't be used";
-            Err(ApiError::invalid_param(error))
-        }
-    }
-}
-
 fn counts(lists: BTreeMap<String, usize>) -> BTreeMap<String, Count> {
     let lists = lists.into_iter();
     lists.map(|(name, count)| (name, Count { count })).collect()
-}
-
-impl From<sliding::Messages> for Messages {
-    fn from(messages: sliding::Messages) -> Self {
-        Self {
-            next_batch: messages.next_batch.to_string(),
-            events: messages.events,
-        }
-    }
-}
-
-impl From<sliding::E2ee> for Keys {
-    fn from(e2ee: sliding::E2ee) -> Self {
-        Self {
-            device_lists: e2ee.device_lists,
-            device_one_time_keys_count: e2ee.one_time_keys,
-            device_unused_fallback_key_types: e2ee.unused_fallback,
-        }
-    }
-}
-
-impl From<sliding::AccountData> for Data {
-    fn from(data: sliding::AccountData) -> Self {
-        Self {
-            global: data.global,
-            rooms: data.rooms,
-        }
-    }
-}
-
-impl From<BTreeMap<String, Box<RawValue>>> for ByRoom {
-    fn from(rooms: BTreeMap<String, Box<RawValue>>) -> Self {
-        Self { rooms }
-    }
 }

@@ -7,22 +7,33 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use comity_sync::{
     answer::Counts,
-    sliding::{self, ExtensionsAnswer, Hero, List, RoomAnswer, RoomConfig, of_pairs},
+    sliding::{Hero, List, RoomAnswer, RoomConfig, of_pairs},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    ByRoom, Count, Data, Filters, Head, Keys, Messages, Switch, ToDevice, check_state, counts,
-    filters, messages, ranges, scope, subscriptions, timeline_limit,
+    Count, Filters, Head, check_state, counts,
+    extensions::{Extensions, Names},
+    filters, lists, ranges, subscriptions, timeline_limit,
 };
 use crate::{Api, ApiError, Json, Query, User, UserOrGuest};
 
 pub(in crate::sync) const PATH: &str =
     "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
 
+/// What this dialect calls extensions: by what they were to become, but for the draft of threads.
+const NAMES: Names = Names {
+    to_device: "to_device",
+    e2ee: "e2ee",
+    account_data: "account_data",
+    receipts: "receipts",
+    typing: "typing",
+    threads: "io.element.msc4360.threads",
+};
+
 #[derive(Deserialize)]
-pub(in crate::sync) struct Wanted {
+pub(in crate::sync) struct Parameters {
     pos: Option<String>,
     /// In milliseconds.
     #[serde(default)]
@@ -56,15 +67,6 @@ struct Details {
     timeline_limit: u64,
 }
 
-#[derive(Default, Deserialize)]
-struct Extensions {
-    to_device: Option<ToDevice>,
-    e2ee: Option<Switch>,
-    account_data: Option<Switch>,
-    receipts: Option<Switch>,
-    typing: Option<Switch>,
-}
-
 #[derive(Serialize)]
 pub(in crate::sync) struct Answer {
     pos: String,
@@ -72,21 +74,7 @@ pub(in crate::sync) struct Answer {
     txn_id: Option<String>,
     lists: BTreeMap<String, Count>,
     rooms: BTreeMap<String, Room>,
-    extensions: Extended,
-}
-
-#[derive(Serialize)]
-struct Extended {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to_device: Option<Messages>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    e2ee: Option<Keys>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    account_data: Option<Data>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    receipts: Option<ByRoom>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    typing: Option<ByRoom>,
+    extensions: Extensions,
 }
 
 #[derive(Serialize)]
@@ -128,28 +116,21 @@ struct Room {
 pub(in crate::sync) async fn post(
     State(api): State<Api>,
     UserOrGuest(user): UserOrGuest,
-    Query(wanted): Query<Wanted>,
+    Query(parameters): Query<Parameters>,
     Json(body): Json<Body>,
 ) -> Result<Json<Answer>, ApiError> {
     let head = Head {
         connection: body.conn_id,
-        pos: wanted.pos,
-        timeout: wanted.timeout,
-        set_presence: wanted.set_presence,
+        pos: parameters.pos,
+        timeout: parameters.timeout,
+        set_presence: parameters.set_presence,
     };
-    let mut lists = BTreeMap::new();
-    for (name, list) in body.lists.unwrap_or_default() {
-        lists.insert(name, list.read(&user)?);
-    }
-    let rooms = subscriptions(body.room_subscriptions, |wanted| wanted.read(&user))?;
-    let extensions = sliding::Extensions {
-        to_device: messages(body.extensions.to_device)?,
-        e2ee: scope(body.extensions.e2ee).is_some(),
-        account_data: scope(body.extensions.account_data),
-        receipts: scope(body.extensions.receipts),
-        typing: scope(body.extensions.typing),
+    let wanted = super::Wanted {
+        lists: lists(body.lists, |list| list.read(&user))?,
+        subscriptions: subscriptions(body.room_subscriptions, |wanted| wanted.read(&user))?,
+        extensions: NAMES.read(body.extensions)?,
     };
-    let answer = super::answer(&api, &user, head, lists, rooms, extensions).await?;
+    let answer = super::answer(&api, &user, head, wanted).await?;
     let rooms = answer.rooms.into_iter();
     Ok(Json(Answer {
         pos: answer.pos,
@@ -158,7 +139,7 @@ pub(in crate::sync) async fn post(
         rooms: rooms
             .map(|(room_id, room)| (room_id, room.into()))
             .collect(),
-        extensions: answer.extensions.into(),
+        extensions: NAMES.write(answer.extensions)?,
     }))
 }
 
@@ -207,18 +188,6 @@ impl From<RoomAnswer> for Room {
             invited_count,
             invite_state: room.stripped_state,
             unread: room.unread,
-        }
-    }
-}
-
-impl From<ExtensionsAnswer> for Extended {
-    fn from(extensions: ExtensionsAnswer) -> Self {
-        Self {
-            to_device: extensions.to_device.map(Into::into),
-            e2ee: extensions.e2ee.map(Into::into),
-            account_data: extensions.account_data.map(Into::into),
-            receipts: extensions.receipts.map(Into::into),
-            typing: extensions.typing.map(Into::into),
         }
     }
 }

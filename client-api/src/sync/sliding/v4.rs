@@ -6,19 +6,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
-use comity_sync::sliding::{
-    self, Element, ExtensionsAnswer, Hero, List, Pattern, RoomAnswer, RoomConfig,
-};
+use comity_sync::sliding::{Element, Hero, List, Pattern, RoomAnswer, RoomConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
-    ByRoom, Count, Data, Filters, Head, Keys, Messages, Switch, ToDevice, check_state, counts,
-    filters, messages, ranges, scope, subscriptions, timeline_limit,
+    Count, Filters, Head, check_state, counts,
+    extensions::{Extensions, Names},
+    filters, lists, ranges, subscriptions, timeline_limit,
 };
 use crate::{Api, ApiError, Json, UserOrGuest};
 
 pub(in crate::sync) const PATH: &str = "/_matrix/client/v4/sync";
+
+/// What this dialect calls extensions: those that weren't accepted yet by the names that are set down for the meantime.
+const NAMES: Names = Names {
+    to_device: "org.matrix.msc4538.to_device",
+    e2ee: "org.matrix.msc4543.e2ee",
+    account_data: "org.matrix.msc3959.account_data",
+    receipts: "org.matrix.msc3960.receipts",
+    // Accepted.
+    typing: "typing",
+    threads: "io.element.msc4360.threads",
+};
 
 #[derive(Deserialize)]
 pub(in crate::sync) struct Body {
@@ -58,20 +68,6 @@ struct RequiredState {
     lazy_members: bool,
 }
 
-#[derive(Default, Deserialize)]
-struct Extensions {
-    #[serde(rename = "org.matrix.msc4538.to_device")]
-    to_device: Option<ToDevice>,
-    #[serde(rename = "org.matrix.msc4543.e2ee")]
-    e2ee: Option<Switch>,
-    #[serde(rename = "org.matrix.msc3959.account_data")]
-    account_data: Option<Switch>,
-    #[serde(rename = "org.matrix.msc3960.receipts")]
-    receipts: Option<Switch>,
-    /// Accepted.
-    typing: Option<Switch>,
-}
-
 #[derive(Serialize)]
 pub(in crate::sync) struct Answer {
     pos: String,
@@ -79,33 +75,7 @@ pub(in crate::sync) struct Answer {
     lists: BTreeMap<String, Count>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     rooms: BTreeMap<String, Room>,
-    extensions: Extended,
-}
-
-#[derive(Serialize)]
-struct Extended {
-    #[serde(
-        rename = "org.matrix.msc4538.to_device",
-        skip_serializing_if = "Option::is_none"
-    )]
-    to_device: Option<Messages>,
-    #[serde(
-        rename = "org.matrix.msc4543.e2ee",
-        skip_serializing_if = "Option::is_none"
-    )]
-    e2ee: Option<Keys>,
-    #[serde(
-        rename = "org.matrix.msc3959.account_data",
-        skip_serializing_if = "Option::is_none"
-    )]
-    account_data: Option<Data>,
-    #[serde(
-        rename = "org.matrix.msc3960.receipts",
-        skip_serializing_if = "Option::is_none"
-    )]
-    receipts: Option<ByRoom>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    typing: Option<ByRoom>,
+    extensions: Extensions,
 }
 
 #[derive(Serialize)]
@@ -164,26 +134,19 @@ pub(in crate::sync) async fn post(
         timeout: body.timeout,
         set_presence: body.set_presence,
     };
-    let mut lists = BTreeMap::new();
-    for (name, list) in body.lists.unwrap_or_default() {
-        lists.insert(name, list.read()?);
-    }
-    let rooms = subscriptions(body.room_subscriptions, Details::read)?;
-    let extensions = sliding::Extensions {
-        to_device: messages(body.extensions.to_device)?,
-        e2ee: scope(body.extensions.e2ee).is_some(),
-        account_data: scope(body.extensions.account_data),
-        receipts: scope(body.extensions.receipts),
-        typing: scope(body.extensions.typing),
+    let wanted = super::Wanted {
+        lists: lists(body.lists, WantedList::read)?,
+        subscriptions: subscriptions(body.room_subscriptions, Details::read)?,
+        extensions: NAMES.read(body.extensions)?,
     };
-    let answer = super::answer(&api, &user, head, lists, rooms, extensions).await?;
+    let answer = super::answer(&api, &user, head, wanted).await?;
     let rooms = answer.rooms.into_iter();
     let rooms = rooms.map(|(room_id, room)| Ok((room_id, Room::of(room)?)));
     Ok(Json(Answer {
         pos: answer.pos,
         lists: counts(answer.lists),
         rooms: rooms.collect::<Result<_, ApiError>>()?,
-        extensions: answer.extensions.into(),
+        extensions: NAMES.write(answer.extensions)?,
     }))
 }
 
@@ -252,17 +215,5 @@ impl Room {
             invited_count,
             stripped_state: room.stripped_state,
         })
-    }
-}
-
-impl From<ExtensionsAnswer> for Extended {
-    fn from(extensions: ExtensionsAnswer) -> Self {
-        Self {
-            to_device: extensions.to_device.map(Into::into),
-            e2ee: extensions.e2ee.map(Into::into),
-            account_data: extensions.account_data.map(Into::into),
-            receipts: extensions.receipts.map(Into::into),
-            typing: extensions.typing.map(Into::into),
-        }
     }
 }

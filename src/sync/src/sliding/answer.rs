@@ -6,6 +6,7 @@ use comity_protocol::auth::Membership;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::ThreadUpdates;
 use crate::answer::{Counts, DeviceLists};
 
 /// An answer.
@@ -95,6 +96,8 @@ pub struct ExtensionsAnswer {
     pub receipts: Option<BTreeMap<String, Box<RawValue>>>,
     /// The typing event of each room where it changed.
     pub typing: Option<BTreeMap<String, Box<RawValue>>>,
+    /// Threads that were written in.
+    pub threads: Option<ThreadUpdates>,
 }
 
 /// Messages to the device.
@@ -152,5 +155,6 @@ impl ExtensionsAnswer {
                 .is_none_or(|data| data.global.is_empty() && data.rooms.is_empty())
             && empty(&self.receipts)
             && empty(&self.typing)
+            && self.threads.as_ref().is_none_or(ThreadUpdates::is_empty)
     }
 }

@@ -54,7 +54,11 @@ struct Cached {
 
 /// Rooms that were looked at and had nothing to tell. Only in memory: forgetting means looking again.
 #[derive(Default)]
-pub(super) struct Looked(Mutex<BTreeMap<RoomKey, Look>>);
+pub(super) struct Looked {
+    rooms: Mutex<BTreeMap<RoomKey, Look>>,
+    /// Up to where no thread was written in since the position of this id.
+    threads: Mutex<Option<(u64, Heads)>>,
+}
 
 /// Up to where there is nothing to tell to a client that knows so much and wants so much.
 #[derive(Debug, Clone)]
@@ -69,7 +73,7 @@ pub(super) struct Look {
 impl Looked {
     /// Up to where nothing is to be told of a room beyond what is known; `None` if nobody looked.
     pub fn at(&self, room: RoomKey, known: &Known, config: &RoomConfig) -> Option<Look> {
-        let looked = self.0.lock();
+        let looked = self.rooms.lock();
         let look = looked.get(&room);
         look.filter(|look| look.known == *known && look.config == *config)
             .cloned()
@@ -77,7 +81,20 @@ impl Looked {
 
     /// Remembers that nothing is to be told up to here.
     pub fn put(&self, room: RoomKey, look: Look) {
-        self.0.lock().insert(room, look);
+        self.rooms.lock().insert(room, look);
+    }
+
+    /// From where to look for threads that were written in since a position.
+    pub fn threads_since(&self, position: &Position) -> Heads {
+        let looked = self.threads.lock();
+        let of_position = looked.as_ref().filter(|(id, _)| *id == position.id);
+        let heads = of_position.map(|(_, heads)| heads.clone());
+        heads.unwrap_or_else(|| Heads::new(position.heads.clone()))
+    }
+
+    /// Remembers that none was up to here.
+    pub fn no_threads(&self, position: &Position, upto: Heads) {
+        *self.threads.lock() = Some((position.id, upto));
     }
 }
 

@@ -9,14 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::id::RoomId;
+use comity_rooms::ReadReceipt;
 use comity_storage::{Home, Pos, Reader, RoomKey};
 use futures_util::{future::try_join_all, try_join};
 use serde_json::{json, value::RawValue};
 
 use super::{
-    AccountData, E2ee, ExtensionsAnswer, Messages, Scope, SlidingRequest, WantedMessages,
+    AccountData, E2ee, ExtensionsAnswer, Messages, Scope, SlidingRequest, ThreadUpdates,
+    WantedMessages, WantedThreads,
     connection::{At, Look},
     lists::Wanted,
+    threads::Threads,
 };
 use crate::{
     Sync, SyncError,
@@ -26,8 +29,16 @@ use crate::{
     token::Ephemeral,
 };
 
-/// What the answer tells of rooms so far: what the client knows then, and the events it is given.
-pub(super) type Telling = BTreeMap<RoomKey, (Known, BTreeSet<String>)>;
+/// What the answer tells of a room so far.
+#[derive(Default)]
+pub(super) struct Telling {
+    /// What the client knows then.
+    pub known: Known,
+    /// The events it is given.
+    pub events: BTreeSet<String>,
+    /// The place of the first of them; where some were missing and came later than those after them, of the first of the others.
+    pub from: Option<(i64, i64)>,
+}
 
 /// Rooms looked at side by side.
 const CHUNK: usize = 32;
@@ -49,10 +60,8 @@ struct Room<'w, 'e> {
     wanted: &'w Wanted,
     room_id: &'w RoomId,
     known: Known,
-    /// This answer has a part for it.
-    is_told: bool,
-    /// The events that this answer gives of it.
-    events: &'e BTreeSet<String>,
+    /// What this answer tells of it, if it has a part for it.
+    told: Option<&'e Telling>,
 }
 
 /// What extensions have to say of a room, and what the client knows then.
@@ -65,9 +74,12 @@ struct OfRoom {
 
 impl Extending<'_> {
     /// What extensions say; what it makes known of rooms is added to `telling`.
-    pub async fn answer(&self, telling: &mut Telling) -> Result<ExtensionsAnswer, SyncError> {
+    pub async fn answer(
+        &self,
+        telling: &mut BTreeMap<RoomKey, Telling>,
+    ) -> Result<ExtensionsAnswer, SyncError> {
         let wants = &self.request.extensions;
-        let (to_device, e2ee, global) = try_join!(
+        let (to_device, e2ee, global, threads) = try_join!(
             async {
                 match wants.to_device {
                     Some(wanted) => self.messages(wanted).await.map(Some),
@@ -86,6 +98,12 @@ impl Extending<'_> {
                     None => Ok(Vec::new()),
                 }
             },
+            async {
+                match wants.threads {
+                    Some(wanted) => self.threads(wanted, telling).await.map(Some),
+                    None => Ok(None),
+                }
+            },
         )?;
         let mut answer = ExtensionsAnswer {
             to_device,
@@ -96,6 +114,7 @@ impl Extending<'_> {
             }),
             receipts: wants.receipts.is_some().then(BTreeMap::new),
             typing: wants.typing.is_some().then(BTreeMap::new),
+            threads,
         };
         let told = self.rooms(telling).await?;
         for (wanted, told) in told {
@@ -111,7 +130,7 @@ impl Extending<'_> {
                 typing.insert(room_id.clone(), event);
             }
             let entry = telling.entry(wanted.listed.room);
-            entry.or_default().0 = told.known;
+            entry.or_default().known = told.known;
         }
         Ok(answer)
     }
@@ -159,6 +178,33 @@ impl Extending<'_> {
         })
     }
 
+    /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4360>
+    async fn threads(
+        &self,
+        wanted: WantedThreads,
+        telling: &BTreeMap<RoomKey, Telling>,
+    ) -> Result<ThreadUpdates, SyncError> {
+        let position = self.at.position.as_ref();
+        let since = position.map(|position| self.at.looked.threads_since(position));
+        let threads = Threads {
+            sync: self.sync,
+            user: &self.request.user,
+            device: &self.request.device,
+            reader: self.reader,
+            since: since.as_ref(),
+            from: None,
+            limit: wanted.limit,
+            roots: wanted.include_roots,
+            told: Some(telling),
+        };
+        let updates = threads.updates().await?;
+        if let Some(position) = position.filter(|_| updates.is_empty()) {
+            let upto = self.reader.heads().clone();
+            self.at.looked.no_threads(position, upto);
+        }
+        Ok(updates)
+    }
+
     /// The user's own account data that the client doesn't know.
     async fn global_data(&self) -> Result<Vec<Box<RawValue>>, SyncError> {
         let user = &self.request.user;
@@ -172,25 +218,23 @@ impl Extending<'_> {
     }
 
     /// What extensions say of rooms that the client knows and the user is in (threat E4).
-    async fn rooms(&self, telling: &Telling) -> Result<Vec<(&Wanted, OfRoom)>, SyncError> {
+    async fn rooms(
+        &self,
+        telling: &BTreeMap<RoomKey, Telling>,
+    ) -> Result<Vec<(&Wanted, OfRoom)>, SyncError> {
         let wants = &self.request.extensions;
-        let none = BTreeSet::new();
         let mut rooms = Vec::new();
         for wanted in self.wanted.iter().filter(|wanted| wanted.listed.is("join")) {
             let room = wanted.listed.room;
             let told = telling.get(&room);
-            let known = told
-                .map(|(known, _)| *known)
-                .or_else(|| self.at.known(room));
+            let known = told.map(|told| told.known).or_else(|| self.at.known(room));
             let room_id = <&RoomId>::try_from(wanted.listed.place.room_id.as_str());
             if let (Some(known), Ok(room_id)) = (known, room_id) {
-                let events = told.map_or(&none, |(_, events)| events);
                 rooms.push(Room {
                     wanted,
                     room_id,
                     known,
-                    is_told: told.is_some(),
-                    events,
+                    told,
                 });
             }
         }
@@ -222,7 +266,7 @@ impl Extending<'_> {
                     },
                     ..room.known
                 };
-                let keep = is_news || (room.is_told && first);
+                let keep = is_news || (room.told.is_some() && first);
                 Ok::<_, SyncError>(keep.then_some(OfRoom {
                     data,
                     receipts,
@@ -306,24 +350,26 @@ impl Extending<'_> {
             return Ok(None);
         }
         let bound = self.reader.bound(Home::Room(listed.room));
-        let first = room.known.receipts == 0 && room.is_told;
-        // Who asks for receipts only now is told of those that move.
-        let position = self.at.position.as_ref().filter(|_| !room.is_told);
-        let begun = position.map_or(0, |position| position.token().heads.get(self.lane(room)));
-        let after = match room.known.receipts {
-            0 => begun,
-            after => after,
+        let (rooms, reader, room_id) = (&self.sync.0.rooms, self.reader, room.room_id);
+        let receipts = match (room.known.receipts, room.told) {
+            (0, Some(told)) => {
+                let receipts = rooms
+                    .receipts_from(reader, room_id, told.from, user)
+                    .await?;
+                let counts = |receipt: &ReadReceipt| {
+                    receipt.user == *user || told.events.contains(receipt.event_id.as_str())
+                };
+                receipts.into_iter().filter(counts).collect()
+            }
+            // Who asks for receipts only now is told of those that move.
+            (0, None) => {
+                let position = self.at.position.as_ref();
+                let begun = position.map(|position| position.token().heads.get(self.lane(room)));
+                let begun = begun.unwrap_or(bound);
+                rooms.receipts_after(reader, room_id, begun, user).await?
+            }
+            (after, _) => rooms.receipts_after(reader, room_id, after, user).await?,
         };
-        let rooms = &self.sync.0.rooms;
-        let mut receipts = rooms
-            .receipts_after(self.reader, room.room_id, after, user)
-            .await?;
-        if first {
-            receipts.retain(|receipt| {
-                receipt.user.as_str() == user.as_str()
-                    || room.events.contains(receipt.event_id.as_str())
-            });
-        }
         let event = match receipts.is_empty() {
             true => None,
             false => raw(&receipt_event(&receipts)),

@@ -1,10 +1,12 @@
 //! Which rooms a request is about: those in the windows of its lists and those it names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use comity_accounts::{InviteVerdict, Invites};
-use comity_protocol::id::{RoomId, UserId};
-use comity_rooms::{RoomError, state::Half};
+use comity_protocol::id::UserId;
 use comity_storage::{Reader, RoomKey};
 
 use super::{Filters, List, RoomConfig, SlidingRequest, outline::Listed};
@@ -52,7 +54,7 @@ impl Sync {
                     Ok(BTreeMap::new())
                 }
             },
-            self.children(request, reader),
+            self.spaces(request, reader),
         )?;
         let invites = if listed.iter().any(|one| one.is("invite")) {
             self.0.accounts.invites(user.as_str()).await?
@@ -140,36 +142,6 @@ impl Sync {
             })
             .collect())
     }
-
-    /// The rooms in the spaces that lists name, by space; of those alone that the user is in.
-    async fn children(
-        &self,
-        request: &SlidingRequest,
-        reader: &Reader,
-    ) -> Result<BTreeMap<String, BTreeSet<String>>, SyncError> {
-        let lists = request.lists.values();
-        let spaces = lists.filter_map(|list| list.filters.spaces.as_ref());
-        let spaces: BTreeSet<&RoomId> = spaces.flatten().map(|space| &**space).collect();
-        let mut children = BTreeMap::new();
-        for space in spaces {
-            let view = match self.0.rooms.view_at(reader, space).await {
-                Err(RoomError::UnknownRoom) => continue,
-                view => view?,
-            };
-            if view.membership(&request.user).await? != comity_protocol::auth::Membership::Join {
-                continue;
-            }
-            let state = view.all_state(Some(Half::Rest)).await?;
-            let child = |found: &comity_rooms::Found| {
-                let is_child = found.event.event_type() == "m.space.child"
-                    && found.event.content_member("via").is_some();
-                let room = found.event.state_key().filter(|_| is_child)?;
-                Some(room.to_owned())
-            };
-            children.insert(space.to_string(), state.iter().filter_map(child).collect());
-        }
-        Ok(children)
-    }
 }
 
 impl List {
@@ -186,7 +158,7 @@ impl List {
 struct Sides<'a> {
     direct: &'a BTreeSet<String>,
     tags: &'a BTreeMap<String, BTreeSet<String>>,
-    spaces: &'a BTreeMap<String, BTreeSet<String>>,
+    spaces: &'a BTreeMap<String, Arc<BTreeSet<String>>>,
 }
 
 impl Sides<'_> {

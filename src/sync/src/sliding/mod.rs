@@ -9,6 +9,7 @@
 //! <https://github.com/matrix-org/matrix-spec-proposals/blob/main/proposals/4186-simplified-sliding-sync.md>
 
 mod answer;
+mod change;
 mod connection;
 mod extensions;
 mod lists;
@@ -16,6 +17,8 @@ mod outline;
 mod request;
 mod required;
 mod room;
+mod spaces;
+mod threads;
 
 use std::collections::BTreeMap;
 
@@ -28,8 +31,11 @@ pub use self::{
         AccountData, E2ee, ExtensionsAnswer, Hero, Messages, RoomAnswer, SlidingAnswer,
         SlidingTimeline,
     },
-    request::{Extensions, Filters, List, RoomConfig, Scope, SlidingRequest, WantedMessages},
+    request::{
+        Extensions, Filters, List, RoomConfig, Scope, SlidingRequest, WantedMessages, WantedThreads,
+    },
     required::{Element, Pattern, Required, of_pairs},
+    threads::{ThreadUpdate, ThreadUpdates},
 };
 use self::{
     connection::At,
@@ -39,6 +45,7 @@ use self::{
 pub(crate) use self::{
     connection::{Kept, OfDevices},
     outline::Outlines,
+    spaces::Spaces,
 };
 use crate::{
     MAX_TIMEOUT, Sync, SyncError,
@@ -166,7 +173,7 @@ impl Sync {
             lists: interest.counts,
             ..SlidingAnswer::default()
         };
-        let mut telling = Telling::new();
+        let mut telling: BTreeMap<RoomKey, Telling> = BTreeMap::new();
         let mut required = BTreeMap::new();
         for (n, chunk) in interest.wanted.chunks(CHUNK).enumerate() {
             if n > 0 {
@@ -182,7 +189,7 @@ impl Sync {
                 let room = wanted.listed.room;
                 let room_id = wanted.listed.place.room_id.clone();
                 answer.rooms.insert(room_id, told.answer);
-                telling.insert(room, (told.known, told.events));
+                telling.insert(room, told.telling);
                 required.insert(room, &wanted.config.required);
             }
         }
@@ -196,7 +203,7 @@ impl Sync {
         };
         answer.extensions = extending.answer(&mut telling).await?;
         let mut told: BTreeMap<RoomKey, Known> = BTreeMap::new();
-        for (room, (mut known, _)) in telling {
+        for (room, Telling { mut known, .. }) in telling {
             if let Some(required) = required.get(&room) {
                 known.required = at.number(required, &told)?;
             }

@@ -101,6 +101,17 @@ pub struct Extensions {
     pub receipts: Option<Scope>,
     /// Who types in these rooms.
     pub typing: Option<Scope>,
+    /// Threads that were written in, of all joined rooms.
+    pub threads: Option<WantedThreads>,
+}
+
+/// Threads that were written in.
+#[derive(Debug, Clone, Copy)]
+pub struct WantedThreads {
+    /// With their roots, and those too of which the timeline has all that is new.
+    pub include_roots: bool,
+    /// How many.
+    pub limit: usize,
 }
 
 /// Messages to the device.
