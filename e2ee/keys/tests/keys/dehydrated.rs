@@ -283,7 +283,8 @@ async fn no_dehydrated_device_has_the_id_of_a_key() {
     let server = Server::start().await;
     let alice = server.register("alice").await;
     let keys = CrossSigning::of(&alice.id);
-    let upload = Device::of(&alice).post("device_signing/upload", keys.upload());
+    let device = Device::of(&alice);
+    let upload = device.post("device_signing/upload", keys.upload());
     upload.await.ok();
     for key in [&keys.master, &keys.self_signing, &keys.user_signing] {
         let mut device = Device::named(&alice, &public(key));
