@@ -12,6 +12,7 @@ use argon2::{
     Argon2, Params,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use comity_runtime::{Pool, Runtime};
 
 use crate::{error::AccountError, tables::User};
@@ -78,11 +79,7 @@ impl Passwords {
     pub(crate) fn new(cost: PasswordCost, runtime: &Runtime) -> Result<Self, AccountError> {
         let params = Params::new(cost.memory_kib, cost.passes, 1, None)
             .map_err(|_| AccountError::Internal("the cost of a password hash is out of range"))?;
-        let nobody = hash(
-            &params,
-            &runtime.random().bytes::<16>(),
-            &runtime.random().bytes::<16>(),
-        )?;
+        let nobody = nobodys(&params, runtime);
         Ok(Self {
             pool: runtime.pool("password", cost.parallel, WAITING),
             runtime: runtime.clone(),
@@ -146,8 +143,41 @@ fn check(password: &str) -> Result<(), AccountError> {
     Ok(())
 }
 
+/// A hash that no password has, for its output is drawn: computing one would cost a start its time and memory.
+fn nobodys(params: &Params, runtime: &Runtime) -> String {
+    let salt = STANDARD_NO_PAD.encode(runtime.random().bytes::<16>());
+    let output = STANDARD_NO_PAD.encode(runtime.random().bytes::<32>());
+    let (memory, passes, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
+    format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt}${output}")
+}
+
 fn hash(params: &Params, password: &[u8], salt: &[u8]) -> Result<String, AccountError> {
     let hash = Argon2::from(params.clone()).hash_password_with_salt(password, salt);
     hash.map(|hash| hash.to_string())
         .map_err(|_| AccountError::Internal("a password could not be hashed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::password_hash::Error;
+
+    use super::*;
+
+    /// G10: nobody's hash costs what anybody's does, for it is compared with and not refused.
+    #[test]
+    fn nobodys_hash_is_one_like_others() {
+        let params = Params::new(64, 2, 1, None).unwrap();
+        let nobody = nobodys(&params, &Runtime::simulated(1));
+        let somebody = hash(&params, b"secret", &[7; 16]).unwrap();
+        let (nobody, somebody) = [nobody.as_str(), &somebody]
+            .map(|hash| PasswordHash::new(hash).unwrap())
+            .into();
+        assert_eq!(nobody.params, somebody.params);
+        assert_eq!(nobody.version, somebody.version);
+        let compared = Argon2::from(params).verify_password(b"secret", &nobody);
+        assert!(
+            matches!(compared, Err(Error::PasswordInvalid)),
+            "{compared:?}"
+        );
+    }
 }
