@@ -45,6 +45,39 @@ async fn positions_are_the_connections_own() {
     unknown(&alice, &text(&more["pos"]), wanted).await;
 }
 
+/// MSC4186, Connections: a client that gave a request up and asked anew isn't robbed of its answer by the one it gave up.
+#[tokio::test(start_paused = true)]
+async fn a_request_given_up_takes_no_position() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = named(&alice, "Pub").await;
+    bob.join(&room).await;
+    let wanted = lists(list(9, 5, json!([])));
+    let first = slide(&alice, None, wanted.clone(), 0).await;
+    let pos = text(&first["pos"]);
+    let given_up = slide(&alice, Some(&pos), wanted.clone(), 60_000);
+    let mut more = wanted.clone();
+    more["room_subscriptions"] = json!({
+        &room: { "timeline_limit": 5, "required_state": [["m.room.create", ""]] }
+    });
+    let anew = async {
+        // The clock stands while anybody has something to do: when it moves, the first waits.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let told = slide(&alice, Some(&pos), more.clone(), 0).await;
+        assert_eq!(rooms(&told), std::slice::from_ref(&room));
+        let next = text(&told["pos"]);
+        let (news, _) = tokio::join!(
+            slide(&alice, Some(&next), more.clone(), 60_000),
+            bob.send(&room, "news")
+        );
+        assert_eq!(bodies(&news["rooms"][&room]), ["news"]);
+        news
+    };
+    let (given_up, _) = tokio::join!(given_up, anew);
+    assert_eq!(given_up["pos"], pos);
+    assert!(rooms(&given_up).is_empty(), "{given_up}");
+}
+
 /// What a connection knows is stored: a start later it goes on.
 #[tokio::test(start_paused = true)]
 async fn a_connection_outlives_a_restart() {

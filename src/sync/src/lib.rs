@@ -50,7 +50,7 @@ use self::{
     index::Index,
     members::SentMembers,
     neighbours::OfRooms,
-    sliding::{Kept, OfDevices, Outlines, Spaces},
+    sliding::{Kept, OfDevices, Outlines, Spaces, Turns},
     supplies::Supplies,
     tastes::Tastes,
     token::{Ephemeral, SyncToken},
@@ -108,6 +108,7 @@ struct Inner {
     supplies: Supplies,
     outlines: Outlines,
     spaces: Spaces,
+    turns: Turns,
     connections: Kept,
 }
 
@@ -128,6 +129,7 @@ impl Sync {
             supplies: Supplies::default(),
             outlines: Outlines::default(),
             spaces: Spaces::default(),
+            turns: Turns::default(),
             connections: Kept::default(),
         }))
     }

@@ -220,11 +220,7 @@ impl Cached {
 impl Sync {
     /// The connection of a request, at its position.
     pub(super) async fn connection(&self, request: &SlidingRequest) -> Result<At, SlidingError> {
-        let of = OfDevice {
-            user: request.user.to_string(),
-            device: hash(&request.device),
-            conn: hash(&request.connection),
-        };
+        let of = request.of();
         let Some(pos) = &request.pos else {
             return Ok(self.begin(of).await?);
         };

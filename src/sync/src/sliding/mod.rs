@@ -19,6 +19,7 @@ mod required;
 mod room;
 mod spaces;
 mod threads;
+mod turns;
 
 use std::collections::BTreeMap;
 
@@ -46,6 +47,7 @@ pub(crate) use self::{
     connection::{Kept, OfDevices},
     outline::Outlines,
     spaces::Spaces,
+    turns::Turns,
 };
 use crate::{
     MAX_TIMEOUT, Sync, SyncError,
@@ -84,6 +86,7 @@ impl Sync {
         let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
         let mut wake = self.0.index.user(&self.0.rooms, &request.user).await?;
         let (mut time_is_up, mut attempts) = (request.timeout.is_zero(), 0);
+        let turn = self.0.turns.begin(request.of());
         let mut first = true;
         loop {
             wake.mark_unchanged();
@@ -100,6 +103,14 @@ impl Sync {
             let next = self.next(request, &at, &heads, ephemeral);
             // Apart, so that whoever waits doesn't hold what building takes.
             let (mut answer, told) = Box::pin(self.answer_from(request, &mut at, &next)).await?;
+            // Nobody waits for this any more; whoever does all the same asks again.
+            if turn.is_over() {
+                let position = at.position.ok_or(SlidingError::UnknownPos)?;
+                return Ok(SlidingAnswer {
+                    pos: position.text(),
+                    ..SlidingAnswer::default()
+                });
+            }
             if let Some(position) = at.position.as_ref().filter(|_| answer.is_empty()) {
                 if time_is_up && !is_far(position, &heads) {
                     answer.pos = position.text();
@@ -108,6 +119,7 @@ impl Sync {
                 if !time_is_up {
                     tokio::select! {
                         biased;
+                        () = turn.over() => {}
                         changed = wake.changed() => time_is_up = changed.is_err(),
                         () = tokio::time::sleep_until(deadline) => time_is_up = true,
                     }

@@ -9,7 +9,10 @@ use comity_protocol::id::{OwnedRoomId, OwnedUserId};
 use comity_storage::Pos;
 
 use super::Required;
-use crate::token::SlidingPos;
+use crate::{
+    tables::{OfDevice, hash},
+    token::SlidingPos,
+};
 
 /// A request.
 #[derive(Debug, Clone)]
@@ -33,6 +36,15 @@ pub struct SlidingRequest {
 }
 
 impl SlidingRequest {
+    /// Its connection.
+    pub(super) fn of(&self) -> OfDevice {
+        OfDevice {
+            user: self.user.to_string(),
+            device: hash(&self.device),
+            conn: hash(&self.connection),
+        }
+    }
+
     /// Under what it is remembered which members were told.
     pub(super) fn told_by(&self) -> String {
         format!("{}\u{1f}{}", self.device, self.connection)
