@@ -122,6 +122,9 @@ async fn g8_sliding_sync_is_bounded() {
         json!({"lists": {"a": list}})
     };
     let state = vec![["m.room.name", ""]; 501];
+    let names: Vec<_> = (0..70)
+        .map(|n| [format!("{n:0>240}"), String::new()])
+        .collect();
     for (body, code) in [
         (
             json!({"lists": named(101, &|n| n.to_string())}),
@@ -143,6 +146,7 @@ async fn g8_sliding_sync_is_bounded() {
         (with("ranges", json!([[2, 1]])), "M_INVALID_PARAM"),
         (with("ranges", json!(vec![[0, 1]; 101])), "M_INVALID_PARAM"),
         (with("required_state", json!(state)), "M_INVALID_PARAM"),
+        (with("required_state", json!(names)), "M_INVALID_PARAM"),
         (with("ranges", json!([[-1, 1]])), "M_BAD_JSON"),
         (with("timeline_limit", json!(-1)), "M_BAD_JSON"),
     ] {

@@ -29,6 +29,8 @@ const MOST: usize = 100;
 const NAMES: usize = 500;
 /// Bytes of a name that clients choose.
 const NAME: usize = 255;
+/// Bytes of the names of state in a request: they are kept with the connection, and held for each room while an answer is built.
+const STATE: usize = 16 << 10;
 /// Events of a timeline.
 const TIMELINE: u64 = 100;
 
@@ -89,6 +91,13 @@ async fn answer(
     }
     if connection.len() > NAME || lists.keys().any(|name| name.len() > NAME) {
         let error = "The name of a list or connection is too long";
+        return Err(ApiError::invalid_param(error));
+    }
+    let configs = lists.values().map(|list| &list.config);
+    let configs = configs.chain(subscriptions.values());
+    let bytes: usize = configs.map(|config| config.required.bytes()).sum();
+    if bytes > STATE {
+        let error = "required_state has too much in all";
         return Err(ApiError::invalid_param(error));
     }
     let request = SlidingRequest {

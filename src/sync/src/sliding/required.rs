@@ -95,6 +95,16 @@ impl FromIterator<Pattern> for Required {
 }
 
 impl Required {
+    /// Bytes of all its names.
+    pub fn bytes(&self) -> usize {
+        let elements = self
+            .0
+            .iter()
+            .flat_map(|of| of.include.iter().chain(&of.exclude));
+        let names = elements.flat_map(|of| of.event_type.iter().chain(&of.state_key));
+        names.map(String::len).sum()
+    }
+
     /// What of the state either wants.
     pub(crate) fn add(&mut self, other: &Self) {
         self.0.extend(other.0.iter().cloned());
