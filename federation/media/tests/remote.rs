@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use comity_accounts::Standing;
 use comity_testkit::{Answer, Federation, HostilePeer, PICTURE, Reply, Server, Settings, User};
 use http::{Method, StatusCode, header};
 use serde_json::json;
@@ -95,9 +94,7 @@ async fn quarantined_files_stay_away() {
     let federation = Federation::of(["a.test", "b.test"]).await;
     let alice = federation["a.test"].register("alice").await;
     let bob = federation["b.test"].register("bob").await;
-    let accounts = &federation["b.test"].api.accounts;
-    let admin = Standing::Admin(true);
-    accounts.set_standing(&bob.id, admin).await.unwrap();
+    federation["b.test"].promote(&bob).await;
     let known = upload(&alice, PICTURE.to_vec(), "x").await;
     let unknown = upload(&alice, b"second".to_vec(), "x").await;
     assert_eq!(download(&bob, &known).await.bytes, PICTURE);

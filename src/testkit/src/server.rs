@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use comity_accounts::{Accounts, PasswordCost};
+use comity_accounts::{Accounts, PasswordCost, Standing};
 use comity_client_api::{Api, Capabilities, Support};
 use comity_encryption_policy::Mode;
 use comity_federation_client::{Keyring, OwnKeys, Peers};
@@ -36,7 +36,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use crate::{Client, Wire, lanes};
+use crate::{Client, User, Wire, lanes};
 
 /// Every table that a running server writes, but for the storage's own.
 #[must_use]
@@ -217,6 +217,13 @@ impl Server {
     #[must_use]
     pub fn name(&self) -> &ServerName {
         &self.settings.server_name
+    }
+
+    /// Makes a user an administrator, which no request does.
+    pub async fn promote(&self, user: &User) {
+        let admin = Standing::Admin(true);
+        let promoted = self.api.accounts.set_standing(&user.id, admin).await;
+        promoted.expect("the user is there");
     }
 
     /// What it reaches others through.

@@ -31,12 +31,17 @@ fn ids(rules: &UserRules, kind: RuleKind) -> Vec<String> {
         .collect()
 }
 
-/// The list of the spec's "Predefined rules", in its order.
+/// The list of the spec's "Predefined rules", in its order; those of drafts stand among them.
 #[test]
 fn the_default_rules_are_the_specs() {
     let rules = UserRules::default();
+    let specified = |kind| {
+        let mut ids = ids(&rules, kind);
+        ids.retain(|id| !id.starts_with(".org.matrix."));
+        ids
+    };
     assert_eq!(
-        ids(&rules, RuleKind::Override),
+        specified(RuleKind::Override),
         [
             ".m.rule.master",
             ".m.rule.suppress_notices",
@@ -51,7 +56,7 @@ fn the_default_rules_are_the_specs() {
         ]
     );
     assert_eq!(
-        ids(&rules, RuleKind::Underride),
+        specified(RuleKind::Underride),
         [
             ".m.rule.call",
             ".m.rule.encrypted_room_one_to_one",
