@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use comity_storage::{CommitError, Expect, Key};
+use comity_storage::{Attempts, CommitError, Expect, Key};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -217,7 +217,8 @@ impl Media {
             return Ok(0);
         };
         // If somebody has just looked it stays.
-        let freed = self.take_away(key, &row, None).await?;
+        let mut once = Attempts::default();
+        let freed = self.take_away(key, &row, None, &mut once).await?;
         Ok(freed.unwrap_or_default())
     }
 

@@ -5,7 +5,7 @@
 //! theirs: one holder less, and the last takes the blob along.
 
 use comity_protocol::id::{OwnedUserId, UserId};
-use comity_storage::{Attempts, CommitError, Expect, Key, Range, Row};
+use comity_storage::{Attempts, Expect, Key, Range, Row};
 
 use crate::{
     Media, MediaError, Mxc,
@@ -49,7 +49,8 @@ impl Media {
                     batch.delete::<Medias>(&key);
                 }
                 Some(row) if row.value.uploader.is_none() => {
-                    match self.take_away(&key, row, Some(&mark)).await? {
+                    let taken = self.take_away(&key, row, Some(&mark), &mut attempts);
+                    match taken.await? {
                         Some(_) => return Ok(()),
                         None => continue,
                     }
@@ -78,10 +79,12 @@ impl Media {
             return Err(MediaError::NotFound);
         }
         let key = MediaKey::from(mxc);
+        let mut attempts = Attempts::default();
         loop {
             let row = self.0.tenant.lane(key.home()).reader();
             let row = row.get::<Medias>(&key).await?.ok_or(MediaError::NotFound)?;
-            if self.take_away(&key, &row, None).await?.is_some() {
+            let taken = self.take_away(&key, &row, None, &mut attempts).await?;
+            if taken.is_some() {
                 return Ok(());
             }
         }
@@ -133,6 +136,7 @@ impl Media {
         key: &MediaKey,
         row: &Row<tables::Media>,
         mark: Option<&tables::Media>,
+        attempts: &mut Attempts,
     ) -> Result<Option<u64>, MediaError> {
         let lane = self.0.tenant.lane(key.home());
         let cached = lane.reader().get::<Remote>(key).await?;
@@ -158,10 +162,8 @@ impl Media {
         if let Some(removal) = &removal {
             batch.put::<Removals>(key, removal);
         }
-        match lane.commit(batch).await {
-            Ok(_) => {}
-            Err(CommitError::Conflict(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        if attempts.commit(lane, batch).await?.is_none() {
+            return Ok(None);
         }
         let freed = cached.map_or(0, |cached| cached.value.bytes);
         self.kept_less(freed);
