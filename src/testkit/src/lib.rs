@@ -24,6 +24,7 @@
 
 mod client;
 mod cost;
+pub mod device;
 mod federation;
 pub mod probe;
 mod server;

@@ -2,10 +2,12 @@
 
 use comity_keys::tables;
 use comity_storage::Range;
-use comity_testkit::{Server, User, password};
+use comity_testkit::{
+    Server, User,
+    device::{CrossSigning, Device, public},
+    password,
+};
 use serde_json::{Value, json};
-
-use crate::device::{CrossSigning, Device, public};
 
 const UPLOAD: &str = "device_signing/upload";
 

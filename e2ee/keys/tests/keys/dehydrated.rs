@@ -1,10 +1,12 @@
 //! Devices that nobody signs in by (R20.3): <https://github.com/matrix-org/matrix-spec-proposals/pull/3814>, a draft.
 
-use comity_testkit::{Answer, Server, User, encode};
+use comity_testkit::{
+    Answer, Server, User,
+    device::{CrossSigning, Device, public},
+    encode,
+};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-
-use crate::device::{CrossSigning, Device, public};
 
 const AT: &str = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device";
 

@@ -3,14 +3,15 @@
 use std::cell::Cell;
 
 use comity_storage::engine::memory::Fault;
-use comity_testkit::{Federation, HostilePeer, PeerRoom, User, encode};
+use comity_testkit::{
+    Federation, HostilePeer, PeerRoom, User,
+    device::{CrossSigning, Device, public},
+    encode,
+};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    device::{CrossSigning, Device, public},
-    lists::{Follower, NOTHING, changed, left},
-};
+use crate::lists::{Follower, NOTHING, changed, left};
 
 const A: &str = "a.test";
 const B: &str = "b.test";

@@ -1,9 +1,11 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#tracking-the-device-list-for-a-user>
 
-use comity_testkit::{Server, User, encode};
+use comity_testkit::{
+    Server, User,
+    device::{CrossSigning, Device, public},
+    encode,
+};
 use serde_json::{Value, json};
-
-use crate::device::{CrossSigning, Device, public};
 
 /// A client that follows lists: what its syncs say, and whether `/keys/changes` says the same.
 pub struct Follower<'a> {

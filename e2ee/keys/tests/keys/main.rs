@@ -9,7 +9,6 @@
 
 mod cross_signing;
 mod dehydrated;
-mod device;
 mod federation;
 mod lists;
 mod one_time;

@@ -4,11 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use comity_runtime::Runtime;
 use comity_storage::engine::Memory;
-use comity_testkit::{Place, Server, Settings, User, Wire};
+use comity_testkit::{Place, Server, Settings, User, Wire, device::Device};
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
-
-use crate::device::Device;
 
 /// What `/sync` says that a device has left: one-time keys, unused fallback keys.
 async fn left(user: &User) -> (u64, Value) {

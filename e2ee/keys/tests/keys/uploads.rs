@@ -1,9 +1,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#uploading-keys>
 
-use comity_testkit::Server;
+use comity_testkit::{Server, device::Device};
 use serde_json::{Value, json};
-
-use crate::device::Device;
 
 /// Threat F8: what was signed comes back as it was uploaded, with fields that nobody here knows; the name stands beside it.
 #[tokio::test(start_paused = true)]

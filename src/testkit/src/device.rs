@@ -1,16 +1,20 @@
 //! A client's side of encryption: keys of its own making, signed.
 
 use comity_protocol::canonical::to_canonical;
-use comity_testkit::{Answer, Client, User};
 use serde_json::{Map, Value, json};
 use vodozemac::{Ed25519SecretKey, olm::Account};
 
+use crate::{Answer, Client, User};
+
+/// Where keys are served.
 pub const V3: &str = "/_matrix/client/v3/keys";
 
 /// A device that encrypts.
 pub struct Device {
     client: Client,
+    /// Whose it is.
     pub user: String,
+    /// Its id.
     pub id: String,
     olm: Account,
 }
@@ -26,6 +30,8 @@ pub fn sign(object: &mut Value, user: &str, key_id: &str, sign: impl Fn(&str) ->
 }
 
 impl Device {
+    /// The one that a user is signed in on.
+    #[must_use]
     pub fn of(user: &User) -> Self {
         Self {
             client: user.with_token(&user.token),
@@ -36,6 +42,7 @@ impl Device {
     }
 
     /// Another device of a user's, which they aren't signed in on.
+    #[must_use]
     pub fn named(user: &User, id: &str) -> Self {
         let id = id.to_owned();
         Self {
@@ -52,6 +59,8 @@ impl Device {
         });
     }
 
+    /// Its identity keys, signed by itself.
+    #[must_use]
     pub fn device_keys(&self) -> Value {
         let mut keys = json!({
             "user_id": self.user,
@@ -92,6 +101,7 @@ impl Device {
         keys.collect()
     }
 
+    /// Asks for an upload of keys.
     pub async fn upload(&self, body: Value) -> Answer {
         self.post("upload", body).await
     }
@@ -103,11 +113,13 @@ impl Device {
         keys
     }
 
+    /// Asks a path below [`V3`].
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         let request = self.client.post(format!("{V3}/{path}")).json(body);
         request.send().await
     }
 
+    /// All keys of users.
     pub async fn query(&self, users: &[&str]) -> Value {
         let asked: Map<String, Value> =
             users.iter().map(|u| ((*u).to_owned(), json!([]))).collect();
@@ -128,13 +140,19 @@ impl Device {
 
 /// A user's cross-signing keys.
 pub struct CrossSigning {
+    /// Whose they are.
     pub user: String,
+    /// What the others are signed by.
     pub master: Ed25519SecretKey,
+    /// What the user's devices are signed by.
     pub self_signing: Ed25519SecretKey,
+    /// What other users are signed by.
     pub user_signing: Ed25519SecretKey,
 }
 
 impl CrossSigning {
+    /// New ones of a user.
+    #[must_use]
     pub fn of(user: &str) -> Self {
         Self {
             user: user.to_owned(),
@@ -144,6 +162,8 @@ impl CrossSigning {
         }
     }
 
+    /// The master key as it is uploaded.
+    #[must_use]
     pub fn master_key(&self) -> Value {
         self.key(&self.master, "master")
     }
@@ -157,12 +177,15 @@ impl CrossSigning {
         })
     }
 
+    /// One of the others as it is uploaded, signed by the master key.
+    #[must_use]
     pub fn subkey(&self, key: &Ed25519SecretKey, usage: &str) -> Value {
         let mut object = self.key(key, usage);
         self.sign_with(&self.master, &mut object);
         object
     }
 
+    /// Signs an object with one of them.
     pub fn sign_with(&self, key: &Ed25519SecretKey, object: &mut Value) {
         let id = format!("ed25519:{}", key.public_key().to_base64());
         sign(object, &self.user, &id, |text| {
@@ -171,6 +194,7 @@ impl CrossSigning {
     }
 
     /// The body of an upload.
+    #[must_use]
     pub fn upload(&self) -> Value {
         json!({
             "master_key": self.master_key(),
@@ -181,6 +205,7 @@ impl CrossSigning {
 }
 
 /// The public half of a key.
+#[must_use]
 pub fn public(key: &Ed25519SecretKey) -> String {
     key.public_key().to_base64()
 }
