@@ -119,7 +119,7 @@ impl Api {
             .accounts
             .tenant()
             .runtime()
-            .spawn("deactivation", async move {
+            .carry_on("deactivation", async move {
                 if let Err(cause) = api.finish_deactivations().await {
                     tracing::warn!(%cause, "a deactivated account could not leave its rooms yet");
                 }

@@ -69,7 +69,7 @@ impl OtherServers {
         };
         // Whoever waits for it may not wait long, and the room is to hear of it all the same.
         let (this, via) = (self.clone(), via.to_vec());
-        let told = self.0.runtime.spawn("leave", async move {
+        let told = self.0.runtime.carry_on("leave", async move {
             let attempt = |server| this.leave_through(&intent, server);
             this.through(&via, PATIENCE, attempt).await
         });

@@ -115,7 +115,7 @@ where
             tell,
         };
         let work = work();
-        drop(self.0.runtime.spawn(self.0.name, async move {
+        drop(self.0.runtime.carry_on(self.0.name, async move {
             flight.comes_to(work.await);
         }));
         Ok((true, told))

@@ -156,7 +156,7 @@ impl Media {
         // A task of its own: whoever uploads may hang up, and what was begun is finished.
         let media = self.clone();
         let keeping = async move { media.keep(arriving).await };
-        let keeping = self.0.runtime.spawn("upload", keeping);
+        let keeping = self.0.runtime.carry_on("upload", keeping);
         keeping.await.map_err(|_| MediaError::Stopped)?
     }
 

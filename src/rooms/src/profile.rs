@@ -88,7 +88,7 @@ impl Rooms {
         let shown = self
             .0
             .runtime
-            .spawn("profile", async move { rooms.show_noted(&user).await });
+            .carry_on("profile", async move { rooms.show_noted(&user).await });
         shown
             .await
             .unwrap_or(Err(RoomError::Forbidden("the server is shutting down")))

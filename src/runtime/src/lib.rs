@@ -146,7 +146,28 @@ impl Runtime {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let future = future.instrument(tracing::error_span!(parent: None, "task", task = name));
+        self.task(
+            tracing::error_span!(parent: None, "task", task = name),
+            future,
+        )
+    }
+
+    /// Starts a task that finishes what its caller began, also when the caller is gone. Its log lines carry `name` beside
+    /// the caller's fields.
+    pub fn carry_on<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.task(tracing::error_span!("task", task = name), future)
+    }
+
+    fn task<F>(&self, span: tracing::Span, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let future = future.instrument(span);
         if !self.is_simulated() {
             return tokio::spawn(future);
         }
@@ -289,5 +310,40 @@ mod tests {
     async fn a_task_answers_through_its_handle() {
         let runtime = Runtime::system();
         assert_eq!(runtime.spawn("answer", async { 42 }).await.unwrap(), 42);
+    }
+
+    /// R10.6: what goes on for a request logs with the request's id; what only was woken by it doesn't.
+    #[tokio::test]
+    async fn lines_carry_the_fields_of_whom_they_serve() {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<parking_lot::Mutex<Vec<u8>>>);
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || written.clone());
+        let _guard = tracing::subscriber::set_default(subscriber.finish());
+        let runtime = Runtime::simulated(1);
+        let request = async {
+            let woken = runtime.spawn("actor", async { tracing::info!("woken") });
+            let finished = runtime.carry_on("upload", async { tracing::info!("finished") });
+            woken.await.unwrap();
+            finished.await.unwrap();
+            let pool = runtime.pool("hashes", 1, 1);
+            pool.run(|| tracing::info!("hashed")).await.unwrap();
+        };
+        let span = tracing::info_span!("request", id = "r1");
+        request.instrument(span).await;
+        let lines = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let line = |said: &str| lines.lines().find(|line| line.ends_with(said)).unwrap();
+        assert!(!line("woken").contains("r1"));
+        assert!(line("finished").contains("r1") && line("finished").contains("upload"));
+        assert!(line("hashed").contains("r1"));
     }
 }

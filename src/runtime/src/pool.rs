@@ -44,7 +44,7 @@ impl Pool {
     }
 
     /// Runs `work` and waits for its answer. When the caller stops waiting before the work began, it never runs;
-    /// once begun it is finished, and its place stays taken until then.
+    /// once begun it is finished, and its place stays taken until then. Its log lines carry the caller's fields.
     ///
     /// # Errors
     /// [`PoolError`] says which of them.
@@ -60,7 +60,9 @@ impl Pool {
             .acquire_owned()
             .await
             .map_err(|_| PoolError::Stopped(self.name))?;
+        let span = tracing::Span::current();
         let work = move || {
+            let work = || span.in_scope(work);
             // Caught here so that both kinds of pool say the same, and the permits go when the work is done.
             let answer = catch_unwind(AssertUnwindSafe(work));
             drop((worker, place));
