@@ -1,8 +1,10 @@
 //! New accounts, by each way in.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use comity_testkit::{Server, Settings};
+use comity_testkit::{SHARED_SECRET, Server, Settings};
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
+use sha1::Sha1;
 
 const V3: &str = "/_matrix/client/v3";
 
@@ -155,13 +157,36 @@ async fn registering_by_shared_secret() {
     let server = Server::start().await;
     let path = "/_synapse/admin/v1/register";
     let nonce = server.get(path).send().await.ok()["nonce"].clone();
-    let body = json!({
-        "nonce": nonce, "username": "admin", "password": "x", "admin": true, "mac": "00",
-    });
-    server
-        .post(path)
-        .json(body)
+    let nonce = nonce.as_str().unwrap().to_owned();
+    let asked = |nonce: &str, mac: &str| {
+        let body = json!({
+            "nonce": nonce, "username": "root", "displayname": "Ruth", "password": "x", "admin": true, "mac": mac,
+        });
+        server.post(path).json(body)
+    };
+    asked(&nonce, "00").send().await.error(403, "M_FORBIDDEN");
+    // A nonce is spent by whatever uses it.
+    let mac = hmac(&format!("{nonce}\0root\0x\0admin"));
+    asked(&nonce, &mac)
         .send()
         .await
-        .error(403, "M_FORBIDDEN");
+        .error(400, "M_INVALID_PARAM");
+    let nonce = server.get(path).send().await.ok()["nonce"].clone();
+    let nonce = nonce.as_str().unwrap();
+    let mac = hmac(&format!("{nonce}\0root\0x\0admin"));
+    let made = asked(nonce, &mac).send().await.ok();
+    assert_eq!(made["user_id"], "@root:localhost");
+    let root = server.with_token(made["access_token"].as_str().unwrap());
+    let whoami = root.get(format!("{V3}/account/whoami")).send().await.ok();
+    assert_eq!(whoami["device_id"], made["device_id"]);
+    let profile = root.get(format!("{V3}/profile/@root:localhost")).send();
+    assert_eq!(profile.await.ok(), json!({"displayname": "Ruth"}));
+}
+
+/// HMAC-SHA1 by the server's shared secret, as Synapse's clients write it.
+fn hmac(text: &str) -> String {
+    let mut mac = <Hmac<Sha1>>::new_from_slice(SHARED_SECRET.as_bytes()).unwrap();
+    mac.update(text.as_bytes());
+    let mac = mac.finalize().into_bytes();
+    mac.iter().map(|byte| format!("{byte:02x}")).collect()
 }

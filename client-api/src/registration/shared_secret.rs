@@ -27,6 +27,7 @@ pub(super) struct Register {
     password: String,
     #[serde(default)]
     admin: bool,
+    displayname: Option<String>,
     user_type: Option<String>,
     mac: String,
 }
@@ -42,6 +43,7 @@ pub(super) async fn post(
         username: &new.username,
         password: &new.password,
         admin: new.admin,
+        display_name: new.displayname.as_deref(),
         user_type: new.user_type.as_deref(),
         mac: &new.mac,
     };

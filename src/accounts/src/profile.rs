@@ -106,6 +106,15 @@ impl Accounts {
     }
 }
 
+/// The profile of a new account.
+pub(crate) fn named(name: &str) -> Result<Json, AccountError> {
+    let text = serde_json::json!({ DISPLAY_NAME: name }).to_string();
+    if text.len() > MAX_PROFILE_BYTES {
+        return Err(AccountError::ProfileTooLarge);
+    }
+    Ok(Json(text))
+}
+
 /// Custom fields have names of the common namespaced identifier grammar; those of the spec have strings.
 fn check(field: &str, value: Option<&Value>) -> Result<(), AccountError> {
     if field.len() > MAX_NAME_BYTES {

@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use sha1::Sha1;
 
 use crate::{
-    AccountError, Accounts, Change, DISPLAY_NAME, DeviceChange,
+    AccountError, Accounts, Change, DeviceChange,
     login::{Issued, NewDevice, check_device},
+    profile,
     tables::{
         Device, Devices, Json, Named, Profiles, RegistrationToken, RegistrationTokens, Sessions,
         User, UserKey, UserPart, Users,
@@ -29,6 +30,8 @@ pub struct Registration {
     pub username: Option<String>,
     /// The password; `None` for an account that signs in otherwise.
     pub password: Option<String>,
+    /// The name that others see; `None` for the localpart. A guest has none.
+    pub display_name: Option<String>,
     /// A guest account: its name is generated, it has no password.
     pub guest: bool,
     /// An administrator's.
@@ -59,6 +62,8 @@ pub struct SharedSecretRegistration<'a> {
     pub password: &'a str,
     /// Whether it is to be an administrator.
     pub admin: bool,
+    /// The name that others see; no part of the MAC.
+    pub display_name: Option<&'a str>,
     /// Synapse's `user_type`, which takes part in the MAC.
     pub user_type: Option<&'a str>,
     /// HMAC-SHA1 of the above by the shared secret, in hexadecimal.
@@ -115,6 +120,12 @@ impl Accounts {
         };
         let device = new.device.clone().unwrap_or_default();
         check_device(&device)?;
+        let name = new.display_name.as_deref();
+        // Others see a name from the first moment, and its owner changes it when they like.
+        let profile = match (new.guest, name.or_else(|| user_id.split(['@', ':']).nth(1))) {
+            (false, Some(name)) => Some(profile::named(name)?),
+            _ => None,
+        };
         let password = match &new.password {
             Some(password) if !new.guest => Some(self.0.passwords.hash(password).await?),
             _ => None,
@@ -127,12 +138,12 @@ impl Accounts {
             ..User::default()
         };
         let Some(token) = &new.token else {
-            return self.insert(user_id, user, new.device).await;
+            return self.insert(user_id, user, profile, new.device).await;
         };
         // Spent first and given back on failure: a crash in between may waste a use, never grant one too many (G21); so does an
         // outcome that is not known.
         self.spend_token(token).await?;
-        let registered = self.insert(user_id, user, new.device).await;
+        let registered = self.insert(user_id, user, profile, new.device).await;
         let unknown = matches!(
             &registered,
             Err(AccountError::Commit(CommitError::Unknown(_)))
@@ -148,6 +159,7 @@ impl Accounts {
         &self,
         user_id: String,
         user: User,
+        profile: Option<Json>,
         device: Option<NewDevice>,
     ) -> Result<Registered, AccountError> {
         let key = UserKey(user_id.clone());
@@ -156,11 +168,8 @@ impl Accounts {
         batch
             .expect::<Users>(&key, Expect::Absent)
             .put::<Users>(&key, &user);
-        if !user.guest {
-            // Others see a name from the first moment, and its owner changes it when they like.
-            let name = user_id.split(['@', ':']).nth(1).unwrap_or_default();
-            let profile = serde_json::json!({ DISPLAY_NAME: name }).to_string();
-            batch.put::<Profiles>(&key, &Json(profile));
+        if let Some(profile) = &profile {
+            batch.put::<Profiles>(&key, profile);
         }
         let issued = match device {
             None => None,
@@ -278,6 +287,7 @@ impl Accounts {
         self.register(Registration {
             username: Some(request.username.to_owned()),
             password: Some(request.password.to_owned()),
+            display_name: request.display_name.map(str::to_owned),
             admin: request.admin,
             device: Some(device),
             ..Registration::default()

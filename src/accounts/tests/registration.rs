@@ -157,6 +157,7 @@ fn request<'a>(nonce: &'a str, mac: &'a str) -> SharedSecretRegistration<'a> {
         username: "Root",
         password: "pass",
         admin: true,
+        display_name: None,
         user_type: None,
         mac,
     }
