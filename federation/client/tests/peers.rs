@@ -125,146 +125,158 @@ async fn after(seconds: u64) {
 /// <https://spec.matrix.org/v1.19/server-server-api/#request-authentication>
 #[tokio::test(start_paused = true)]
 async fn requests_are_signed_for_their_destination() {
-    let net = Net::new(|to, request| {
-        let header = request.headers()[AUTHORIZATION].to_str().unwrap();
-        let covered = Request {
-            method: request.method().as_str(),
-            uri: &request.uri().to_string(),
-            body: request.body(),
-        };
-        let good = PublishedKey {
-            key: key().verify_key(),
-            validity: KeyValidity::Until(i64::MAX),
-        };
-        let read = Authorization::parse(header, to).unwrap();
-        assert_eq!((read.origin(), read.key_id()), (server("us"), "ed25519:k"));
-        read.check(to, covered, good, 0).unwrap();
-        Ok((200, json!({ "auth_chain": [], "state": [], "pdus": [] })))
-    });
-    let (peers, _tenant) = fresh(&net, 1).await;
-    let room = RoomId::parse("!r/?:x").unwrap();
-    let event = EventId::parse("$e:x").unwrap();
-    let pdu = RawValue::from_string(r#"{ "b": 1.5, "a": "é" }"#.to_owned()).unwrap();
-    let there = server("there:8448");
-    peers
-        .send_join(there, &room, &event, &pdu, true)
-        .await
-        .unwrap();
-    peers
-        .backfill(there, &room, std::slice::from_ref(&event), 5)
-        .await
-        .unwrap();
-    assert_eq!(
-        net.asked(),
-        [
-            "there:8448 PUT /_matrix/federation/v2/send_join/%21r%2F%3F%3Ax/%24e%3Ax?omit_members=true",
-            "there:8448 GET /_matrix/federation/v1/backfill/%21r%2F%3F%3Ax?v=%24e%3Ax&limit=5",
-        ]
-    );
+    for lanes in LANES {
+        let net = Net::new(|to, request| {
+            let header = request.headers()[AUTHORIZATION].to_str().unwrap();
+            let covered = Request {
+                method: request.method().as_str(),
+                uri: &request.uri().to_string(),
+                body: request.body(),
+            };
+            let good = PublishedKey {
+                key: key().verify_key(),
+                validity: KeyValidity::Until(i64::MAX),
+            };
+            let read = Authorization::parse(header, to).unwrap();
+            assert_eq!((read.origin(), read.key_id()), (server("us"), "ed25519:k"));
+            read.check(to, covered, good, 0).unwrap();
+            Ok((200, json!({ "auth_chain": [], "state": [], "pdus": [] })))
+        });
+        let (peers, _tenant) = fresh(&net, lanes).await;
+        let room = RoomId::parse("!r/?:x").unwrap();
+        let event = EventId::parse("$e:x").unwrap();
+        let pdu = RawValue::from_string(r#"{ "b": 1.5, "a": "é" }"#.to_owned()).unwrap();
+        let there = server("there:8448");
+        peers
+            .send_join(there, &room, &event, &pdu, true)
+            .await
+            .unwrap();
+        peers
+            .backfill(there, &room, std::slice::from_ref(&event), 5)
+            .await
+            .unwrap();
+        assert_eq!(
+            net.asked(),
+            [
+                "there:8448 PUT /_matrix/federation/v2/send_join/%21r%2F%3F%3Ax/%24e%3Ax?omit_members=true",
+                "there:8448 GET /_matrix/federation/v1/backfill/%21r%2F%3F%3Ax?v=%24e%3Ax&limit=5",
+            ]
+        );
+    }
 }
 
 /// Of one server no more than 32 things are asked at a time, and its keys all the same; what is asked
 /// of others waits for none of it.
 #[tokio::test(start_paused = true)]
 async fn few_requests_to_a_server_at_a_time() {
-    let net = Net::new(|_, _| Ok((200, json!({ "pdus": [] }))));
-    let (peers, _tenant) = fresh(&net, 1).await;
-    let room = RoomId::parse("!r:x").unwrap();
-    let ask = |name: &'static str| peers.backfill(server(name), &room, &[], 1);
-    let all = futures_util::future::join_all((0..100).map(|_| ask("busy")));
-    let watch = async {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(net.asked().len(), 32);
-        let _keys = peers.server_keys(server("busy")).await;
-        ask("idle").await.unwrap();
-        let asked = net.asked();
-        assert!(asked.iter().any(|line| line.starts_with("idle ")));
-        assert!(asked.iter().any(|line| line.contains("/_matrix/key/")));
-    };
-    let (answers, ()) = tokio::join!(all, watch);
-    assert!(answers.iter().all(Result::is_ok));
-    assert_eq!(peers.backoff().until(server("busy")).await.unwrap(), None);
+    for lanes in LANES {
+        let net = Net::new(|_, _| Ok((200, json!({ "pdus": [] }))));
+        let (peers, _tenant) = fresh(&net, lanes).await;
+        let room = RoomId::parse("!r:x").unwrap();
+        let ask = |name: &'static str| peers.backfill(server(name), &room, &[], 1);
+        let all = futures_util::future::join_all((0..100).map(|_| ask("busy")));
+        let watch = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(net.asked().len(), 32);
+            let _keys = peers.server_keys(server("busy")).await;
+            ask("idle").await.unwrap();
+            let asked = net.asked();
+            assert!(asked.iter().any(|line| line.starts_with("idle ")));
+            assert!(asked.iter().any(|line| line.contains("/_matrix/key/")));
+        };
+        let (answers, ()) = tokio::join!(all, watch);
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(peers.backoff().until(server("busy")).await.unwrap(), None);
+    }
 }
 
 /// A request's time begins when it goes out: a server that answers in time isn't left alone because others of ours went
 /// before.
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_turn_takes_none_of_a_requests_time() {
-    let net = Net::new(|_, _| Ok((200, json!({ "pdus": [] }))));
-    // Of a minute.
-    *net.delay.lock() = Duration::from_secs(45);
-    let (peers, _tenant) = fresh(&net, 1).await;
-    let room = RoomId::parse("!r:x").unwrap();
-    let ask = |_| peers.backfill(server("busy"), &room, &[], 1);
-    let answers = futures_util::future::join_all((0..33).map(ask)).await;
-    assert!(answers.iter().all(Result::is_ok));
-    assert_eq!(peers.backoff().until(server("busy")).await.unwrap(), None);
+    for lanes in LANES {
+        let net = Net::new(|_, _| Ok((200, json!({ "pdus": [] }))));
+        // Of a minute.
+        *net.delay.lock() = Duration::from_secs(45);
+        let (peers, _tenant) = fresh(&net, lanes).await;
+        let room = RoomId::parse("!r:x").unwrap();
+        let ask = |_| peers.backfill(server("busy"), &room, &[], 1);
+        let answers = futures_util::future::join_all((0..33).map(ask)).await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(peers.backoff().until(server("busy")).await.unwrap(), None);
+    }
 }
 
 /// Servers that know only version 1 of an endpoint.
 #[tokio::test(start_paused = true)]
 async fn older_endpoints_are_tried_where_newer_ones_are_unknown() {
-    let net = Net::new(|_, request| {
-        Ok(if request.uri().path().contains("/v2/") {
-            (404, json!({ "errcode": "M_UNRECOGNIZED" }))
-        } else {
-            (200, json!([200, { "state": [], "auth_chain": [{}] }]))
-        })
-    });
-    let (peers, _tenant) = fresh(&net, 1).await;
-    let (room, event) = (
-        RoomId::parse("!r:x").unwrap(),
-        EventId::parse("$e:x").unwrap(),
-    );
-    let pdu = RawValue::from_string("{}".to_owned()).unwrap();
-    let old = server("old");
-    let joined = peers
-        .send_join(old, &room, &event, &pdu, false)
-        .await
-        .unwrap();
-    assert_eq!(
-        (joined.auth_chain.len(), joined.members_omitted),
-        (1, false)
-    );
-    peers.send_leave(old, &room, &event, &pdu).await.unwrap();
-    assert_eq!(net.asked().len(), 4);
-    // A room that isn't there is no endpoint that isn't there.
-    net.answer(|_, _| Ok((404, json!({ "errcode": "M_NOT_FOUND" }))));
-    let refused = peers
-        .send_leave(old, &room, &event, &pdu)
-        .await
-        .unwrap_err();
-    assert_eq!(refused.refusal().unwrap().errcode, "M_NOT_FOUND");
-    assert_eq!(net.asked().len(), 1);
+    for lanes in LANES {
+        let net = Net::new(|_, request| {
+            Ok(if request.uri().path().contains("/v2/") {
+                (404, json!({ "errcode": "M_UNRECOGNIZED" }))
+            } else {
+                (200, json!([200, { "state": [], "auth_chain": [{}] }]))
+            })
+        });
+        let (peers, _tenant) = fresh(&net, lanes).await;
+        let (room, event) = (
+            RoomId::parse("!r:x").unwrap(),
+            EventId::parse("$e:x").unwrap(),
+        );
+        let pdu = RawValue::from_string("{}".to_owned()).unwrap();
+        let old = server("old");
+        let joined = peers
+            .send_join(old, &room, &event, &pdu, false)
+            .await
+            .unwrap();
+        assert_eq!(
+            (joined.auth_chain.len(), joined.members_omitted),
+            (1, false)
+        );
+        peers.send_leave(old, &room, &event, &pdu).await.unwrap();
+        assert_eq!(net.asked().len(), 4);
+        // A room that isn't there is no endpoint that isn't there.
+        net.answer(|_, _| Ok((404, json!({ "errcode": "M_NOT_FOUND" }))));
+        let refused = peers
+            .send_leave(old, &room, &event, &pdu)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.refusal().unwrap().errcode, "M_NOT_FOUND");
+        assert_eq!(net.asked().len(), 1);
+    }
 }
 
 /// B7: we are no other server, and nobody has these names.
 #[tokio::test(start_paused = true)]
 async fn b7_names_that_are_not_asked() {
-    let net = Net::new(|_, _| panic!("asked"));
-    let (peers, _tenant) = fresh(&net, 1).await;
-    for name in ["us", "there.", "a:0"] {
-        let Ok(name) = <&ServerName>::try_from(name) else {
-            continue;
-        };
-        assert!(
-            matches!(peers.version(name).await, Err(PeerError::Name)),
-            "{name}"
-        );
+    for lanes in LANES {
+        let net = Net::new(|_, _| panic!("asked"));
+        let (peers, _tenant) = fresh(&net, lanes).await;
+        for name in ["us", "there.", "a:0"] {
+            let Ok(name) = <&ServerName>::try_from(name) else {
+                continue;
+            };
+            assert!(
+                matches!(peers.version(name).await, Err(PeerError::Name)),
+                "{name}"
+            );
+        }
     }
 }
 
 /// B8: a server vouches for its own users only.
 #[tokio::test(start_paused = true)]
 async fn b8_openid_users_of_another_server() {
-    let net = Net::new(|_, _| Ok((200, json!({ "sub": "@u:there" }))));
-    let (peers, _tenant) = fresh(&net, 1).await;
-    assert_eq!(
-        peers.openid_user(server("there"), "t").await.unwrap(),
-        "@u:there"
-    );
-    let lied = peers.openid_user(server("else"), "t").await;
-    assert!(matches!(lied, Err(PeerError::Malformed)));
+    for lanes in LANES {
+        let net = Net::new(|_, _| Ok((200, json!({ "sub": "@u:there" }))));
+        let (peers, _tenant) = fresh(&net, lanes).await;
+        assert_eq!(
+            peers.openid_user(server("there"), "t").await.unwrap(),
+            "@u:there"
+        );
+        let lied = peers.openid_user(server("else"), "t").await;
+        assert!(matches!(lied, Err(PeerError::Malformed)));
+    }
 }
 
 /// A server that doesn't answer is asked ever less often, also after a restart; one that answers is
@@ -316,49 +328,53 @@ async fn back_off_doubles_survives_and_ends() {
 /// A server whose answer is too long answers: the next, and whatever else is asked of it, isn't held up by that.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_too_long_is_one() {
-    let net = Net::new(|_, _| Err(TransportError::TooLarge));
-    let (peers, _tenant) = fresh(&net, 1).await;
-    let there = server("there");
-    assert!(peers.version(there).await.is_err());
-    let wait = Duration::from_secs(20);
-    assert!(peers.media(there, "film", wait, 1_000).await.is_err());
-    assert!(
-        peers
-            .media_of_old(there, "film", wait, 1_000)
-            .await
-            .is_err()
-    );
-    assert_eq!(peers.backoff().until(there).await.unwrap(), None);
-    net.answer(|_, _| Err(TransportError::Timeout));
-    assert!(peers.media(there, "film", wait, 1_000).await.is_err());
-    assert!(peers.backoff().until(there).await.unwrap().is_some());
+    for lanes in LANES {
+        let net = Net::new(|_, _| Err(TransportError::TooLarge));
+        let (peers, _tenant) = fresh(&net, lanes).await;
+        let there = server("there");
+        assert!(peers.version(there).await.is_err());
+        let wait = Duration::from_secs(20);
+        assert!(peers.media(there, "film", wait, 1_000).await.is_err());
+        assert!(
+            peers
+                .media_of_old(there, "film", wait, 1_000)
+                .await
+                .is_err()
+        );
+        assert_eq!(peers.backoff().until(there).await.unwrap(), None);
+        net.answer(|_, _| Err(TransportError::Timeout));
+        assert!(peers.media(there, "film", wait, 1_000).await.is_err());
+        assert!(peers.backoff().until(there).await.unwrap().is_some());
+    }
 }
 
 /// Who waits for an answer tries once within a wait, which that failure doesn't prolong.
 #[tokio::test(start_paused = true)]
 async fn urgent_requests_try_once_within_a_wait() {
-    let net = Net::new(|_, _| Ok((502, json!({}))));
-    let (peers, _tenant) = fresh(&net, 1).await;
-    let there = server("there");
-    for status in [502, 429] {
-        net.answer(move |_, _| Ok((status, json!({}))));
-        after(10_000).await;
-        assert!(peers.version(there).await.is_err());
-        let until = peers.backoff().until(there).await.unwrap();
-        assert!(until.is_some());
-        net.asked();
-        for _ in 0..3 {
-            assert!(peers.urgent().version(there).await.is_err());
+    for lanes in LANES {
+        let net = Net::new(|_, _| Ok((502, json!({}))));
+        let (peers, _tenant) = fresh(&net, lanes).await;
+        let there = server("there");
+        for status in [502, 429] {
+            net.answer(move |_, _| Ok((status, json!({}))));
+            after(10_000).await;
+            assert!(peers.version(there).await.is_err());
+            let until = peers.backoff().until(there).await.unwrap();
+            assert!(until.is_some());
+            net.asked();
+            for _ in 0..3 {
+                assert!(peers.urgent().version(there).await.is_err());
+            }
+            assert_eq!(net.asked().len(), 1);
+            assert_eq!(peers.backoff().until(there).await.unwrap(), until);
         }
-        assert_eq!(net.asked().len(), 1);
-        assert_eq!(peers.backoff().until(there).await.unwrap(), until);
-    }
-    // A refusal is an answer.
-    after(10_000).await;
-    net.answer(|_, _| Ok((403, json!({}))));
-    for _ in 0..3 {
-        let refused = peers.version(there).await.unwrap_err();
-        assert!(refused.refusal().is_some());
+        // A refusal is an answer.
+        after(10_000).await;
+        net.answer(|_, _| Ok((403, json!({}))));
+        for _ in 0..3 {
+            let refused = peers.version(there).await.unwrap_err();
+            assert!(refused.refusal().is_some());
+        }
     }
 }
 
@@ -427,96 +443,100 @@ async fn keys_are_asked_for_once_and_kept() {
 /// B5: a notary's word is only as good as the signature in it.
 #[tokio::test(start_paused = true)]
 async fn b5_notaries_hand_over_what_servers_signed() {
-    let net = Net::new(|to, _| {
-        if to != "notary" {
-            return Err(TransportError::Timeout);
-        }
-        let mut forged = keys_of("dead", 2, FAR);
-        forged["signatures"] = json!({ "notary": { "ed25519:n": "AAAA" } });
-        let other = keys_of("other", 2, FAR);
-        Ok((200, json!({ "server_keys": [forged, other] })))
-    });
-    let (peers, tenant) = fresh(&net, 1).await;
-    let notaries = vec!["notary".try_into().unwrap()];
-    let ring = Keyring::new(peers, tenant, &own(), notaries);
-    let dead = server("dead");
-    assert!(ring.key(dead, "ed25519:t").await.unwrap().is_none());
-    assert_eq!(net.asked().len(), 2);
-    net.answer(|to, _| {
-        if to != "notary" {
-            return Err(TransportError::Timeout);
-        }
-        Ok((200, json!({ "server_keys": [keys_of("dead", 2, FAR)] })))
-    });
-    after(60).await;
-    assert!(ring.key(dead, "ed25519:t").await.unwrap().is_some());
+    for lanes in LANES {
+        let net = Net::new(|to, _| {
+            if to != "notary" {
+                return Err(TransportError::Timeout);
+            }
+            let mut forged = keys_of("dead", 2, FAR);
+            forged["signatures"] = json!({ "notary": { "ed25519:n": "AAAA" } });
+            let other = keys_of("other", 2, FAR);
+            Ok((200, json!({ "server_keys": [forged, other] })))
+        });
+        let (peers, tenant) = fresh(&net, lanes).await;
+        let notaries = vec!["notary".try_into().unwrap()];
+        let ring = Keyring::new(peers, tenant, &own(), notaries);
+        let dead = server("dead");
+        assert!(ring.key(dead, "ed25519:t").await.unwrap().is_none());
+        assert_eq!(net.asked().len(), 2);
+        net.answer(|to, _| {
+            if to != "notary" {
+                return Err(TransportError::Timeout);
+            }
+            Ok((200, json!({ "server_keys": [keys_of("dead", 2, FAR)] })))
+        });
+        after(60).await;
+        assert!(ring.key(dead, "ed25519:t").await.unwrap().is_some());
+    }
 }
 
 /// The ring for a lot of events: their servers are asked side by side, each once; an old key stays
 /// good for old events though its server doesn't publish it any more.
 #[tokio::test(start_paused = true)]
 async fn keys_for_events() {
-    let event = |of: &str, seed: u8, ts: i64| {
-        let builder = EventBuilder {
-            version: RoomVersion::V10,
-            room_id: Some(RoomId::parse("!r:a").unwrap()),
-            sender: UserId::parse(format!("@u:{of}")).unwrap(),
-            event_type: "m.room.message".to_owned(),
-            state_key: None,
-            content: RawValue::from_string("{}".to_owned()).unwrap(),
-            redacts: None,
-            prev_events: vec![Reference::by_id(EventId::parse("$p").unwrap())],
-            auth_events: vec![],
-            depth: 2,
-            origin_server_ts: ts,
-            opaque_id: String::new(),
+    for lanes in LANES {
+        let event = |of: &str, seed: u8, ts: i64| {
+            let builder = EventBuilder {
+                version: RoomVersion::V10,
+                room_id: Some(RoomId::parse("!r:a").unwrap()),
+                sender: UserId::parse(format!("@u:{of}")).unwrap(),
+                event_type: "m.room.message".to_owned(),
+                state_key: None,
+                content: RawValue::from_string("{}".to_owned()).unwrap(),
+                redacts: None,
+                prev_events: vec![Reference::by_id(EventId::parse("$p").unwrap())],
+                auth_events: vec![],
+                depth: 2,
+                origin_server_ts: ts,
+                opaque_id: String::new(),
+            };
+            let key = SigningKey::from_seed("t", &[seed; 32]).unwrap();
+            let signed = key
+                .sign_event(server(of), builder.build().unwrap())
+                .unwrap();
+            let json = signed.event().json().as_bytes().to_vec();
+            WellFormed::parse(RoomVersion::V10, &json, EventLimits::New).unwrap()
         };
-        let key = SigningKey::from_seed("t", &[seed; 32]).unwrap();
-        let signed = key
-            .sign_event(server(of), builder.build().unwrap())
-            .unwrap();
-        let json = signed.event().json().as_bytes().to_vec();
-        WellFormed::parse(RoomVersion::V10, &json, EventLimits::New).unwrap()
-    };
-    let net = Net::new(|to, _| match to.as_str() {
-        "a" => Ok((200, keys_of("a", 2, FAR))),
-        "b" => Ok((200, keys_of("b", 3, FAR))),
-        _ => Err(TransportError::Timeout),
-    });
-    let (peers, tenant) = fresh(&net, 4).await;
-    let now = i64::try_from(tenant.runtime().clock().now_ms()).unwrap();
-    let ring = Keyring::new(peers, tenant, &own(), vec![]);
-    let events = [
-        event("a", 2, now),
-        event("a", 2, 5),
-        event("b", 3, now),
-        event("c", 4, now),
-    ];
-    let keys = ring.keys_for(&events).await.unwrap();
-    let verified = events
-        .iter()
-        .map(|event| event.clone().verify(&keys).is_ok());
-    assert_eq!(verified.collect::<Vec<_>>(), [true, true, true, false]);
-    let mut asked = net.asked();
-    asked.sort();
-    let expected = ["a", "b", "c"].map(|name| format!("{name} GET /_matrix/key/v2/server"));
-    assert_eq!(asked, expected);
+        let net = Net::new(|to, _| match to.as_str() {
+            "a" => Ok((200, keys_of("a", 2, FAR))),
+            "b" => Ok((200, keys_of("b", 3, FAR))),
+            _ => Err(TransportError::Timeout),
+        });
+        let (peers, tenant) = fresh(&net, lanes).await;
+        let now = i64::try_from(tenant.runtime().clock().now_ms()).unwrap();
+        let ring = Keyring::new(peers, tenant, &own(), vec![]);
+        let events = [
+            event("a", 2, now),
+            event("a", 2, 5),
+            event("b", 3, now),
+            event("c", 4, now),
+        ];
+        let keys = ring.keys_for(&events).await.unwrap();
+        let verified = events
+            .iter()
+            .map(|event| event.clone().verify(&keys).is_ok());
+        assert_eq!(verified.collect::<Vec<_>>(), [true, true, true, false]);
+        let mut asked = net.asked();
+        asked.sort();
+        let expected = ["a", "b", "c"].map(|name| format!("{name} GET /_matrix/key/v2/server"));
+        assert_eq!(asked, expected);
 
-    // B4: made after the key was good.
-    let late = now + i64::try_from(MAX_KEY_VALIDITY_MS).unwrap() + 60_000;
-    let late = event("a", 2, late);
-    let keys = ring.keys_for(std::slice::from_ref(&late)).await.unwrap();
-    assert!(late.verify(&keys).is_err());
-    assert!(keys.key(server("a"), "ed25519:t").is_some());
+        // B4: made after the key was good.
+        let late = now + i64::try_from(MAX_KEY_VALIDITY_MS).unwrap() + 60_000;
+        let late = event("a", 2, late);
+        let keys = ring.keys_for(std::slice::from_ref(&late)).await.unwrap();
+        assert!(late.verify(&keys).is_err());
+        assert!(keys.key(server("a"), "ed25519:t").is_some());
 
-    net.answer(|_, _| {
-        let key = SigningKey::from_seed("u", &[5; 32]).unwrap();
-        let text = key.publish_keys(server("a"), &[], FAR).unwrap();
-        Ok((200, serde_json::from_str(&text).unwrap()))
-    });
-    after(60).await;
-    assert!(ring.key(server("a"), "ed25519:u").await.unwrap().is_some());
-    let old = event("a", 2, 5);
-    let keys = ring.keys_for(std::slice::from_ref(&old)).await.unwrap();
-    assert!(old.verify(&keys).is_ok());
+        net.answer(|_, _| {
+            let key = SigningKey::from_seed("u", &[5; 32]).unwrap();
+            let text = key.publish_keys(server("a"), &[], FAR).unwrap();
+            Ok((200, serde_json::from_str(&text).unwrap()))
+        });
+        after(60).await;
+        assert!(ring.key(server("a"), "ed25519:u").await.unwrap().is_some());
+        let old = event("a", 2, 5);
+        let keys = ring.keys_for(std::slice::from_ref(&old)).await.unwrap();
+        assert!(old.verify(&keys).is_ok());
+    }
 }

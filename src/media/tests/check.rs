@@ -28,7 +28,7 @@ use comity_media::{
 use comity_protocol::id::OwnedUserId;
 use comity_storage::{Batch, Home, Key, Tenant, engine::Memory};
 use futures_util::StreamExt;
-use house::{all, config, findings, open, picture, tenant};
+use house::{LANES, all, config, findings, open, picture, tenant};
 
 /// Servers that have a file.
 struct Others;
@@ -57,9 +57,9 @@ struct World {
 
 const ALICE: &str = "@alice:a.test";
 
-async fn world() -> World {
+async fn world(lanes: u8) -> World {
     let folder = tempfile::tempdir().unwrap();
-    let tenant = tenant(&Memory::new(), 4, 1).await;
+    let tenant = tenant(&Memory::new(), lanes, 1).await;
     let renderer = Arc::new(InProcess::new(tenant.runtime()));
     let media: Media = open(&tenant, config(folder.path()), Arc::new(Others), renderer);
     let alice = OwnedUserId::try_from(ALICE).unwrap();
@@ -135,120 +135,124 @@ impl World {
 /// Threats' faults, "media rows match blobs", both ways; each rule broken once.
 #[tokio::test(start_paused = true)]
 async fn each_disagreement_is_found() {
-    let fine = world().await;
-    assert_eq!(fine.broken().await, []);
+    for lanes in LANES {
+        let fine = world(lanes).await;
+        assert_eq!(fine.broken().await, []);
 
-    let missing = world().await;
-    std::fs::remove_file(missing.blob(&missing.picture).await).unwrap();
-    assert_eq!(missing.broken().await, [Broken::NoBlob]);
+        let missing = world(lanes).await;
+        std::fs::remove_file(missing.blob(&missing.picture).await).unwrap();
+        assert_eq!(missing.broken().await, [Broken::NoBlob]);
 
-    let longer = world().await;
-    std::fs::write(longer.blob(&longer.remote).await, b"longer than it was").unwrap();
-    assert_eq!(longer.broken().await, [Broken::Size]);
+        let longer = world(lanes).await;
+        std::fs::write(longer.blob(&longer.remote).await, b"longer than it was").unwrap();
+        assert_eq!(longer.broken().await, [Broken::Size]);
 
-    let stray = world().await;
-    let beside = stray.blob(&stray.picture).await;
-    std::fs::write(beside.with_file_name("0".repeat(62)), b"").unwrap();
-    assert_eq!(stray.broken().await, [Broken::Stray]);
+        let stray = world(lanes).await;
+        let beside = stray.blob(&stray.picture).await;
+        std::fs::write(beside.with_file_name("0".repeat(62)), b"").unwrap();
+        assert_eq!(stray.broken().await, [Broken::Stray]);
 
-    // Nobody holds the blob then, either.
-    let unheld = world().await;
-    let held = unheld.held(&unheld.picture).await;
-    unheld
-        .of_picture(|batch| {
-            batch.delete::<Held>(&held);
+        // Nobody holds the blob then, either.
+        let unheld = world(lanes).await;
+        let held = unheld.held(&unheld.picture).await;
+        unheld
+            .of_picture(|batch| {
+                batch.delete::<Held>(&held);
+            })
+            .await;
+        assert_eq!(unheld.broken().await, [Broken::Stray, Broken::NotHeld]);
+
+        let vain = world(lanes).await;
+        let held = HeldKey {
+            hash: [0; 32],
+            media: vain.picture.clone(),
+        };
+        vain.of_picture(|batch| {
+            batch.put::<Held>(&held, &());
         })
         .await;
-    assert_eq!(unheld.broken().await, [Broken::Stray, Broken::NotHeld]);
+        assert_eq!(vain.broken().await, [Broken::HeldInVain]);
 
-    let vain = world().await;
-    let held = HeldKey {
-        hash: [0; 32],
-        media: vain.picture.clone(),
-    };
-    vain.of_picture(|batch| {
-        batch.put::<Held>(&held, &());
-    })
-    .await;
-    assert_eq!(vain.broken().await, [Broken::HeldInVain]);
-
-    let uncounted = world().await;
-    let file = uncounted.file();
-    let delete = |batch: &mut Batch| {
-        batch.delete::<Files>(&file);
-    };
-    uncounted.of_alice(delete).await;
-    assert_eq!(uncounted.broken().await, [Broken::NotCounted, Broken::Sum]);
-
-    let sum = world().await;
-    let more = Usage { bytes: 1, files: 1 };
-    let alice = UserKey(ALICE.to_owned());
-    sum.of_alice(|batch| {
-        batch.put::<Usages>(&alice, &more);
-    })
-    .await;
-    assert_eq!(sum.broken().await, [Broken::Sum]);
-    sum.of_alice(|batch| {
-        batch.delete::<Usages>(&alice);
-    })
-    .await;
-    assert_eq!(sum.broken().await, [Broken::Sum]);
-
-    // A file whose media isn't there.
-    let vanished = world().await;
-    let file = UploadKey {
-        id: "other".to_owned(),
-        ..vanished.file()
-    };
-    let size = picture().len() as u64;
-    let put = |batch: &mut Batch| {
-        let twice = Usage {
-            bytes: 2 * size,
-            files: 2,
+        let uncounted = world(lanes).await;
+        let file = uncounted.file();
+        let delete = |batch: &mut Batch| {
+            batch.delete::<Files>(&file);
         };
-        batch.put::<Files>(&file, &Uploaded { size });
-        batch.put::<Usages>(&alice, &twice);
-    };
-    vanished.of_alice(put).await;
-    assert_eq!(vanished.broken().await, [Broken::NoMedia]);
+        uncounted.of_alice(delete).await;
+        assert_eq!(uncounted.broken().await, [Broken::NotCounted, Broken::Sum]);
 
-    let eternal = world().await;
-    let key = eternal.remote.clone();
-    let delete = |batch: &mut Batch| {
-        batch.delete::<Remote>(&key);
-    };
-    eternal.commit(key.home(), delete).await;
-    assert_eq!(eternal.broken().await, [Broken::NotKept]);
+        let sum = world(lanes).await;
+        let more = Usage { bytes: 1, files: 1 };
+        let alice = UserKey(ALICE.to_owned());
+        sum.of_alice(|batch| {
+            batch.put::<Usages>(&alice, &more);
+        })
+        .await;
+        assert_eq!(sum.broken().await, [Broken::Sum]);
+        sum.of_alice(|batch| {
+            batch.delete::<Usages>(&alice);
+        })
+        .await;
+        assert_eq!(sum.broken().await, [Broken::Sum]);
 
-    let mortal = world().await;
-    let put = |batch: &mut Batch| {
-        let cached = Cached {
-            bytes: 1 << 20,
-            used_ts: 0,
+        // A file whose media isn't there.
+        let vanished = world(lanes).await;
+        let file = UploadKey {
+            id: "other".to_owned(),
+            ..vanished.file()
         };
-        batch.put::<Remote>(&mortal.picture, &cached);
-    };
-    mortal.of_picture(put).await;
-    assert_eq!(mortal.broken().await, [Broken::NoMedia]);
+        let size = picture().len() as u64;
+        let put = |batch: &mut Batch| {
+            let twice = Usage {
+                bytes: 2 * size,
+                files: 2,
+            };
+            batch.put::<Files>(&file, &Uploaded { size });
+            batch.put::<Usages>(&alice, &twice);
+        };
+        vanished.of_alice(put).await;
+        assert_eq!(vanished.broken().await, [Broken::NoMedia]);
 
-    // Its media has nothing to show, and a thumbnail all the same.
-    let orphan = world().await;
-    let (mut thumbnail, value) = all::<Thumbnails>(&orphan.tenant.reader()).await.remove(0);
-    thumbnail.media = MediaKey("a.test/nothing".to_owned());
-    let put = |batch: &mut Batch| {
-        batch.put::<Thumbnails>(&thumbnail, &value);
-    };
-    orphan.commit(thumbnail.home(), put).await;
-    assert_eq!(orphan.broken().await, [Broken::NoMedia]);
+        let eternal = world(lanes).await;
+        let key = eternal.remote.clone();
+        let delete = |batch: &mut Batch| {
+            batch.delete::<Remote>(&key);
+        };
+        eternal.commit(key.home(), delete).await;
+        assert_eq!(eternal.broken().await, [Broken::NotKept]);
+
+        let mortal = world(lanes).await;
+        let put = |batch: &mut Batch| {
+            let cached = Cached {
+                bytes: 1 << 20,
+                used_ts: 0,
+            };
+            batch.put::<Remote>(&mortal.picture, &cached);
+        };
+        mortal.of_picture(put).await;
+        assert_eq!(mortal.broken().await, [Broken::NoMedia]);
+
+        // Its media has nothing to show, and a thumbnail all the same.
+        let orphan = world(lanes).await;
+        let (mut thumbnail, value) = all::<Thumbnails>(&orphan.tenant.reader()).await.remove(0);
+        thumbnail.media = MediaKey("a.test/nothing".to_owned());
+        let put = |batch: &mut Batch| {
+            batch.put::<Thumbnails>(&thumbnail, &value);
+        };
+        orphan.commit(thumbnail.home(), put).await;
+        assert_eq!(orphan.broken().await, [Broken::NoMedia]);
+    }
 }
 
 /// Where there are no files there is nothing to find; where they were, everything.
 #[tokio::test(start_paused = true)]
 async fn a_folder_that_is_gone() {
-    let empty = tenant(&Memory::new(), 1, 1).await;
-    assert_eq!(findings(&empty, Path::new("/nowhere")).await, []);
-    let world = world().await;
-    let found = findings(&world.tenant, Path::new("/nowhere")).await;
-    let found: Vec<_> = found.into_iter().map(|finding| finding.broken).collect();
-    assert_eq!(found, [Broken::NoBlob; 3]);
+    for lanes in LANES {
+        let empty = tenant(&Memory::new(), lanes, 1).await;
+        assert_eq!(findings(&empty, Path::new("/nowhere")).await, []);
+        let world = world(lanes).await;
+        let found = findings(&world.tenant, Path::new("/nowhere")).await;
+        let found: Vec<_> = found.into_iter().map(|finding| finding.broken).collect();
+        assert_eq!(found, [Broken::NoBlob; 3]);
+    }
 }

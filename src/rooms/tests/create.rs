@@ -164,28 +164,30 @@ async fn creators_of_a_trusted_room_stand_above_the_levels() {
 /// not come in is what a room without `m.room.guest_access` says, so a public one has none.
 #[tokio::test(start_paused = true)]
 async fn presets_say_who_may_come_in() {
-    let alice = user("@alice:localhost");
-    let rooms = fresh(1).await;
-    for (preset, rule, guests) in [
-        (Preset::Private, "invite", Some("can_join")),
-        (Preset::TrustedPrivate, "invite", Some("can_join")),
-        (Preset::Public, "public", None),
-    ] {
-        let request = CreateRoom {
-            preset: Some(preset),
-            ..CreateRoom::default()
-        };
-        let room = create(&rooms, alice, request).await;
-        let get = async |kind| content(&rooms, &room, kind, "").await;
-        let rules = get("m.room.join_rules").await.unwrap();
-        assert_eq!(rules["join_rule"], rule);
-        let access = get("m.room.guest_access").await;
-        assert_eq!(
-            access,
-            guests.map(|access| json!({ "guest_access": access }))
-        );
-        let visibility = get("m.room.history_visibility").await.unwrap();
-        assert_eq!(visibility["history_visibility"], "shared");
+    for lanes in LANES {
+        let alice = user("@alice:localhost");
+        let rooms = fresh(lanes).await;
+        for (preset, rule, guests) in [
+            (Preset::Private, "invite", Some("can_join")),
+            (Preset::TrustedPrivate, "invite", Some("can_join")),
+            (Preset::Public, "public", None),
+        ] {
+            let request = CreateRoom {
+                preset: Some(preset),
+                ..CreateRoom::default()
+            };
+            let room = create(&rooms, alice, request).await;
+            let get = async |kind| content(&rooms, &room, kind, "").await;
+            let rules = get("m.room.join_rules").await.unwrap();
+            assert_eq!(rules["join_rule"], rule);
+            let access = get("m.room.guest_access").await;
+            assert_eq!(
+                access,
+                guests.map(|access| json!({ "guest_access": access }))
+            );
+            let visibility = get("m.room.history_visibility").await.unwrap();
+            assert_eq!(visibility["history_visibility"], "shared");
+        }
     }
 }
 

@@ -324,118 +324,120 @@ impl PushRules for Rules {
 /// sum of the verdicts that their rules gave when the events came; and rows are written by hits and turns.
 #[tokio::test(start_paused = true)]
 async fn counts_are_the_sum_of_the_verdicts() {
-    for seed in 0..10 {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut disk = Memory::new();
-        let mut rooms = open(&disk, 1).await;
-        let rules = Arc::new(Rules::default());
-        rooms.use_push_rules(rules.clone());
-        let alice = user("@alice:localhost");
-        let room = public_room(&rooms, alice).await;
-        let members: Vec<OwnedUserId> = (0..12)
-            .map(|n| user(&format!("@m{n}:localhost")).to_owned())
-            .collect();
-        for member in &members {
-            join(&rooms, member, &room).await.unwrap();
-        }
-        // More rulesets than a room has places for; they differ in this room, or only elsewhere.
-        let rulesets: Vec<UserRules> = (0..12)
-            .map(|n| {
-                let mut own = UserRules::default();
-                let new = NewRule {
-                    actions: Vec::new(),
-                    conditions: Vec::new(),
-                    pattern: None,
-                };
-                let (kind, id) = match n {
-                    0 => return own,
-                    1 => (RuleKind::Room, room.to_string()),
-                    2 => (RuleKind::Room, "!elsewhere:localhost".to_owned()),
-                    _ => (RuleKind::Sender, format!("@m{}:localhost", n - 3)),
-                };
-                own.put(kind, &id, new, &Position::default()).unwrap();
-                own
-            })
-            .collect();
-        let mut has: Vec<usize> = vec![0; members.len()];
-        let mut expected: Vec<Vec<(i64, Option<OwnedEventId>, Tally)>> = vec![Vec::new(); 12];
-        let mut events: Vec<(OwnedEventId, i64)> = Vec::new();
-        for _ in 0..60 {
-            let whose = rng.random_range(0..members.len());
-            match rng.random_range(0..10) {
-                0..3 => {
-                    has[whose] = rng.random_range(0..rulesets.len());
-                    rules.set(&members[whose], &rulesets[has[whose]], &[]);
-                }
-                3 if !events.is_empty() => {
-                    let (event, seq) = &events[rng.random_range(0..events.len())];
-                    let kind = ReceiptKind::Read;
-                    let set = rooms.set_receipt(&members[whose], &room, kind, event, None);
-                    if set.await.unwrap() {
-                        expected[whose].retain(|(at, ..)| at > seq);
-                    }
-                }
-                4 => {
-                    disk = disk.crash();
-                    rooms = open(&disk, 1).await;
-                    rooms.use_push_rules(rules.clone());
-                }
-                _ => {
-                    let sender = &members[rng.random_range(0..3)];
-                    let mut content = json!({ "msgtype": "m.text", "body": "hello" });
-                    if rng.random_range(0..4) == 0 {
-                        content["m.mentions"] = json!({ "user_ids": [members[whose]] });
-                    }
-                    let root = events.first().filter(|_| rng.random_bool(0.3));
-                    let root = root.map(|(root, _)| root.clone());
-                    if let Some(root) = &root {
-                        content["m.relates_to"] = in_thread(root)["m.relates_to"].clone();
-                    }
-                    let intent = Intent::message(sender, "m.room.message", &content);
-                    let placed = send(&rooms, &room, intent).await.unwrap();
-                    let facts = EventFacts {
-                        event_type: "m.room.message",
-                        sender: sender.as_str(),
-                        room_id: room.as_str(),
-                        state_key: None,
-                        content: content.as_object().unwrap(),
-                        joined_members: 13,
-                        sender_power_level: 0,
-                        notification_levels: None,
+    for lanes in LANES {
+        for seed in 0..10 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut disk = Memory::new();
+            let mut rooms = open(&disk, lanes).await;
+            let rules = Arc::new(Rules::default());
+            rooms.use_push_rules(rules.clone());
+            let alice = user("@alice:localhost");
+            let room = public_room(&rooms, alice).await;
+            let members: Vec<OwnedUserId> = (0..12)
+                .map(|n| user(&format!("@m{n}:localhost")).to_owned())
+                .collect();
+            for member in &members {
+                join(&rooms, member, &room).await.unwrap();
+            }
+            // More rulesets than a room has places for; they differ in this room, or only elsewhere.
+            let rulesets: Vec<UserRules> = (0..12)
+                .map(|n| {
+                    let mut own = UserRules::default();
+                    let new = NewRule {
+                        actions: Vec::new(),
+                        conditions: Vec::new(),
+                        pattern: None,
                     };
-                    for (at, member) in members.iter().enumerate() {
-                        let me = Recipient {
-                            user_id: member.as_str(),
-                            display_name: None,
-                        };
-                        let own = CompiledRules::new(&rulesets[has[at]], member.as_str());
-                        let verdict = own.in_room(room.as_str()).verdict(&facts, &me);
-                        let added = tally(verdict.notify.into(), verdict.highlight.into());
-                        if member == sender {
-                            // Who writes has read the thread written in.
-                            expected[at].retain(|(_, thread, _)| *thread != root);
-                        } else {
-                            expected[at].push((placed.seq, root.clone(), added));
+                    let (kind, id) = match n {
+                        0 => return own,
+                        1 => (RuleKind::Room, room.to_string()),
+                        2 => (RuleKind::Room, "!elsewhere:localhost".to_owned()),
+                        _ => (RuleKind::Sender, format!("@m{}:localhost", n - 3)),
+                    };
+                    own.put(kind, &id, new, &Position::default()).unwrap();
+                    own
+                })
+                .collect();
+            let mut has: Vec<usize> = vec![0; members.len()];
+            let mut expected: Vec<Vec<(i64, Option<OwnedEventId>, Tally)>> = vec![Vec::new(); 12];
+            let mut events: Vec<(OwnedEventId, i64)> = Vec::new();
+            for _ in 0..60 {
+                let whose = rng.random_range(0..members.len());
+                match rng.random_range(0..10) {
+                    0..3 => {
+                        has[whose] = rng.random_range(0..rulesets.len());
+                        rules.set(&members[whose], &rulesets[has[whose]], &[]);
+                    }
+                    3 if !events.is_empty() => {
+                        let (event, seq) = &events[rng.random_range(0..events.len())];
+                        let kind = ReceiptKind::Read;
+                        let set = rooms.set_receipt(&members[whose], &room, kind, event, None);
+                        if set.await.unwrap() {
+                            expected[whose].retain(|(at, ..)| at > seq);
                         }
                     }
-                    events.push((placed.event_id, placed.seq));
+                    4 => {
+                        disk = disk.crash();
+                        rooms = open(&disk, lanes).await;
+                        rooms.use_push_rules(rules.clone());
+                    }
+                    _ => {
+                        let sender = &members[rng.random_range(0..3)];
+                        let mut content = json!({ "msgtype": "m.text", "body": "hello" });
+                        if rng.random_range(0..4) == 0 {
+                            content["m.mentions"] = json!({ "user_ids": [members[whose]] });
+                        }
+                        let root = events.first().filter(|_| rng.random_bool(0.3));
+                        let root = root.map(|(root, _)| root.clone());
+                        if let Some(root) = &root {
+                            content["m.relates_to"] = in_thread(root)["m.relates_to"].clone();
+                        }
+                        let intent = Intent::message(sender, "m.room.message", &content);
+                        let placed = send(&rooms, &room, intent).await.unwrap();
+                        let facts = EventFacts {
+                            event_type: "m.room.message",
+                            sender: sender.as_str(),
+                            room_id: room.as_str(),
+                            state_key: None,
+                            content: content.as_object().unwrap(),
+                            joined_members: 13,
+                            sender_power_level: 0,
+                            notification_levels: None,
+                        };
+                        for (at, member) in members.iter().enumerate() {
+                            let me = Recipient {
+                                user_id: member.as_str(),
+                                display_name: None,
+                            };
+                            let own = CompiledRules::new(&rulesets[has[at]], member.as_str());
+                            let verdict = own.in_room(room.as_str()).verdict(&facts, &me);
+                            let added = tally(verdict.notify.into(), verdict.highlight.into());
+                            if member == sender {
+                                // Who writes has read the thread written in.
+                                expected[at].retain(|(_, thread, _)| *thread != root);
+                            } else {
+                                expected[at].push((placed.seq, root.clone(), added));
+                            }
+                        }
+                        events.push((placed.event_id, placed.seq));
+                    }
                 }
-            }
-            for (member, expected) in members.iter().zip(&expected) {
-                let sum = |all: &mut dyn Iterator<Item = &Tally>| {
-                    all.fold(tally(0, 0), |sum, one| {
-                        tally(sum.notify + one.notify, sum.highlight + one.highlight)
-                    })
-                };
-                let unread = unread(&rooms, &room, member).await;
-                let of_main = expected.iter().filter(|(_, thread, _)| thread.is_none());
-                let case = format!("seed {seed}, {member}");
-                assert_eq!(
-                    unread.total,
-                    sum(&mut expected.iter().map(|(.., t)| t)),
-                    "{case}"
-                );
-                assert_eq!(unread.main, sum(&mut of_main.map(|(.., t)| t)), "{case}");
+                for (member, expected) in members.iter().zip(&expected) {
+                    let sum = |all: &mut dyn Iterator<Item = &Tally>| {
+                        all.fold(tally(0, 0), |sum, one| {
+                            tally(sum.notify + one.notify, sum.highlight + one.highlight)
+                        })
+                    };
+                    let unread = unread(&rooms, &room, member).await;
+                    let of_main = expected.iter().filter(|(_, thread, _)| thread.is_none());
+                    let case = format!("{lanes} lanes, seed {seed}, {member}");
+                    assert_eq!(
+                        unread.total,
+                        sum(&mut expected.iter().map(|(.., t)| t)),
+                        "{case}"
+                    );
+                    assert_eq!(unread.main, sum(&mut of_main.map(|(.., t)| t)), "{case}");
+                }
             }
         }
     }

@@ -118,40 +118,42 @@ async fn threads_stand_where_they_were_written_in_last() {
 /// for someone who sees only its end.
 #[tokio::test(start_paused = true)]
 async fn events_are_found_from_a_time() {
-    let rooms = fresh(1).await;
-    let (alice, bob) = (user("@alice:localhost"), user("@bob:localhost"));
-    let room = public_room(&rooms, alice).await;
-    let hidden = json!({ "history_visibility": "joined" });
-    let hidden = Intent::state(alice, "m.room.history_visibility", "", &hidden);
-    let before = send(&rooms, &room, hidden).await.unwrap().event_id;
-    let mut times = Vec::new();
-    for n in 0..700 {
+    for lanes in LANES {
+        let rooms = fresh(lanes).await;
+        let (alice, bob) = (user("@alice:localhost"), user("@bob:localhost"));
+        let room = public_room(&rooms, alice).await;
+        let hidden = json!({ "history_visibility": "joined" });
+        let hidden = Intent::state(alice, "m.room.history_visibility", "", &hidden);
+        let before = send(&rooms, &room, hidden).await.unwrap().event_id;
+        let mut times = Vec::new();
+        for n in 0..700 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let event = say(&rooms, &room, alice, json!({ "body": n.to_string() })).await;
+            let view = rooms.view(&room).await.unwrap();
+            let found = view.event(&event).await.unwrap().unwrap();
+            times.push((found.event.origin_server_ts(), event));
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let event = say(&rooms, &room, alice, json!({ "body": n.to_string() })).await;
+        let joined = join(&rooms, bob, &room).await.unwrap().event_id;
         let view = rooms.view(&room).await.unwrap();
-        let found = view.event(&event).await.unwrap().unwrap();
-        times.push((found.event.origin_server_ts(), event));
+        let near = async |ts: i64, backwards, who| {
+            let found = view.near(ts, backwards, who).await.unwrap();
+            found.map(|found| found.event.event_id().to_owned())
+        };
+        for at in [0, 1, 255, 256, 511, 699] {
+            let (ts, event) = times[at].clone();
+            assert_eq!(near(ts, false, alice).await, Some(event.clone()), "{at}");
+            assert_eq!(
+                near(ts - 1, false, alice).await,
+                Some(event.clone()),
+                "{at}"
+            );
+            assert_eq!(near(ts, true, alice).await, Some(event.clone()), "{at}");
+            assert_eq!(near(ts + 1, true, alice).await, Some(event), "{at}");
+        }
+        assert_eq!(near(0, true, alice).await, None);
+        assert_eq!(near(i64::MAX, false, alice).await, None);
+        assert_eq!(near(times[0].0, false, bob).await, Some(joined));
+        assert_eq!(near(times[500].0, true, bob).await, Some(before));
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let joined = join(&rooms, bob, &room).await.unwrap().event_id;
-    let view = rooms.view(&room).await.unwrap();
-    let near = async |ts: i64, backwards, who| {
-        let found = view.near(ts, backwards, who).await.unwrap();
-        found.map(|found| found.event.event_id().to_owned())
-    };
-    for at in [0, 1, 255, 256, 511, 699] {
-        let (ts, event) = times[at].clone();
-        assert_eq!(near(ts, false, alice).await, Some(event.clone()), "{at}");
-        assert_eq!(
-            near(ts - 1, false, alice).await,
-            Some(event.clone()),
-            "{at}"
-        );
-        assert_eq!(near(ts, true, alice).await, Some(event.clone()), "{at}");
-        assert_eq!(near(ts + 1, true, alice).await, Some(event), "{at}");
-    }
-    assert_eq!(near(0, true, alice).await, None);
-    assert_eq!(near(i64::MAX, false, alice).await, None);
-    assert_eq!(near(times[0].0, false, bob).await, Some(joined));
-    assert_eq!(near(times[500].0, true, bob).await, Some(before));
 }

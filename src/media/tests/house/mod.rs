@@ -15,6 +15,9 @@ use comity_storage::{
 };
 use image::{Rgb, RgbImage, codecs::png::PngEncoder};
 
+/// The numbers of lanes that every test runs with.
+pub const LANES: [u8; 2] = [1, 4];
+
 pub async fn tenant(disk: &Memory, lanes: u8, run: u64) -> Tenant {
     let options = Options {
         lanes: Lanes::new(lanes).unwrap(),

@@ -18,10 +18,10 @@ use comity_rooms::{
     tables::{Mode, Verdict},
 };
 use comity_runtime::Runtime;
-use comity_storage::{Engine, Lanes, Options, Store, TenantId, engine::Memory};
+use comity_storage::{Engine, Options, Store, TenantId, engine::Memory};
 use serde_json::{Map, Value, json, value::RawValue, value::to_raw_value};
 
-use crate::remote::{ADMIN, ALICE, Draft, USERS, World, id};
+use crate::remote::{ADMIN, ALICE, Draft, USERS, World, id, lanes};
 
 const SOME: [RoomVersion; 4] = [
     RoomVersion::V1,
@@ -76,7 +76,7 @@ pub fn signed(event: &Event) -> Signed {
 /// A second server, which is in no room.
 async fn second() -> Rooms {
     let options = Options {
-        lanes: Lanes::new(4).unwrap(),
+        lanes: lanes(),
         sync: true,
         on_fatal: Arc::new(|_| {}),
         appliers: Vec::new(),

@@ -205,7 +205,7 @@ pub struct World {
 }
 
 /// `COMITY_TEST_LANES` or 1: CI runs these tests with one lane and with four.
-fn lanes() -> Lanes {
+pub fn lanes() -> Lanes {
     let lanes = std::env::var("COMITY_TEST_LANES").map_or(1, |lanes| lanes.parse().unwrap());
     Lanes::new(lanes).unwrap()
 }
