@@ -23,6 +23,8 @@ mod rows;
 mod servers;
 mod tokens;
 
+pub use rows::{parts, tables};
+
 /// A target: its name, and what it asserts of some bytes.
 pub type Target = (&'static str, fn(&[u8]));
 

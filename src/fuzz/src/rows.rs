@@ -1,10 +1,16 @@
 //! What our own disk gives back.
 
-use comity_rooms::state::{PartialRoot, Root};
+use comity_rooms::{
+    chains::{ChainKey, ChainRow},
+    state::{PartialRoot, Root, rewritten_node},
+};
 use comity_storage::Registered;
 
-fn tables() -> Vec<Registered> {
-    let mut tables = comity_accounts::tables::all();
+/// Every table that there is, the storage's own among them.
+#[must_use]
+pub fn tables() -> Vec<Registered> {
+    let mut tables = comity_storage::system::tables().to_vec();
+    tables.extend(comity_accounts::tables::all());
     tables.extend(comity_rooms::tables::all());
     tables.extend(comity_key_backup::tables::all());
     tables.extend(comity_keys::tables::all());
@@ -19,14 +25,21 @@ fn tables() -> Vec<Registered> {
     tables
 }
 
-/// A table's tag, the length of a key, the key, a value: damage is found or is another row, and never a panic. A state root
-/// that is read is written the same.
+/// A row as the corpus has it: its table's tag, the length of its key in a byte, the key and the value as they are stored.
+#[must_use]
+pub fn parts(row: &[u8]) -> Option<([u8; 2], &[u8], &[u8])> {
+    let ([a, b, length], rest) = row.split_first_chunk()?;
+    let (key, value) = rest.split_at(usize::from(*length).min(rest.len()));
+    Some(([*a, *b], key, value))
+}
+
+/// Damage is found or is another row, and never a panic. What has one way to be written is written the same again: the root of
+/// a state, a node of it, a row of the auth chains.
 pub(crate) fn row(bytes: &[u8]) {
-    let Some(([a, b, length], rest)) = bytes.split_first_chunk() else {
+    let Some((tag, key, value)) = parts(bytes) else {
         return;
     };
-    let (key, value) = rest.split_at(usize::from(*length).min(rest.len()));
-    for table in tables().iter().filter(|table| table.tag == [*a, *b]) {
+    for table in tables().iter().filter(|table| table.tag == tag) {
         let _ = (table.slot)(key);
         let _ = (table.pos)(value);
     }
@@ -35,5 +48,17 @@ pub(crate) fn row(bytes: &[u8]) {
     }
     if let Ok(root) = PartialRoot::decode(value) {
         assert_eq!(&root.encode()[..], value);
+    }
+    // Behind the format of the value, which their tables leave as it is.
+    let inside = value.get(1..).unwrap_or_default();
+    if let Ok(again) = rewritten_node(inside) {
+        assert_eq!(&again[..], inside);
+    }
+    // Behind the tenant, the tag and the room.
+    if let Some(key) = key.get(22..).and_then(ChainKey::decode) {
+        let value = inside.to_vec().into();
+        if let Some(again) = (ChainRow { key, value }).rewritten() {
+            assert_eq!(&again[..], inside);
+        }
     }
 }

@@ -11,7 +11,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use comity_fuzz::TARGETS;
+use comity_fuzz::{TARGETS, parts, tables};
+use comity_storage::Registered;
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
@@ -94,6 +95,28 @@ fn every_decoder_keeps_its_promise() {
             );
         }
     }
+}
+
+/// No table is left out: each has a row in the corpus that it reads, so that what alters rows reaches its decoder.
+#[test]
+fn every_table_has_a_row() {
+    let rows = corpus("row");
+    let reads = |table: &Registered| {
+        rows.iter().any(|row| {
+            let (tag, key, value) = parts(row).unwrap();
+            tag == table.tag && (table.slot)(key).is_ok() && (table.pos)(value).is_ok()
+        })
+    };
+    let tables = tables();
+    let without: Vec<String> = tables
+        .iter()
+        .filter(|table| !reads(table))
+        .map(|table| format!("{} ({})", table.name, table.tag.escape_ascii()))
+        .collect();
+    assert!(
+        without.is_empty(),
+        "tables without a row in corpus/row that they read (its form: `comity_fuzz::parts`): {without:#?}"
+    );
 }
 
 /// libFuzzer has a binary a target, and no corpus belongs to none.

@@ -44,7 +44,7 @@ pub use self::{
     build::{DuplicateKey, StateBuilder, StateNodes},
     cache::NodeCache,
     mark::Marker,
-    node::{NodeError, NodeHash},
+    node::{NodeError, NodeHash, rewritten_node},
     root::{AnyRoot, Half, PartialRoot, Root, RootError, Snapshot},
     trie::{StateTrie, Written},
     walk::{Change, Diff, Entries},

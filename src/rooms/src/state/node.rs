@@ -272,6 +272,15 @@ impl Node {
     }
 }
 
+/// What the bytes of a node say, written again: the same bytes, for there is one way to write a node. Who has bytes and no
+/// state that they are of, as the fuzz target of rows, reads them so.
+///
+/// # Errors
+/// [`NodeError`]: they are no node.
+pub fn rewritten_node(bytes: &[u8]) -> Result<Bytes, NodeError> {
+    Node::decode(bytes).map(|node| node.encode())
+}
+
 fn decode_leaf(mut bytes: &[u8]) -> Option<Leaf> {
     let position = varint::take(&mut bytes).filter(|&position| position <= MAX_POSITION)?;
     let (bitmap, mut bytes) = bytes.split_first_chunk()?;

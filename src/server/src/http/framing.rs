@@ -153,6 +153,8 @@ fn number(digits: &[u8], radix: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use comity_runtime::Runtime;
+
     use super::Framing;
 
     /// G4: which request of a connection tells its length twice, wherever the bytes are cut.
@@ -218,5 +220,60 @@ mod tests {
                 assert!(framing.line.capacity() <= 2 * super::LINE);
             }
         }
+    }
+
+    /// G4: of any bytes, however they are cut up, the same request is named, and no more is kept than the beginning of a line.
+    #[test]
+    fn g4_the_cuts_make_no_difference() {
+        const ROUNDS: usize = 2_000;
+        let long = format!("x-long: {}\r\n", "a".repeat(200));
+        let morsels = [
+            "POST / HTTP/1.1\r\n",
+            "host: a\r\n",
+            "content-length: 4\r\n",
+            "content-length:4 \n",
+            "Content-Length: 18446744073709551615\r\n",
+            "content-length: -1\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "transfer-encoding:\r\n",
+            "\r\n",
+            "\n",
+            "\r",
+            "abcd",
+            "3\r\nabc\r\n",
+            "3;extension\n",
+            "0\r\n",
+            "ffffffffffffffff\r\n",
+            ":",
+            long.as_str(),
+        ];
+        let runtime = Runtime::simulated(1);
+        let random = runtime.random();
+        let below = |bound: usize| random.below(bound as u64) as usize;
+        let mut named = 0;
+        for _ in 0..ROUNDS {
+            let mut bytes = b"POST / HTTP/1.1\r\n".to_vec();
+            for _ in 0..below(40) {
+                match below(12) {
+                    0 => bytes.extend(random.bytes::<3>()),
+                    _ => bytes.extend(morsels[below(morsels.len())].bytes()),
+                }
+            }
+            let whole = Framing::default().follow(&bytes);
+            named += usize::from(whole.is_some());
+            for _ in 0..8 {
+                let longest = 1 + below(50);
+                let (mut framing, mut rest, mut found) = (Framing::default(), &bytes[..], None);
+                while found.is_none() && !rest.is_empty() {
+                    let (piece, after) = rest.split_at(1 + below(rest.len().min(longest)));
+                    found = framing.follow(piece);
+                    rest = after;
+                }
+                assert_eq!(found, whole, "{longest}: {}", bytes.escape_ascii());
+                assert!(framing.line.capacity() <= 2 * super::LINE);
+            }
+        }
+        // Both verdicts were seen, often enough to mean something.
+        assert!((ROUNDS / 20..ROUNDS).contains(&named), "{named}");
     }
 }
