@@ -1,8 +1,8 @@
-//! `kill -9` in the middle of everything: what was answered is there, and nothing by halves.
+//! `kill -9` in the middle of everything, or a disk that takes no more: what was answered is there, and nothing by halves.
 //!
 //! The test starts itself anew as the process to kill: sixteen writers on RocksDB who print what
-//! was answered to them. After each kill the store is opened, held against that ledger, and checked.
-//! `COMITY_KILLS` says how often (20).
+//! was answered to them. After each end the store is opened, held against that ledger, and checked.
+//! `COMITY_KILLS` says how often it is killed (20).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -86,6 +86,7 @@ async fn open(folder: &Path) -> (Engine, Tenant) {
         .unwrap();
     let engine = Engine::Rocks(engine);
     let options = Options {
+        // RocksDB is tested with four lanes.
         lanes: Lanes::new(4).unwrap(),
         sync: true,
         on_fatal: Arc::new(|_| std::process::abort()),
@@ -132,13 +133,28 @@ async fn write(tenant: Tenant, writer: u32) {
     }
 }
 
+/// What was answered: each writer's last commit.
+type Ledger = BTreeMap<u32, u32>;
+
+/// Enters a line that the writers print. Others (the test runner's) say nothing.
+fn enter(ledger: &mut Ledger, line: &str) {
+    let mut words = line
+        .split(' ')
+        .skip_while(|word| !word.ends_with("answered"))
+        .skip(1);
+    if let (Some(writer), Some(commit)) = (words.next(), words.next()) {
+        let writer: u32 = writer.parse().unwrap();
+        ledger.insert(writer, commit.parse::<u32>().unwrap());
+    }
+}
+
 #[test]
 fn what_was_answered_outlives_kill_9() {
     let kills = std::env::var("COMITY_KILLS").map_or(20, |n| n.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
     let random = Runtime::simulated(1).random().clone();
-    let mut ledger = BTreeMap::new();
+    let mut ledger = Ledger::new();
     let mut slowest = Duration::ZERO;
     for kill in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -151,14 +167,7 @@ fn what_was_answered_outlives_kill_9() {
         // So many answers are awaited before the end; then those still in the pipe count too.
         let mut left = random.below(400);
         for line in lines.map_while(Result::ok) {
-            let mut words = line
-                .split(' ')
-                .skip_while(|word| !word.ends_with("answered"))
-                .skip(1);
-            if let (Some(writer), Some(commit)) = (words.next(), words.next()) {
-                let writer: u32 = writer.parse().unwrap();
-                ledger.insert(writer, commit.parse::<u32>().unwrap());
-            }
+            enter(&mut ledger, &line);
             if left == 0 {
                 child.kill().unwrap();
             }
@@ -175,8 +184,45 @@ fn what_was_answered_outlives_kill_9() {
     assert!(slowest < Duration::from_secs(10));
 }
 
-/// Holds the store against the ledger; returns how long it took to open.
-async fn verify(folder: &Path, ledger: &BTreeMap<u32, u32>, kill: u32) -> Duration {
+/// data-model.md, Commits: a write of which nobody can say what became of it ends the process (`on_fatal`), before anything that
+/// rests on it is answered or shown. A limit on the length of files, in blocks of half a kilobyte, stands for a disk that is full:
+/// RocksDB's log takes a part of a record and no more.
+#[test]
+fn what_was_answered_outlives_a_full_disk() {
+    const ABORTED: i32 = 6;
+    for blocks in [500, 1_000, 1_777] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        // Past the limit a write shall fail; by itself the signal would end the process.
+        let limited = format!(r#"trap '' XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
+        let mut child = Command::new("sh")
+            .args(["-c", limited.as_str()])
+            .arg(std::env::current_exe().unwrap())
+            .args(["writers", "--exact", "--nocapture"])
+            .env(FOLDER, &store)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut ledger = Ledger::new();
+        for line in lines.map_while(Result::ok) {
+            enter(&mut ledger, &line);
+            // Where nothing limits it, this is no test.
+            if ledger.values().sum::<u32>() > 100_000 {
+                child.kill().unwrap();
+            }
+        }
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.signal(), Some(ABORTED), "{ended}");
+        assert!(!ledger.is_empty(), "nothing was answered");
+        // Here there is room again.
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(verify(&store, &ledger, blocks));
+    }
+}
+
+/// Holds the store against the ledger after that end; returns how long it took to open.
+async fn verify(folder: &Path, ledger: &Ledger, kill: u32) -> Duration {
     let began = tokio::time::Instant::now();
     let (engine, tenant) = open(folder).await;
     let took = began.elapsed();

@@ -138,61 +138,63 @@ async fn what_is_damaged_is_found() {
             "more than its fields",
         ),
     ];
-    for (op, said) in cases {
-        let bed = Bed::new(Kind::Memory, 4).await.unwrap();
-        let tenant = bed.tenant().await;
-        put(&tenant, 1, "text").await;
-        damage(&bed, &tenant, vec![op]).await;
-        let found = findings(&bed.engine).await;
-        assert!(
-            found.len() == 1 && found[0].contains(said),
-            "{said}: {found:?}"
-        );
-    }
-    // A log row gone, and the last one.
-    for (back, said) in [(1, "commits are missing"), (0, "its log ends at")] {
-        let bed = Bed::new(Kind::Memory, 4).await.unwrap();
-        let tenant = bed.tenant().await;
-        let mut last = 0;
-        for n in 0..3 {
-            last = put(&tenant, n, "text").await;
+    for lanes in [1, 4] {
+        for (op, said) in &cases {
+            let bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+            let tenant = bed.tenant().await;
+            put(&tenant, 1, "text").await;
+            damage(&bed, &tenant, vec![op.clone()]).await;
+            let found = findings(&bed.engine).await;
+            assert!(
+                found.len() == 1 && found[0].contains(said),
+                "{lanes} lanes, {said}: {found:?}"
+            );
         }
-        let me = lane(&tenant).lane();
-        let log = [
-            &[0, 0, 0, 1],
-            b"L.".as_slice(),
-            &[me.0],
-            &(last - back).to_be_bytes(),
-        ]
-        .concat();
-        let gone = RowKey {
-            family: Family::Log,
-            slot: comity_storage::Slot::new(me.0),
-            key: log.into(),
+        // A log row gone, and the last one.
+        for (back, said) in [(1, "commits are missing"), (0, "its log ends at")] {
+            let bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+            let tenant = bed.tenant().await;
+            let mut last = 0;
+            for n in 0..3 {
+                last = put(&tenant, n, "text").await;
+            }
+            let me = lane(&tenant).lane();
+            let log = [
+                &[0, 0, 0, 1],
+                b"L.".as_slice(),
+                &[me.0],
+                &(last - back).to_be_bytes(),
+            ]
+            .concat();
+            let gone = RowKey {
+                family: Family::Log,
+                slot: comity_storage::Slot::new(me.0),
+                key: log.into(),
+            };
+            damage(&bed, &tenant, vec![Op::Delete(gone)]).await;
+            let found = findings(&bed.engine).await;
+            assert!(
+                found.len() == 1 && found[0].contains(said),
+                "{lanes} lanes, {said}: {found:?}"
+            );
+        }
+        // A row in another slot than its home's.
+        let bed = Bed::new(Kind::Memory, lanes).await.unwrap();
+        let tenant = bed.tenant().await;
+        let mut batch = lane(&tenant).batch();
+        batch.put::<Notes>(&key(1), &note("text"));
+        let pos = lane(&tenant).commit(batch).await.unwrap();
+        let astray = RowKey {
+            slot: comity_storage::Slot::new(slot.number() + 1),
+            ..row(Family::Hot, &mine(1))
         };
-        damage(&bed, &tenant, vec![Op::Delete(gone)]).await;
+        damage(&bed, &tenant, vec![Op::Put(astray, value(pos).into())]).await;
         let found = findings(&bed.engine).await;
         assert!(
-            found.len() == 1 && found[0].contains(said),
-            "{said}: {found:?}"
+            found.len() == 1 && found[0].contains("not in its slot"),
+            "{found:?}"
         );
     }
-    // A row in another slot than its home's.
-    let bed = Bed::new(Kind::Memory, 4).await.unwrap();
-    let tenant = bed.tenant().await;
-    let mut batch = lane(&tenant).batch();
-    batch.put::<Notes>(&key(1), &note("text"));
-    let pos = lane(&tenant).commit(batch).await.unwrap();
-    let astray = RowKey {
-        slot: comity_storage::Slot::new(slot.number() + 1),
-        ..row(Family::Hot, &mine(1))
-    };
-    damage(&bed, &tenant, vec![Op::Put(astray, value(pos).into())]).await;
-    let found = findings(&bed.engine).await;
-    assert!(
-        found.len() == 1 && found[0].contains("not in its slot"),
-        "{found:?}"
-    );
 }
 
 #[test]

@@ -283,6 +283,7 @@ async fn rows_may_be_large_and_keys_up_to_512_bytes(mut bed: Bed) {
 /// data-model.md, Lanes: growth doubles N and rewrites no row.
 async fn keys_do_not_depend_on_the_number_of_lanes(bed: Bed) {
     use comity_storage::{Family, engine::Scan};
+    // As many lanes as there may be.
     let other = Bed::new(crate::bed::Kind::Memory, 64).await.unwrap();
     let mut stored = Vec::new();
     for bed in [&bed, &other] {

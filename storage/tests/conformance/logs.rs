@@ -188,6 +188,7 @@ async fn what_is_owed_is_applied_once_and_in_order(mut bed: Bed) {
 #[tokio::test]
 async fn cursors_move_over_stretches_that_owe_nothing() {
     use comity_storage::system::{Cursors, Route};
+    // It takes two lanes.
     let mut bed = Bed::new(crate::bed::Kind::Memory, 4).await.unwrap();
     bed.appliers = vec![Arc::new(Ledger {
         open: AtomicBool::new(true),

@@ -41,5 +41,6 @@ mod incarnations;
 mod logs;
 mod lost_connections;
 mod model;
+mod published;
 mod reads;
 mod wal;

@@ -230,11 +230,13 @@ fn check(kind: Kind, lanes: u8, cases: u32) {
 
 #[test]
 fn memory_1() {
+    // With one lane here, with four below.
     check(Kind::Memory, 1, 80);
 }
 
 #[test]
 fn memory_4() {
+    // With four lanes here, with one above.
     check(Kind::Memory, 4, 80);
 }
 
