@@ -20,6 +20,7 @@ for suite in scripts/test-*.sh; do
   say "$suite"
   "$suite"
 done
+[ -d "${COMITY_SPEC:-../shared/spec}/openapi" ] || say "no specification beside the clone: answers are tested without it (set COMITY_SPEC)"
 say "tests"
 nextest=(cargo nextest run --workspace --locked --profile "${NEXTEST_PROFILE:-ci}")
 with=(scripts/with-postgres.sh scripts/with-s3.sh)

@@ -292,3 +292,98 @@ async fn a_room_joined_since_begins_with_a_gap() {
     let later = bob.sync(joined["next_batch"].as_str()).await;
     assert!(!limited(&later), "{later}");
 }
+
+/// Threads count by themselves for who asks for it, and with the room's for who doesn't; a receipt in one reads it alone.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#calculating-the-unread-notification-counts>
+#[tokio::test(start_paused = true)]
+async fn threads_count_by_themselves() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room(&server, &alice).await;
+    bob.join(&room).await;
+    let root = alice.send(&room, "What shall we eat?").await;
+    let reply = async |body: &str| {
+        let content = json!({
+            "msgtype": "m.text", "body": body, "m.mentions": { "user_ids": [alice.id] },
+            "m.relates_to": { "rel_type": "m.thread", "event_id": root },
+        });
+        bob.send_event(&room, "m.room.message", content).await
+    };
+    reply("Soup").await;
+    let latest = reply("Or salad").await;
+    bob.send(&room, "Elsewhere").await;
+    let counts = async |by_thread: bool| {
+        let filter =
+            json!({ "room": { "timeline": { "unread_thread_notifications": by_thread } } });
+        let sync = alice
+            .sync_request(None)
+            .query("filter", &filter.to_string());
+        let sync = sync.send().await.ok();
+        let joined = &sync["rooms"]["join"][&room];
+        let threads = joined.get("unread_thread_notifications").cloned();
+        (joined["unread_notifications"].clone(), threads)
+    };
+    let count =
+        |all: u32, mentions: u32| json!({ "notification_count": all, "highlight_count": mentions });
+    assert_eq!(counts(false).await, (count(3, 2), None));
+    let threads = Some(json!({ &root: count(2, 2) }));
+    assert_eq!(counts(true).await, (count(1, 0), threads));
+    let receipt = format!(
+        "/_matrix/client/v3/rooms/{}/receipt/m.read/{}",
+        encode(&room),
+        encode(&latest)
+    );
+    let receipt = alice.post(receipt).json(json!({ "thread_id": root }));
+    receipt.send().await.ok();
+    assert_eq!(counts(true).await, (count(1, 0), None));
+    assert_eq!(counts(false).await, (count(1, 0), None));
+}
+
+/// `state_after` is the state at the timeline's end, with what changed in the timeline, in place of `state`.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
+#[tokio::test(start_paused = true)]
+async fn the_state_after_a_timeline() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice).await;
+    let since = alice.sync(None).await["next_batch"].clone();
+    let topic = json!({ "topic": "Soup" });
+    let topic = alice.set_state(&room, "m.room.topic", "", topic).await;
+    alice.send(&room, "Good morning").await;
+    for limit in [1, 10] {
+        let filter = json!({ "room": { "timeline": { "limit": limit } } }).to_string();
+        let sync = alice.sync_request(since.as_str()).query("filter", &filter);
+        let sync = sync.query("use_state_after", "true").send().await.ok();
+        let joined = &sync["rooms"]["join"][&room];
+        assert_eq!(ids_of(&joined["state_after"]), [topic.as_str()], "{limit}");
+        assert!(joined.get("state").is_none());
+    }
+}
+
+/// One receipt of a user fits beside an event: the one for all of the room (MSC4102, a draft).
+#[tokio::test(start_paused = true)]
+async fn a_receipt_for_the_whole_room_is_shown_first() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = room(&server, &alice).await;
+    let event = alice.send(&room, "Good morning").await;
+    let path = format!(
+        "/_matrix/client/v3/rooms/{}/receipt/m.read/{}",
+        encode(&room),
+        encode(&event)
+    );
+    for thread in [json!({}), json!({ "thread_id": "main" })] {
+        alice.post(path.clone()).json(thread).send().await.ok();
+    }
+    let sync = alice.sync(None).await;
+    let events = &sync["rooms"]["join"][&room]["ephemeral"]["events"];
+    let events = events.as_array().unwrap().iter();
+    let receipts = events.filter(|event| event["type"] == "m.receipt");
+    let told: Vec<&Value> = receipts
+        .map(|receipts| &receipts["content"][&event]["m.read"][&alice.id])
+        .collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0]["ts"].is_u64() && told[0].get("thread_id").is_none());
+}

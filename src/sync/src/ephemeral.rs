@@ -154,10 +154,12 @@ pub(crate) fn receipt_event(receipts: &[ReadReceipt]) -> Value {
             None => json!({ "ts": receipt.ts }),
         };
         let kinds = content.entry(receipt.event_id.as_str()).or_default();
-        kinds
-            .entry(receipt.kind.as_str())
-            .or_default()
-            .insert(receipt.user.as_str(), told);
+        let users = kinds.entry(receipt.kind.as_str()).or_default();
+        // The shape holds one of a user's receipts for an event: the one without a thread says more (MSC4102, a draft).
+        let user = receipt.user.as_str();
+        if receipt.thread.is_none() || !users.contains_key(user) {
+            users.insert(user, told);
+        }
     }
     json!({ "type": "m.receipt", "content": content })
 }

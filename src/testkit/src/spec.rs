@@ -114,6 +114,41 @@ pub fn get() -> Option<&'static Spec> {
     SPEC.as_ref()
 }
 
+/// Everything wrong with an answer as the wire carried it, one sentence each; empty where the specification is not here. `path` may
+/// hold a query; see [`Seen`] for the rest.
+#[must_use]
+pub fn violations(
+    (method, path): (&str, &str),
+    (status, bytes): (u16, &[u8]),
+    events: bool,
+) -> Vec<String> {
+    let body = serde_json::from_slice(bytes).ok();
+    get().map_or_else(Vec::new, |spec| {
+        spec.violations(Seen {
+            method,
+            path: path.split('?').next().unwrap_or(path),
+            status,
+            body: body.as_ref(),
+            events,
+        })
+    })
+}
+
+/// Holds an answer against the specification, as [`violations`] does.
+///
+/// # Panics
+/// When something is wrong with it.
+pub fn check(asked: (&str, &str), (status, bytes): (u16, &[u8]), events: bool) {
+    let found = violations(asked, (status, bytes), events);
+    let (method, path) = asked;
+    assert!(
+        found.is_empty(),
+        "{method} {path} answered {status}, against the specification:\n  {}\nin {}",
+        found.join("\n  "),
+        String::from_utf8_lossy(bytes)
+    );
+}
+
 /// Where the specification's files are looked for.
 #[must_use]
 pub fn folder() -> PathBuf {

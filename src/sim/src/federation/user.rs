@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use comity_protocol::auth::Membership;
-use comity_testkit::encode;
+use comity_testkit::{encode, spec};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use rand::{RngExt, seq::IndexedRandom};
@@ -49,6 +49,9 @@ pub(crate) async fn request(
         let response = life.router.oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        if status < 500 {
+            spec::check((method.as_str(), &path), (status, &bytes), true);
+        }
         (status, bytes)
     });
     let answer = tokio::time::timeout(patience, answering).await;

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use crate::spec::{self, Seen};
+use crate::spec;
 
 /// Joins the servers that were attached to it. Cheap to clone.
 #[derive(Clone, Default)]
@@ -246,15 +246,7 @@ impl Wire {
         if self.0.state.lock().without_spec {
             return;
         }
-        let Some(spec) = spec::get() else { return };
-        let body = serde_json::from_slice(bytes).ok();
-        let found = spec.violations(Seen {
-            method: method.as_str(),
-            path: uri.path(),
-            status,
-            body: body.as_ref(),
-            events: true,
-        });
+        let found = spec::violations((method.as_str(), uri.path()), (status, bytes), true);
         let found = found
             .into_iter()
             .map(|found| format!("{method} {} {status}: {found}", uri.path()));
