@@ -23,6 +23,7 @@ use comity_runtime::Runtime;
 const SIGNING: &str = "signing.key";
 const NEXT: &str = "signing.key.next";
 const OLD: &str = "old-signing.keys";
+const TOKEN: &str = "token.key";
 
 /// Both keys, and those that signed before.
 #[derive(Debug)]
@@ -42,11 +43,7 @@ impl Keys {
     /// What is wrong with which file. A file that can't be read as a key is left alone: with another key this would be another
     /// server to everybody who knows it.
     pub fn open(folder: &Path, runtime: &Runtime) -> Result<Self, String> {
-        // Nobody else on the machine reads what users write.
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
+        make_folder(folder)
             .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         let random = runtime.random();
         take_next(folder, runtime.clock().now_ms())?;
@@ -55,18 +52,36 @@ impl Keys {
         let signing = signing_key(&signing, &text)?;
         let mut old = old_keys(folder)?;
         old.retain(|old| old.key_id != signing.key_id());
-        let token = folder.join("token.key");
+        let token = folder.join(TOKEN);
         let text = read_or_make(&token, || {
             format!("{}\n", unpadded::encode(&random.bytes::<32>()))
         })?;
-        let token = unpadded::decode(text.trim())
-            .and_then(|seed| seed.try_into().ok())
-            .ok_or_else(|| format!("{}: not a key of 32 bytes in base64", token.display()))?;
+        let token = token_key(&token, &text)?;
         Ok(Self {
             signing,
             old,
             token,
         })
+    }
+
+    /// The id of the signing key that the next start takes, if there is one already. Nothing is made or changed.
+    ///
+    /// # Errors
+    /// What [`Keys::open`] would say of the files that are there.
+    pub fn look(folder: &Path) -> Result<Option<String>, String> {
+        let mut signs = None;
+        for name in [SIGNING, NEXT] {
+            let path = folder.join(name);
+            if let Some(text) = read_if_there(&path)? {
+                signs = Some(signing_key(&path, &text)?.key_id().to_owned());
+            }
+        }
+        old_keys(folder)?;
+        let token = folder.join(TOKEN);
+        if let Some(text) = read_if_there(&token)? {
+            token_key(&token, &text)?;
+        }
+        Ok(signs)
     }
 
     /// Makes the signing key of the next start on; the id of the key.
@@ -100,12 +115,17 @@ fn signing_key(path: &Path, text: &str) -> Result<SigningKey, String> {
     SigningKey::from_file(text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+fn token_key(path: &Path, text: &str) -> Result<[u8; 32], String> {
+    unpadded::decode(text.trim())
+        .and_then(|seed| seed.try_into().ok())
+        .ok_or_else(|| format!("{}: not a key of 32 bytes in base64", path.display()))
+}
+
 /// Takes the key that waits, if one does. Each step may be done again: a crash between them only moves the time the old key ended.
 fn take_next(folder: &Path, now_ms: u64) -> Result<(), String> {
     let (next, current) = (folder.join(NEXT), folder.join(SIGNING));
-    let text = match read(&next) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        read => read.map_err(|error| format!("{}: {error}", next.display()))?,
+    let Some(text) = read_if_there(&next)? else {
+        return Ok(());
     };
     signing_key(&next, &text)?;
     let text = read(&current).map_err(|error| format!("{}: {error}", current.display()))?;
@@ -160,6 +180,18 @@ fn old_key(line: &str) -> Option<OldKey> {
     })
 }
 
+/// Makes the folder of everything kept on this machine, if it isn't there.
+///
+/// # Errors
+/// What the operating system says.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    // Nobody else on the machine reads what users write.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}
+
 /// Reads a secret, if nobody else can.
 fn read(path: &Path) -> io::Result<String> {
     let mode = fs::metadata(path)?.mode();
@@ -170,6 +202,15 @@ fn read(path: &Path) -> io::Result<String> {
         )));
     }
     fs::read_to_string(path)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>, String> {
+    match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read
+            .map(Some)
+            .map_err(|error| format!("{}: {error}", path.display())),
+    }
 }
 
 fn read_or_make(path: &Path, make: impl FnOnce() -> String) -> Result<String, String> {

@@ -8,6 +8,7 @@ use super::{Failure, print, serve};
 use crate::{
     config::{Config, StorageEngine},
     http::Listener,
+    keys::{self, Keys},
 };
 
 /// What a check found.
@@ -53,6 +54,7 @@ pub(super) fn doctor(config: Result<Config, Failure>) -> Result<(), Failure> {
             .into_iter()
             .map(|finding| ("disk", finding)),
     );
+    findings.push(("keys", own_keys(&config.data_dir)));
     findings.push(("store", store(&config, &runtime)));
     report(&findings)
 }
@@ -111,6 +113,15 @@ fn open_files() -> Finding {
             files / 4 * 3
         )),
         files => Good(format!("{files}")),
+    }
+}
+
+/// Makes none: the first start does.
+fn own_keys(folder: &Path) -> Finding {
+    match Keys::look(folder) {
+        Ok(Some(key)) => Good(format!("signing with {key}")),
+        Ok(None) => Good("none yet: the first start makes them".to_owned()),
+        Err(error) => Bad(error),
     }
 }
 
@@ -173,7 +184,7 @@ fn newest_ms(folder: &Path) -> Option<u64> {
 
 fn disk(folder: &Path, runtime: &Runtime) -> Vec<Finding> {
     let shown = folder.display();
-    if let Err(error) = fs::create_dir_all(folder) {
+    if let Err(error) = keys::make_folder(folder) {
         return vec![Bad(format!("cannot make {shown}: {error}"))];
     }
     let mut findings = Vec::new();

@@ -56,7 +56,7 @@ fn media_is_kept_in_a_bucket() {
     };
     let folder = tempfile::tempdir().unwrap();
     let mut server = start(folder.path(), &service, "one/server", "false");
-    let alice = server.register("alice", "password");
+    let alice = server.register("alice", "a secret of alice");
     let bearer = format!(
         "authorization: Bearer {}\r\n",
         alice["access_token"].as_str().unwrap()
@@ -96,7 +96,7 @@ fn clients_are_sent_to_the_bucket() {
     };
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path(), &service, "", "true");
-    let alice = server.register("alice", "password");
+    let alice = server.register("alice", "a secret of alice");
     let bearer = format!(
         "authorization: Bearer {}\r\n",
         alice["access_token"].as_str().unwrap()
@@ -143,7 +143,7 @@ fn a_server_lives_without_its_bucket() {
     let service = format!("http://{}", nobody.local_addr().unwrap());
     drop(nobody);
     let server = start(folder.path(), &service, "", "false");
-    let alice = server.register("alice", "password");
+    let alice = server.register("alice", "a secret of alice");
     let token = alice["access_token"].as_str().unwrap();
     let headers = format!("authorization: Bearer {token}\r\ncontent-type: text/plain\r\n");
     let path = "/_matrix/media/v3/upload";

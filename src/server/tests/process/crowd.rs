@@ -136,7 +136,7 @@ fn half_open_connections_by_the_thousand() {
 fn g1_endless_bytes_take_no_memory() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &[MEMORY, ("LIMITS__ENABLED", "false")]);
-    let alice = server.register("alice", "password");
+    let alice = server.register("alice", "a secret of alice");
     let token = alice["access_token"].as_str().unwrap();
     let nested = "[".repeat(64 << 10);
     server.request("POST", "/_matrix/client/v3/login", "", &nested);

@@ -12,6 +12,7 @@
 )]
 
 mod bucket;
+mod commands;
 mod crowd;
 mod engines;
 mod pictures;

@@ -45,7 +45,7 @@ fn serving_on_postgresql() {
         ("STORAGE__LANES", "4"),
     ];
     let mut server = Server::start(folder.path(), &environment);
-    let alice = server.register("alice", "password");
+    let alice = server.register("alice", "a secret of alice");
     let token = alice["access_token"].as_str().unwrap();
     let room = server.json("POST", "createRoom", token, json!({})).ok();
     let room = room["room_id"].as_str().unwrap();
@@ -88,7 +88,7 @@ fn a_store_on_postgresql_has_one_server() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let environment = [("STORAGE__ENGINE", "postgres"), ("STORAGE__URL", &*url)];
     let mut first = Server::start(here.path(), &environment);
-    first.register("alice", "password");
+    first.register("alice", "a secret of alice");
 
     let user = |folder: &std::path::Path, arguments: &[&str]| {
         let mut command = comity(folder, &environment);
@@ -101,7 +101,7 @@ fn a_store_on_postgresql_has_one_server() {
         !refused.status.success() && said.contains("--offline"),
         "{said}"
     );
-    first.register("bob", "password");
+    first.register("bob", "a secret of bob");
     // Where it runs it does the command itself.
     let listed = user(here.path(), &["list"]);
     assert_eq!(
@@ -126,5 +126,5 @@ fn a_store_on_postgresql_has_one_server() {
     assert!(first.log().contains("another process has taken the store"));
 
     let second = Server::start(here.path(), &environment);
-    second.register("carol", "password");
+    second.register("carol", "a secret of carol");
 }
