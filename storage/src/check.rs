@@ -5,7 +5,7 @@
 //! It claims nothing and writes nothing. On a store that is being written meanwhile, rows may be
 //! newer than the heads it read first; run it when nothing writes.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
 
@@ -15,12 +15,12 @@ use crate::{
     engine::{Engine, RowKey, Scan},
     error::ReadError,
     heads::{Heads, Pos},
-    key::{At, Lane, Lanes, Slot, TenantId},
+    key::{At, Key, Lane, Lanes, Slot, TenantId},
     log::LogTable,
-    read::Reader,
+    read::{Range, Reader},
     store::Shared,
     system::{self, Births, Cursors, Epochs, LaneKey},
-    table::{self, Family, Registered},
+    table::{self, Family, Registered, Row, Table},
 };
 
 /// Rows read at a time.
@@ -86,6 +86,45 @@ pub async fn reader(engine: &Engine, tenant: TenantId) -> Result<Option<Reader>,
         shared,
         overlay: None,
     }))
+}
+
+/// All rows of a table in the order of their keys, a page at a time.
+#[derive(Debug)]
+pub struct Pages<T> {
+    next: Option<Range>,
+    table: PhantomData<fn() -> T>,
+}
+
+impl<T: Table> Pages<T> {
+    /// From the first row on.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            next: Some(Range::everywhere(|_| {}).limit(PAGE)),
+            table: PhantomData,
+        }
+    }
+
+    /// The next rows; `None` at the end.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn next(
+        &mut self,
+        reader: &Reader,
+    ) -> Result<Option<Vec<(T::Key, Row<T::Value>)>>, ReadError> {
+        let Some(range) = self.next.take() else {
+            return Ok(None);
+        };
+        let rows = reader.scan::<T>(range).await?;
+        self.next = rows.last().filter(|_| rows.len() == PAGE).map(|(last, _)| {
+            Range::everywhere(|_| {}).limit(PAGE).from(|key| {
+                last.write(key);
+                key.u8(0);
+            })
+        });
+        Ok(Some(rows).filter(|rows| !rows.is_empty()))
+    }
 }
 
 /// What was walked.

@@ -71,7 +71,7 @@ pub(crate) const INCARNATION_JUMP: u64 = 1 << 32;
 
 impl Birth {
     /// The head that a lane had at least when this incarnation began.
-    pub(crate) fn base(&self, lane: Lane) -> Pos {
+    pub fn base(&self, lane: Lane) -> Pos {
         self.recorded
             .get(usize::from(lane.0))
             .map_or(0, |head| head + INCARNATION_JUMP)

@@ -1,5 +1,8 @@
 //! Positions: whose they are, what they outlive, what they serve for; and waiting for news.
 
+use std::{collections::BTreeMap, time::Duration};
+
+use comity_sync::sliding::{Extensions, SlidingError, SlidingRequest};
 use comity_testkit::{Server, User, encode};
 use serde_json::{Value, json};
 
@@ -43,6 +46,27 @@ async fn positions_are_the_connections_own() {
     let anew = slide(&alice, None, wanted.clone(), 0).await;
     assert_eq!(anew["rooms"][&room]["initial"], true);
     unknown(&alice, &text(&more["pos"]), wanted).await;
+}
+
+/// A request whose device is removed while it is served begins no connection, for nobody would end it.
+#[tokio::test(start_paused = true)]
+async fn no_connection_outlives_its_device() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let request = |device: &str| SlidingRequest {
+        user: alice.id.as_str().try_into().unwrap(),
+        device: device.to_owned(),
+        connection: String::new(),
+        pos: None,
+        timeout: Duration::ZERO,
+        lists: BTreeMap::new(),
+        subscriptions: BTreeMap::new(),
+        extensions: Extensions::default(),
+    };
+    let sync = &server.api.sync;
+    assert!(sync.slide(&request(&alice.device)).await.is_ok());
+    let refused = sync.slide(&request("GONE")).await;
+    assert!(matches!(refused, Err(SlidingError::UnknownPos)));
 }
 
 /// MSC4186, Connections: a client that gave a request up and asked anew isn't robbed of its answer by the one it gave up.

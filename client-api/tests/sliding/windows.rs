@@ -74,6 +74,28 @@ async fn bump_stamps_sort_rooms() {
     assert!(stamp(&moved, &made[1]) > stamps.last().copied());
 }
 
+/// MSC4186, `bump_stamp`: a message moves its room up, also if the clock went back while the server was down.
+#[tokio::test(start_paused = true)]
+async fn bump_stamps_outlive_the_clock() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = named(&alice, "Pub").await;
+    let wanted = lists(list(9, 1, json!([])));
+    let stamp = async |alice: &User| {
+        let all = slide(alice, None, wanted.clone(), 0).await;
+        all["rooms"][&room]["bump_stamp"].as_u64().unwrap()
+    };
+    tokio::time::advance(std::time::Duration::from_secs(3_600)).await;
+    let alice = server.login("alice").await;
+    alice.send(&room, "then").await;
+    let then = stamp(&alice).await;
+    // The clock of a process begins where that of the one before began.
+    let server = server.restarted().await;
+    let alice = server.login("alice").await;
+    alice.send(&room, "now").await;
+    assert!(stamp(&alice).await > then);
+}
+
 /// MSC4186, `SlidingRoomFilter`: each filter by itself.
 #[tokio::test(start_paused = true)]
 async fn lists_are_filtered() {

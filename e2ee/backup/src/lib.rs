@@ -17,6 +17,7 @@
     )
 )]
 
+pub mod check;
 mod sessions;
 pub mod tables;
 mod versions;

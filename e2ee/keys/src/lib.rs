@@ -22,6 +22,7 @@
 )]
 
 mod change;
+pub mod check;
 mod claim;
 mod cross_signing;
 mod dehydrated;

@@ -25,6 +25,7 @@
 )]
 
 mod bounded;
+pub mod check;
 mod deliver;
 pub mod log;
 mod outgoing;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use comity_accounts::{
-    Belongings, DeviceChange,
+    Belongings,
     tables::{Devices, UserPart},
 };
 use comity_storage::{
@@ -127,7 +127,7 @@ pub(crate) fn of_device(user: &str, device: &str) -> Range {
 
 impl Message {
     /// What it counts for.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.sender.len() + self.event_type.len() + self.content.len()
     }
 }
@@ -135,23 +135,11 @@ impl Message {
 /// Queues go with their devices.
 pub(crate) struct OfDevices;
 
-#[async_trait]
 impl Belongings for OfDevices {
-    async fn follow(
-        &self,
-        _: &Reader,
-        user_id: &str,
-        changes: &[DeviceChange],
-        batch: &mut Batch,
-    ) -> Result<(), CommitError> {
-        for change in changes {
-            if let DeviceChange::Removed { device } = change {
-                batch.delete_all::<Queues>(Home::User(user_id), |key| {
-                    key.str(user_id).fixed(&hash(&[device]));
-                });
-            }
-        }
-        Ok(())
+    fn remove(&self, user_id: &str, device: &str, batch: &mut Batch) {
+        batch.delete_all::<Queues>(Home::User(user_id), |key| {
+            key.str(user_id).fixed(&hash(&[device]));
+        });
     }
 }
 

@@ -61,18 +61,28 @@ pub enum DeviceChange {
 /// Keeps something of users' devices, in the user's lane.
 #[async_trait]
 pub trait Belongings: Send + Sync {
+    /// Adds to the batch what the end of a device calls for, where nothing needs to be read for it.
+    fn remove(&self, _user_id: &str, _device: &str, _batch: &mut Batch) {}
+
     /// Adds to the batch what the changes call for. `reader` sees what the lane has appended; it may be asked anew for a batch
-    /// that could not be committed.
+    /// that could not be committed. By itself it removes what belongs to devices that go.
     ///
     /// # Errors
     /// The store's; then nothing changes.
     async fn follow(
         &self,
-        reader: &Reader,
+        _: &Reader,
         user_id: &str,
         changes: &[DeviceChange],
         batch: &mut Batch,
-    ) -> Result<(), CommitError>;
+    ) -> Result<(), CommitError> {
+        for change in changes {
+            if let DeviceChange::Removed { device } = change {
+                self.remove(user_id, device, batch);
+            }
+        }
+        Ok(())
+    }
 
     /// Whether something else of the user's has this id, so that no new device can.
     ///

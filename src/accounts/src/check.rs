@@ -8,8 +8,8 @@
 use std::fmt;
 
 use comity_storage::{
-    Key, Lane, Range, ReadError, Reader, RoomKey, Row, Table,
-    check::Listener,
+    Lane, ReadError, Reader, RoomKey, Table,
+    check::{Listener, Pages},
     system::{Births, LaneKey},
 };
 
@@ -17,9 +17,6 @@ use crate::tables::{
     AccountData, Deactivations, Dehydrated, Devices, Filters, LastSeen, Profiles, RoomAccountData,
     Sessions, UserKey, UserPart, Users,
 };
-
-/// Rows read in one go.
-const PAGE: usize = 1_000;
 
 /// Something that rows of accounts say differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,36 +125,19 @@ impl Walk<'_> {
         });
     }
 
-    /// A page of a table, and where the next one begins.
-    async fn page<T: Table>(
-        &mut self,
-        from: Range,
-    ) -> Result<(Vec<(T::Key, Row<T::Value>)>, Option<Range>), ReadError> {
-        let rows = self.reader.scan::<T>(from.limit(PAGE)).await?;
-        self.to.walked(rows.len());
-        let next = rows.last().filter(|_| rows.len() == PAGE).map(|(last, _)| {
-            Range::everywhere(|_| {}).from(|key| {
-                last.write(key);
-                key.u8(0);
-            })
-        });
-        Ok((rows, next))
-    }
-
     /// Looks at each row by itself.
     async fn each<T: Table<Key: OfUser>>(
         &mut self,
         look: impl Fn(&T::Key, &T::Value) -> Option<Broken>,
     ) -> Result<(), ReadError> {
-        let mut from = Some(Range::everywhere(|_| {}));
-        while let Some(range) = from {
-            let (rows, next) = self.page::<T>(range).await?;
+        let mut pages = Pages::<T>::all();
+        while let Some(rows) = pages.next(self.reader).await? {
+            self.to.walked(rows.len());
             for (key, row) in &rows {
                 if let Some(broken) = look(key, &row.value) {
                     self.say::<T>(key.user(), broken);
                 }
             }
-            from = next;
         }
         Ok(())
     }
@@ -168,9 +148,9 @@ impl Walk<'_> {
         user: impl Fn(&T::Key) -> &String,
         ends: bool,
     ) -> Result<(), ReadError> {
-        let mut from = Some(Range::everywhere(|_| {}));
-        while let Some(range) = from {
-            let (rows, next) = self.page::<T>(range).await?;
+        let mut pages = Pages::<T>::all();
+        while let Some(rows) = pages.next(self.reader).await? {
+            self.to.walked(rows.len());
             let mut keys: Vec<UserKey> = rows
                 .iter()
                 .map(|(key, _)| UserKey(user(key).clone()))
@@ -186,30 +166,28 @@ impl Walk<'_> {
                     Some(_) => {}
                 }
             }
-            from = next;
         }
         Ok(())
     }
 
     /// The devices of these rows are there.
     async fn of_devices<T: Table<Key = UserPart>>(&mut self) -> Result<(), ReadError> {
-        let mut from = Some(Range::everywhere(|_| {}));
-        while let Some(range) = from {
-            let (rows, next) = self.page::<T>(range).await?;
+        let mut pages = Pages::<T>::all();
+        while let Some(rows) = pages.next(self.reader).await? {
+            self.to.walked(rows.len());
             let keys: Vec<UserPart> = rows.into_iter().map(|(key, _)| key).collect();
             let devices = self.reader.get_many::<Devices>(&keys).await?;
             for (key, _) in keys.iter().zip(devices).filter(|(_, row)| row.is_none()) {
                 self.say::<T>(&key.user, Broken::NoDevice);
             }
-            from = next;
         }
         Ok(())
     }
 
     async fn dehydrated(&mut self) -> Result<(), ReadError> {
-        let mut from = Some(Range::everywhere(|_| {}));
-        while let Some(range) = from {
-            let (rows, next) = self.page::<Dehydrated>(range).await?;
+        let mut pages = Pages::<Dehydrated>::all();
+        while let Some(rows) = pages.next(self.reader).await? {
+            self.to.walked(rows.len());
             let keys = rows.into_iter().map(|(user, row)| UserPart {
                 user: user.0,
                 part: row.value.device_id,
@@ -219,15 +197,14 @@ impl Walk<'_> {
             for (key, _) in keys.iter().zip(devices).filter(|(_, row)| row.is_none()) {
                 self.say::<Dehydrated>(&key.user, Broken::NoDevice);
             }
-            from = next;
         }
         Ok(())
     }
 
     async fn deactivations(&mut self) -> Result<(), ReadError> {
-        let mut from = Some(Range::everywhere(|_| {}));
-        while let Some(range) = from {
-            let (rows, next) = self.page::<Deactivations>(range).await?;
+        let mut pages = Pages::<Deactivations>::all();
+        while let Some(rows) = pages.next(self.reader).await? {
+            self.to.walked(rows.len());
             let keys: Vec<UserKey> = rows.into_iter().map(|(key, _)| key).collect();
             let users = self.reader.get_many::<Users>(&keys).await?;
             for (key, row) in keys.iter().zip(users) {
@@ -235,7 +212,6 @@ impl Walk<'_> {
                     self.say::<Deactivations>(&key.0, Broken::NotDeactivated);
                 }
             }
-            from = next;
         }
         Ok(())
     }

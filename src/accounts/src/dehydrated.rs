@@ -88,6 +88,8 @@ impl Accounts {
                 created_ts: self.now_ms(),
             };
             batch.put::<Devices>(&key, &row);
+            // As at a login.
+            batch.put::<Users>(&user_key, &user.value);
             let row = DehydratedDevice {
                 device_id: device.device_id.clone(),
                 data: device.data.clone(),

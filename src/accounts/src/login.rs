@@ -183,6 +183,8 @@ impl Accounts {
                     created_ts: self.now_ms(),
                 };
                 batch.put::<Devices>(&key, &row);
+                // Whoever has counted the devices, or is about to end them all, does so anew.
+                batch.put::<Users>(&user_key, &user.value);
                 batch.log(
                     Change::Device {
                         device: device_id.clone(),

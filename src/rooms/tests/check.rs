@@ -442,6 +442,15 @@ const DAMAGES: &[(Broken, Damage)] = &[
         };
         batch.put::<Timeline>(&rows.place((rows.head.seq, 0)), &entry);
     }),
+    (Broken::Totals, |rows, batch| {
+        let place = (rows.head.seq, 0);
+        let mut entry = rows.entries[&place].clone();
+        for total in &mut entry.totals.0 {
+            total.all.notify += 2;
+            total.main.notify += 2;
+        }
+        batch.put::<Timeline>(&rows.place(place), &entry);
+    }),
     (Broken::HeadSeq, |rows, batch| {
         rows.put_head(batch, |head| head.seq += 1);
     }),
@@ -693,6 +702,18 @@ const DAMAGES: &[(Broken, Damage)] = &[
                 ..receipt.clone()
             },
         );
+    }),
+    (Broken::ReceiptTotals, |rows, batch| {
+        let (key, receipt) = &rows.receipts[0];
+        let mut receipt = receipt.clone();
+        receipt.totals.0.push(Total {
+            all: Tally {
+                notify: 1,
+                highlight: 0,
+            },
+            ..Total::default()
+        });
+        batch.put::<Receipts>(key, &receipt);
     }),
     (Broken::Turn, |rows, batch| {
         let turn = RoomTurn {

@@ -20,6 +20,7 @@
 
 pub mod answer;
 mod build;
+pub mod check;
 mod device_lists;
 mod ephemeral;
 mod fields;

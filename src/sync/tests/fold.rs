@@ -9,7 +9,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use comity_accounts::Accounts;
+use comity_accounts::{
+    Accounts,
+    tables::{Device, Devices, UserPart},
+};
 use comity_keys::Keys;
 use comity_protocol::{
     auth::Membership,
@@ -19,7 +22,7 @@ use comity_protocol::{
 };
 use comity_rooms::{Config, Intent, Rooms};
 use comity_runtime::Runtime;
-use comity_storage::{Engine, Lanes, Options, Store, TenantId, engine::Memory};
+use comity_storage::{Engine, Home, Lanes, Options, Store, TenantId, engine::Memory};
 use comity_sync::{
     Request, Sync,
     answer::Counts,
@@ -170,7 +173,7 @@ impl Slider {
     async fn slide(&mut self, sync: &Sync, user: &UserId, wanted: List, is_lost: bool) {
         let request = SlidingRequest {
             user: user.to_owned(),
-            device: "D".into(),
+            device: DEVICE.to_owned(),
             connection: String::new(),
             pos: self.pos.clone(),
             timeout: Duration::ZERO,
@@ -237,6 +240,24 @@ fn window(last: usize, limit: u32, pairs: &[(&str, &str)], user: &UserId) -> Lis
     }
 }
 
+/// The device that slides.
+const DEVICE: &str = "D";
+
+async fn give_device(rooms: &Rooms, user: &UserId) {
+    let lane = rooms.tenant().lane(Home::User(user.as_str()));
+    let key = UserPart {
+        user: user.to_string(),
+        part: DEVICE.to_owned(),
+    };
+    let device = Device {
+        display_name: None,
+        created_ts: 0,
+    };
+    let mut batch = lane.batch();
+    batch.put::<Devices>(&key, &device);
+    lane.commit(batch).await.unwrap();
+}
+
 async fn room(rooms: &Rooms, creator: &UserId) -> OwnedRoomId {
     let create = json!({ "room_version": "12" });
     let mut change = rooms
@@ -276,6 +297,7 @@ async fn history(seed: u64, lanes: u8) {
     let users: Vec<OwnedUserId> = ["@a:localhost", "@b:localhost", "@c:localhost"]
         .map(|user| user.try_into().unwrap())
         .into();
+    give_device(&rooms, &users[1]).await;
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(room(&rooms, &users[0]).await);

@@ -75,6 +75,22 @@ pub async fn check(
             say(&one);
         })
         .await?;
+        comity_keys::check::tenant(&reader, server, &mut |one: comity_keys::check::Finding| {
+            say(&one);
+        })
+        .await?;
+        comity_to_device::check::tenant(&reader, &mut |one: comity_to_device::check::Finding| {
+            say(&one);
+        })
+        .await?;
+        comity_key_backup::check::tenant(&reader, &mut |one: comity_key_backup::check::Finding| {
+            say(&one);
+        })
+        .await?;
+        comity_sync::check::tenant(&reader, &mut |one: comity_sync::check::Finding| {
+            say(&one);
+        })
+        .await?;
         comity_rooms::check::tenant(&reader, server, &mut |one: comity_rooms::check::Finding| {
             say(&one);
         })

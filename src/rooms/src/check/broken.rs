@@ -55,7 +55,7 @@ broken! {
     Place: "an entry of the order and the status of its event disagree",
     HistoryGap: "a place of fetched history is empty, or isn't where the hole begins",
     Hole: "a hole is at no live event, or misses what nobody named",
-    Totals: "running totals go back, or history has others than the event before it",
+    Totals: "running totals go on by other than one event, or history has others than the event before it",
     HeadSeq: "the head's last sequence number isn't that of the order",
     Extremity: "an extremity isn't part of the room, or is there twice",
     Covered: "an extremity is a parent of another",
@@ -96,6 +96,7 @@ broken! {
     Discount: "an event is counted off that wasn't redacted",
     Receipt: "a receipt's two rows disagree",
     ReceiptPlace: "a receipt is at a place that isn't its event's",
+    ReceiptTotals: "a receipt has other totals than its place",
     Turn: "a member turned to a ruleset that the room doesn't have, or beyond its last event",
     Hit: "an event beyond the room's last one counts for a user",
 }

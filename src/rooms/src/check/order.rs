@@ -10,7 +10,8 @@ use crate::{
     num::EventNum,
     state::AnyRoot,
     tables::{
-        EventNums, Gaps, Headers, Mode, Partials, RoomNum, RoomText, Timeline, Totals, Verdict,
+        EventNums, Gaps, Headers, Mode, Partials, RoomNum, RoomText, Tally, Timeline, Totals,
+        Verdict,
     },
 };
 
@@ -42,7 +43,7 @@ impl Walk<'_> {
                 } else {
                     next = key.seq + 1;
                     past = None;
-                    let goes_on = rises(&before, &entry.totals);
+                    let goes_on = goes_on(&before, &entry.totals, entry.thread.is_some());
                     totals = entry.totals;
                     goes_on
                 };
@@ -141,14 +142,22 @@ impl Walk<'_> {
     }
 }
 
-/// Whether running totals are those before or more.
-fn rises(before: &Totals, after: &Totals) -> bool {
-    (0..).take(before.0.len()).all(|place: u8| {
+/// Whether running totals are those before with at most one event more, which a thread keeps from the main timeline. By which
+/// rules it counted can't be known any more: they, and the room as it was then, are kept nowhere.
+fn goes_on(before: &Totals, after: &Totals, in_thread: bool) -> bool {
+    let places = before.0.len().max(after.0.len());
+    (0..).take(places).all(|place: u8| {
         let (before, after) = (before.of(place), after.of(place));
-        [(before.all, after.all), (before.main, after.main)]
-            .iter()
-            .all(|(before, after)| {
-                before.notify <= after.notify && before.highlight <= after.highlight
-            })
+        let all = step(before.all, after.all);
+        let main = step(before.main, after.main);
+        let of_main = if in_thread { Some((0, 0)) } else { all };
+        all.is_some() && main == of_main
     })
+}
+
+/// What an event added; `None` where that is more than one, or less than nothing.
+fn step(before: Tally, after: Tally) -> Option<(u32, u32)> {
+    let notify = after.notify.checked_sub(before.notify)?;
+    let highlight = after.highlight.checked_sub(before.highlight)?;
+    (notify <= 1 && highlight <= 1).then_some((notify, highlight))
 }

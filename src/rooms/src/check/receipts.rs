@@ -4,9 +4,13 @@ use comity_protocol::id::UserId;
 use comity_storage::{At, ReadError};
 
 use super::{Broken, Pages, Room, Walk, events::place, names::Tally};
-use crate::tables::{
-    Erasures, EventNums, Receipt, ReceiptMoves, Receipts, RoomReceipt, RoomReceiptAt, RoomRulesets,
-    RoomText, Turns,
+use crate::{
+    live::totals_after,
+    receipts::counted_from,
+    tables::{
+        Erasures, EventNums, Receipt, ReceiptMoves, Receipts, RoomPlace, RoomReceipt,
+        RoomReceiptAt, RoomRulesets, RoomText, Timeline, Totals, Turns,
+    },
 };
 
 impl Walk<'_> {
@@ -18,6 +22,7 @@ impl Walk<'_> {
             let rows: Vec<(RoomReceipt, u64, Receipt)> = page.collect();
             moved += self.moves(room, &rows).await?;
             self.places(room, &rows).await?;
+            self.totals(room, &rows).await?;
         }
         let mut moves = Pages::<ReceiptMoves>::of(room.key);
         while let Some(page) = self.page(&mut moves).await? {
@@ -94,6 +99,32 @@ impl Walk<'_> {
                 self.say(
                     room,
                     Broken::ReceiptPlace,
+                    format_args!("user {}", key.user),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Receipts have the totals of the live events up to which they count; what they say of threads is those'.
+    async fn totals(
+        &mut self,
+        room: &Room,
+        rows: &[(RoomReceipt, u64, Receipt)],
+    ) -> Result<(), ReadError> {
+        let places = rows.iter().map(|(key, _, receipt)| RoomPlace {
+            room: key.room,
+            seq: counted_from(receipt),
+            sub: 0,
+        });
+        let places: Vec<RoomPlace> = places.collect();
+        let entries = self.reader.get_many::<Timeline>(&places).await?;
+        for ((key, _, receipt), entry) in rows.iter().zip(entries) {
+            let there = entry.map_or_else(Totals::default, |row| row.value.totals);
+            if totals_after(&receipt.totals) != totals_after(&there) {
+                self.say(
+                    room,
+                    Broken::ReceiptTotals,
                     format_args!("user {}", key.user),
                 );
             }

@@ -97,6 +97,18 @@ async fn walk(config: &Config) -> Result<(), Failure> {
         comity_accounts::check::tenant(&reader, &mut to)
             .await
             .map_err(failed)?;
+        comity_keys::check::tenant(&reader, &config.server_name, &mut to)
+            .await
+            .map_err(failed)?;
+        comity_to_device::check::tenant(&reader, &mut to)
+            .await
+            .map_err(failed)?;
+        comity_key_backup::check::tenant(&reader, &mut to)
+            .await
+            .map_err(failed)?;
+        comity_sync::check::tenant(&reader, &mut to)
+            .await
+            .map_err(failed)?;
         let folder = house::media_folder(config);
         let blobs = (&*folder, house::bucket(&config.s3));
         comity_media::check::tenant(&reader, &config.server_name, blobs, &mut to)

@@ -55,14 +55,21 @@ enum Command {
     ///
     /// Each row by itself (its table, its place, its position), then rows together: events with their ids, headers,
     /// bodies and places; states down to the last node; auth chains; memberships, summaries, relations, threads, receipts,
-    /// aliases; accounts with their devices and sessions; media and its files. Nothing is changed. Each finding is a line: which room or user,
-    /// what doesn't hold, where; none has content in it. Says on standard error how far it has come. Ends with status 1
-    /// if there was a finding.
+    /// aliases; accounts with their devices and sessions; the keys of devices and how many are left; messages to devices and
+    /// their totals; key backups and their counts; connections of sliding sync; media and its files. Nothing is changed.
+    ///
+    /// What can't be counted again isn't: which events notify, since the push rules and the room as they were when an event
+    /// came are kept nowhere (totals go on by one event at most, and receipts agree with them); how often a registration
+    /// token was used; how often a backup has changed. What federation has under way, tags and reports are only looked at
+    /// row by row.
+    ///
+    /// Each finding is a line: which room or user, what doesn't hold, where; none has content in it. Says on standard error
+    /// how far it has come. Ends with status 1 if there was a finding.
     Check,
     /// Make a picture smaller: what the server starts for each that it must not decode by itself.
     #[command(hide = true, name = RENDER)]
     Render,
-    /// Look for what would keep the server from running well: configuration, ports, clock, disk, store.
+    /// Look for what would keep the server from running well: configuration, ports, clock, disk, keys, store.
     Doctor,
 }
 

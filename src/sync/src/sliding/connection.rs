@@ -12,9 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use async_trait::async_trait;
-use comity_accounts::{Belongings, DeviceChange};
-use comity_storage::{Batch, CommitError, Expect, Heads, Home, Pos, Range, Reader, RoomKey};
+use comity_accounts::{
+    Belongings,
+    tables::{Devices, UserPart},
+};
+use comity_storage::{Batch, CommitError, Expect, Heads, Home, Pos, Range, RoomKey};
 use parking_lot::Mutex;
 
 use super::{Required, RoomConfig, SlidingError, SlidingRequest};
@@ -107,6 +109,8 @@ pub(super) struct At {
     pub looked: Arc<Looked>,
     /// The row that this rests on.
     row: Option<Pos>,
+    /// The device's row, on which a connection that wasn't there rests: none outlives its device.
+    device: Option<(UserPart, Pos)>,
     rooms: Arc<BTreeMap<RoomKey, Known>>,
     /// What the position adds to those.
     told: BTreeMap<RoomKey, Known>,
@@ -222,7 +226,8 @@ impl Sync {
     pub(super) async fn connection(&self, request: &SlidingRequest) -> Result<At, SlidingError> {
         let of = request.of();
         let Some(pos) = &request.pos else {
-            return Ok(self.begin(of).await?);
+            let begun = self.begin(request, of).await?;
+            return begun.ok_or(SlidingError::UnknownPos);
         };
         let cached = match self.0.connections.get(&of) {
             Some(cached) => cached,
@@ -250,31 +255,46 @@ impl Sync {
             required: row.required.clone(),
             looked: cached.looked.clone(),
             row: Some(cached.pos),
+            device: None,
             rooms: cached.rooms.clone(),
             told,
             ended: Vec::new(),
         })
     }
 
-    async fn begin(&self, of: OfDevice) -> Result<At, SyncError> {
-        let lane = self.0.rooms.tenant().lane(Home::User(&of.user));
+    /// A connection from its beginning; `None` if the device has gone meanwhile.
+    async fn begin(&self, request: &SlidingRequest, of: OfDevice) -> Result<Option<At>, SyncError> {
+        let reader = self.0.rooms.tenant().lane(Home::User(&of.user)).reader();
         let range = Range::of(Home::User(&of.user), |key| {
             key.str(&of.user).fixed(&of.device);
         });
-        let mut others = lane.reader().scan::<Connections>(range).await?;
+        let mut others = reader.scan::<Connections>(range).await?;
         let row = others
             .iter()
             .find(|(key, _)| *key == of)
             .map(|(_, row)| row.pos);
+        let mut device = None;
+        // One that is there goes with its device.
+        if row.is_none() {
+            let key = UserPart {
+                user: of.user.clone(),
+                part: request.device.clone(),
+            };
+            let Some(found) = reader.get::<Devices>(&key).await? else {
+                return Ok(None);
+            };
+            device = Some((key, found.pos));
+        }
         others.retain(|(key, _)| *key != of);
         others.sort_by_key(|(_, row)| row.pos);
         let too_many = (others.len() + 1).saturating_sub(OF_DEVICE);
-        Ok(At {
+        Ok(Some(At {
             of,
             position: None,
             required: Vec::new(),
             looked: Arc::default(),
             row,
+            device,
             rooms: Arc::default(),
             told: BTreeMap::new(),
             ended: others
@@ -282,7 +302,7 @@ impl Sync {
                 .take(too_many)
                 .map(|(key, _)| key)
                 .collect(),
-        })
+        }))
     }
 
     async fn stored(&self, of: &OfDevice) -> Result<Option<Cached>, SyncError> {
@@ -314,6 +334,9 @@ impl Sync {
         let lane = self.0.rooms.tenant().lane(of_home(&at.of));
         let mut batch = lane.batch();
         batch.expect::<Connections>(&at.of, at.row.map_or(Expect::Absent, Expect::At));
+        if let Some((device, pos)) = &at.device {
+            batch.expect::<Devices>(device, Expect::At(*pos));
+        }
         for of in at
             .ended
             .iter()
@@ -384,27 +407,14 @@ fn end(batch: &mut Batch, of: &OfDevice) {
 /// Connections go with their devices.
 pub(crate) struct OfDevices;
 
-#[async_trait]
 impl Belongings for OfDevices {
-    async fn follow(
-        &self,
-        _: &Reader,
-        user_id: &str,
-        changes: &[DeviceChange],
-        batch: &mut Batch,
-    ) -> Result<(), CommitError> {
-        for change in changes {
-            if let DeviceChange::Removed { device } = change {
-                let device = hash(device);
-                let home = Home::User(user_id);
-                batch.delete_all::<Connections>(home, |key| {
-                    key.str(user_id).fixed(&device);
-                });
-                batch.delete_all::<ConnectionRooms>(home, |key| {
-                    key.str(user_id).fixed(&device);
-                });
-            }
-        }
-        Ok(())
+    fn remove(&self, user_id: &str, device: &str, batch: &mut Batch) {
+        let (device, home) = (hash(device), Home::User(user_id));
+        batch.delete_all::<Connections>(home, |key| {
+            key.str(user_id).fixed(&device);
+        });
+        batch.delete_all::<ConnectionRooms>(home, |key| {
+            key.str(user_id).fixed(&device);
+        });
     }
 }
