@@ -7,9 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, lookup_host};
 
@@ -162,6 +163,32 @@ impl Connection {
             .await
     }
 
+    /// Asks for `path` and counts the bytes of the answer as they come, without keeping them: the
+    /// answers to hundreds who ask at once would not fit into memory.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for any status but 2xx; [`Error::Io`] or [`Error::Http`] when there was no whole answer.
+    pub async fn drain(&mut self, path: &str, token: &str) -> Result<usize> {
+        let authorization = format!("Bearer {token}");
+        let (sender, response) = self
+            .ask(Method::GET, path, Some(&authorization), Bytes::new())
+            .await?;
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
+        if !(200..300).contains(&status) {
+            let body = body.collect().await?.to_bytes();
+            return Answer { status, body }
+                .accepted(&Method::GET, path)
+                .map(|body| body.len());
+        }
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            bytes += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        self.sender = Some(sender);
+        Ok(bytes)
+    }
+
     /// [`Connection::request`] with an `Authorization` of another kind.
     ///
     /// # Errors
@@ -183,6 +210,21 @@ impl Connection {
         authorization: Option<&str>,
         body: Bytes,
     ) -> Result<Answer> {
+        let (sender, response) = self.ask(method, path, authorization, body).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        self.sender = Some(sender);
+        Ok(Answer { status, body })
+    }
+
+    /// Sends one request and waits for the head of its answer. The sender is kept by the caller until the body is read.
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        authorization: Option<&str>,
+        body: Bytes,
+    ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>)> {
         let mut kept = self.sender.take();
         if let Some(sender) = &mut kept
             && sender.ready().await.is_err()
@@ -207,9 +249,6 @@ impl Connection {
             .body(Full::new(body))
             .map_err(|_| Error::BaseUrl(path.to_owned()))?;
         let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await?.to_bytes();
-        self.sender = Some(sender);
-        Ok(Answer { status, body })
+        Ok((sender, response))
     }
 }

@@ -14,6 +14,7 @@
     )
 )]
 
+mod device;
 mod error;
 mod http;
 mod kill;
@@ -26,6 +27,7 @@ mod report;
 mod run;
 mod servers;
 mod stats;
+mod targets;
 mod workloads;
 
 use std::path::PathBuf;
@@ -129,7 +131,7 @@ enum Task {
 #[derive(Args)]
 struct Load {
     /// The workloads' numbers.
-    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5,7,8,9", value_parser = parse_workload)]
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5,6,7,8,9,11", value_parser = parse_workload)]
     workloads: Vec<u8>,
     /// How often each server is measured.
     #[arg(long, default_value_t = 5)]
@@ -155,6 +157,9 @@ struct Load {
     /// Rooms of the account in many rooms (W5).
     #[arg(long, default_value_t = 300)]
     account_rooms: usize,
+    /// Users who sync for the first time, rooms that each is in, members of each room (W6).
+    #[arg(long, default_value = "10x30x30", value_parser = parse_initial)]
+    initial: (usize, usize, usize),
     /// Members of the rooms that are joined, one case each (W7).
     #[arg(long, value_delimiter = ',', default_value = "2000")]
     join_members: Vec<usize>,
@@ -167,6 +172,12 @@ struct Load {
     /// Forks, and what each two disagree about, one case each (W9).
     #[arg(long, value_delimiter = ',', default_value = "2x20,10x20", value_parser = parse_forks)]
     forks: Vec<(usize, usize)>,
+    /// Users whose keys are queried; their devices, two each, are sent to (W11).
+    #[arg(long, default_value_t = 500)]
+    key_users: usize,
+    /// One-time keys claimed (W11).
+    #[arg(long, default_value_t = 2000)]
+    claims: usize,
     /// Decides the order of the servers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -178,6 +189,15 @@ struct Load {
 fn parse_workload(text: &str) -> std::result::Result<u8, String> {
     let number = text.parse().ok().filter(|number| run::ALL.contains(number));
     number.ok_or_else(|| format!("not one of {:?}", run::ALL))
+}
+
+/// `USERSxROOMSxMEMBERS`.
+fn parse_initial(text: &str) -> std::result::Result<(usize, usize, usize), String> {
+    let numbers: Option<Vec<usize>> = text.split('x').map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([users, rooms, members]) => Ok((*users, *rooms, *members)),
+        _ => Err("not of the form 10x30x30".to_owned()),
+    }
 }
 
 /// `FORKSxCONFLICTS`.
@@ -200,10 +220,13 @@ impl Load {
                 polls: self.polls.clone(),
                 poll_accounts: self.poll_accounts,
                 account_rooms: self.account_rooms,
+                initial: self.initial,
                 join_members: self.join_members.clone(),
                 ingest_pdus: self.ingest_pdus,
                 resolve_entries: self.resolve_entries.clone(),
                 forks: self.forks.clone(),
+                key_users: self.key_users,
+                claims: self.claims,
             },
             repeats: self.repeats,
             seed: self.seed,

@@ -19,6 +19,8 @@ const PASSWORD: &str = "bench-only-Passw0rd";
 pub struct Account {
     /// The full user ID.
     pub user_id: String,
+    /// The device that is signed in.
+    pub device_id: String,
     /// The access token.
     #[serde(rename = "access_token")]
     pub token: String,
@@ -104,6 +106,38 @@ pub async fn register(
     Ok(serde_json::from_value(
         call(connection, Method::POST, path, None, Some(body)).await?,
     )?)
+}
+
+/// Signs an account of the bench's in once more, with a new device.
+///
+/// # Errors
+/// [`Error::Refused`] when the server does not let it in.
+pub async fn login(connection: &mut Connection, user_id: &str) -> Result<Account> {
+    let path = "/_matrix/client/v3/login";
+    let body = json!({
+        "type": "m.login.password", "identifier": {"type": "m.id.user", "user": user_id},
+        "password": PASSWORD, "initial_device_display_name": "bench",
+    });
+    Ok(serde_json::from_value(
+        call(connection, Method::POST, path, None, Some(body)).await?,
+    )?)
+}
+
+/// Posts a body that was made beforehand and gives the answer's, which only the caller knows how to
+/// read cheaply.
+///
+/// # Errors
+/// [`Error::Refused`] for any status but 2xx; transport errors as they are.
+pub async fn post(
+    connection: &mut Connection,
+    path: &str,
+    token: &str,
+    body: Bytes,
+) -> Result<Bytes> {
+    let answer = connection
+        .request(Method::POST, path, Some(token), body)
+        .await?;
+    answer.accepted(&Method::POST, path)
 }
 
 /// Creates a public room and gives its ID.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::report::{Row, Table, figure, label};
 
 /// The values that are drawn.
-const HEADLINES: [&str; 8] = [
+const HEADLINES: [&str; 10] = [
     "sends_per_s",
     "cpu_s_per_1k",
     "deliver_p99_ms",
@@ -14,6 +14,8 @@ const HEADLINES: [&str; 8] = [
     "bytes_each",
     "idle_memory_mb",
     "ms",
+    "p50_ms",
+    "claims_per_s",
     "cpu_ms",
 ];
 const COLOURS: [&str; 5] = ["#1b6ca8", "#6cb2e0", "#c8553d", "#8a8a8a", "#4d8b56"];

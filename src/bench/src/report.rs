@@ -1,4 +1,4 @@
-//! From the record to the page: one table, each cell the median of the repeats and their range.
+//! From the record to the page: one table, each cell the median of the repeats and their range, beside what is wanted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::plot;
 use crate::record::Line;
 use crate::stats::Spread;
+use crate::targets;
 
 /// The part of the page that is made here stands between these.
 const BEGIN: &str = "<!-- results: made by `comity-bench report` -->";
@@ -62,8 +63,10 @@ impl Table {
             }
         }
         table.servers.sort();
-        // Stable: within a workload the cases stay in the order in which they ran.
-        table.rows.sort_by(|a, b| a.0.cmp(&b.0));
+        // Stable: within a workload the cases stay in the order in which they ran. W11 comes after W9.
+        table
+            .rows
+            .sort_by_key(|(workload, ..)| (workload.len(), workload.clone()));
         table
     }
 
@@ -110,6 +113,13 @@ pub fn label(name: &str) -> &str {
         "forks_cpu_s" => "CPU-seconds to take the forks",
         "merged_ms" => "the event that joins them shown, ms",
         "merged_cpu_ms" => "CPU for that, ms",
+        "p50_ms" => "answered, p50, ms",
+        "p99_ms" => "answered, p99, ms",
+        "answers_mb" => "answers together, MB",
+        "claims_per_s" => "claims a second",
+        "keys_lacking" => "claims that were given no key, though there was one",
+        "keys_twice" => "keys given away twice",
+        "cpu_s_per_1k_claims" => "CPU-seconds per 1,000 claims",
         other => other,
     }
 }
@@ -203,8 +213,16 @@ fn results(lines: &[Line], table: &Table, plot: &str) -> String {
             cell(Spread::of(&load)),
         );
     }
-    let _ = writeln!(out, "\n| | case | | {} |", table.servers.join(" | "));
-    let _ = writeln!(out, "|---|---|---|{}", "---:|".repeat(table.servers.len()));
+    let _ = writeln!(
+        out,
+        "\n| | case | | wanted | {} |",
+        table.servers.join(" | ")
+    );
+    let _ = writeln!(
+        out,
+        "|---|---|---|---|{}",
+        "---:|".repeat(table.servers.len())
+    );
     let mut last = None;
     for row in &table.rows {
         let (workload, case, name) = row;
@@ -221,8 +239,9 @@ fn results(lines: &[Line], table: &Table, plot: &str) -> String {
             .collect();
         let _ = writeln!(
             out,
-            "| {workload} | {case} | {} | {} |",
+            "| {workload} | {case} | {} | {} | {} |",
             label(name),
+            targets::wanted(&row.0, &row.1, name),
             cells.join(" | ")
         );
     }
@@ -314,7 +333,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("| W1 | one room | sends a second | 20.0 (10.0–30.0) | 5.00 |"),
+            text.contains("| W1 | one room | sends a second |  | 20.0 (10.0–30.0) | 5.00 |"),
             "{text}"
         );
         assert!(!text.contains("old"));

@@ -19,19 +19,24 @@ use crate::remote::Remotes;
 use crate::servers::{self, Kind, Places, Running};
 use crate::workloads::account::Busy;
 use crate::workloads::crowd::Crowd;
+use crate::workloads::encryption::Encrypting;
+use crate::workloads::initial::Cohort;
 use crate::workloads::sends::Sends;
 use crate::workloads::{
-    Measurement, Site, Sizes, account, crowd, deliver, enter, fanout, idle, ingest, resolve, sends,
+    Measurement, Site, Sizes, account, crowd, deliver, encryption, enter, fanout, idle, ingest,
+    initial, resolve, sends,
 };
 
 /// The workloads by number, in the order in which they run.
-pub const ALL: [u8; 8] = [1, 2, 3, 4, 5, 7, 8, 9];
+pub const ALL: [u8; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11];
 
 /// Everything a server was prepared with.
 struct Prepared {
     sends: Sends,
     crowd: Crowd,
     busy: Busy,
+    cohort: Cohort,
+    encrypting: Encrypting,
 }
 
 async fn prepare(site: &Site, sizes: &Sizes, chosen: &[u8]) -> Result<Prepared> {
@@ -44,6 +49,8 @@ async fn prepare(site: &Site, sizes: &Sizes, chosen: &[u8]) -> Result<Prepared> 
             3 => sizes.waiting.clear(),
             4 => sizes.polls.clear(),
             5 => sizes.account_rooms = 0,
+            6 => sizes.initial = (0, 0, 0),
+            11 => sizes.key_users = 0,
             // Their rooms can be joined once only, so each repeat makes its own.
             _ => {}
         }
@@ -52,6 +59,8 @@ async fn prepare(site: &Site, sizes: &Sizes, chosen: &[u8]) -> Result<Prepared> 
         sends: sends::prepare(site, &sizes).await?,
         crowd: crowd::prepare(site, &sizes).await?,
         busy: account::prepare(site, &sizes).await?,
+        cohort: initial::prepare(site, &sizes).await?,
+        encrypting: encryption::prepare(site, &sizes).await?,
     })
 }
 
@@ -66,9 +75,11 @@ async fn workload(
         2 => deliver::run(site, &prepared.crowd, sizes).await,
         3 => fanout::run(site, &prepared.crowd, sizes).await,
         4 => idle::run(site, &prepared.crowd, sizes).await,
+        6 => initial::run(site, &prepared.cohort).await,
         7 => enter::run(site, sizes).await,
         8 => ingest::run(site, sizes).await,
         9 => resolve::run(site, sizes).await,
+        11 => encryption::run(site, &prepared.encrypting, sizes).await,
         _ => account::run(site, &prepared.busy).await,
     }
 }

@@ -1,10 +1,10 @@
 //! W5: an account in thousands of rooms: its first sync with lazy members and without, what a sync
-//! costs when nothing happened, and the one after a night away.
+//! costs when nothing happened, the one after a night away, and its room list by sliding sync ([`sliding`]).
 
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Measurement, Meter, Site, Sizes, number};
+use super::{Measurement, Meter, Site, Sizes, number, sliding};
 use crate::error::{Error, Result};
 use crate::http::Connection;
 use crate::matrix::{self, Account, each};
@@ -160,6 +160,7 @@ pub async fn run(site: &Site, busy: &Busy) -> Result<Vec<Measurement>> {
     .await?;
     let (gap, _) = one(site, busy, &mut connection, Some(&since), &busy.lazy, case).await?;
     measured.push(gap);
+    measured.extend(sliding::run(site, &busy.account, rooms).await?);
     Ok(measured)
 }
 

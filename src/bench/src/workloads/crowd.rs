@@ -1,4 +1,4 @@
-//! The users of W2, W3 and W4: registered once, each in one of fifty rooms and all in one big one.
+//! The users of W2, W3 and W4: registered once, each in one of fifty rooms (by its place in the list) and all in one big one.
 
 use std::sync::Arc;
 
@@ -13,16 +13,14 @@ use crate::matrix::{self, Account, each};
 /// The rooms over which W2's users are spread.
 pub const ROOMS: usize = 50;
 
-/// One user and where its syncing stands.
+/// One device and where its syncing stands.
 pub struct Listener {
     /// Its account.
     pub account: Account,
-    /// Its stored filter: members loaded lazily, no presence.
+    /// What it syncs by: a stored filter or one in words.
     pub filter: String,
     /// The token of its last answer.
     pub since: Mutex<String>,
-    /// Index of its room.
-    pub room: usize,
 }
 
 /// A room with the account that sends in it, which itself doesn't sync.
@@ -83,15 +81,14 @@ pub async fn prepare(site: &Site, sizes: &Sizes) -> Result<Crowd> {
     let (hall, hall_id) = stage(&mut Connection::new(&site.target), site, "hall").await?;
     let listeners = each(&site.target, 8, (0..count).collect(), async |connection, index: usize| {
         let account = matrix::register(connection, &site.unique(), site.secret.as_deref()).await?;
-        let room = index % ROOMS;
-        let (_, id) = stages.get(room).ok_or_else(|| Error::Program("no rooms".to_owned()))?;
+        let (_, id) = stages.get(index % ROOMS).ok_or_else(|| Error::Program("no rooms".to_owned()))?;
         matrix::join(connection, &account, id).await?;
         matrix::join(connection, &account, &hall_id).await?;
         let filter = json!({"room": {"state": {"lazy_load_members": true}, "timeline": {"limit": 50}},
             "presence": {"types": []}});
         let filter = matrix::upload_filter(connection, &account, filter).await?;
         let (since, _) = matrix::sync(connection, &account, None, Some(&filter), 0).await?;
-        Ok(Arc::new(Listener { account, filter, since: Mutex::new(since), room }))
+        Ok(Arc::new(Listener { account, filter, since: Mutex::new(since) }))
     })
     .await?;
     let stages = stages
@@ -111,28 +108,35 @@ impl Crowd {
     /// # Errors
     /// When a sync fails.
     pub async fn awake(&self, site: &Site, count: usize) -> Result<Vec<Arc<Listener>>> {
-        let chosen: Vec<Arc<Listener>> = self.listeners.iter().take(count).cloned().collect();
-        each(&site.target, 8, chosen, async |connection, listener| {
-            // Until the token stays: it may lag behind what the account has just done. (A server that
-            // gives a new one each time is up to date after a few as well.)
-            for _ in 0..5 {
-                let since = listener.since.lock().clone();
-                let (next, _) = matrix::sync(
-                    connection,
-                    &listener.account,
-                    Some(&since),
-                    Some(&listener.filter),
-                    0,
-                )
-                .await?;
-                let settled = next == since;
-                *listener.since.lock() = next;
-                if settled {
-                    break;
-                }
-            }
-            Ok(listener)
-        })
-        .await
+        awake(site, self.listeners.iter().take(count).cloned().collect()).await
     }
+}
+
+/// Brings all of them up to date.
+///
+/// # Errors
+/// When a sync fails.
+pub async fn awake(site: &Site, listeners: Vec<Arc<Listener>>) -> Result<Vec<Arc<Listener>>> {
+    each(&site.target, 8, listeners, async |connection, listener| {
+        // Until the token stays: it may lag behind what the account has just done. (A server that
+        // gives a new one each time is up to date after a few as well.)
+        for _ in 0..5 {
+            let since = listener.since.lock().clone();
+            let (next, _) = matrix::sync(
+                connection,
+                &listener.account,
+                Some(&since),
+                Some(&listener.filter),
+                0,
+            )
+            .await?;
+            let settled = next == since;
+            *listener.since.lock() = next;
+            if settled {
+                break;
+            }
+        }
+        Ok(listener)
+    })
+    .await
 }

@@ -1,6 +1,7 @@
 //! W3: one room, many waiting syncs, one message: when it is acknowledged and when the last one has it.
 //!
-//! Everyone polls again at once, as clients do, so the last answers compete with new requests.
+//! Everyone polls again at once, as clients do, so the last answers compete with new requests. What is said to
+//! devices rather than in a room is measured in the same way ([`tell`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,12 +38,67 @@ pub async fn run(site: &Site, crowd: &Crowd, sizes: &Sizes) -> Result<Vec<Measur
 async fn case(site: &Site, crowd: &Crowd, count: usize) -> Result<Measurement> {
     let listeners = crowd.awake(site, count).await?;
     let mark = format!("~{}.", site.unique());
+    let stage = &crowd.hall;
+    let told = tell(
+        site,
+        listeners,
+        &mark,
+        MESSAGES,
+        async |connection, message| {
+            let transaction = format!("{}{message}", matrix::encode(&mark));
+            let body = format!("{mark}{message}~");
+            matrix::send(
+                connection,
+                &stage.speaker.token,
+                &stage.room,
+                &transaction,
+                &body,
+            )
+            .await
+        },
+    )
+    .await?;
+    let measurement = Measurement::new("W3", format!("{count} waiting users, one message"));
+    Ok(told.said_in(measurement, site.processes.known()))
+}
+
+/// What it took to tell something to all who waited, once a message.
+pub(super) struct Told {
+    acks: Latencies,
+    lasts: Latencies,
+    cpu_s: f64,
+}
+
+impl Told {
+    /// The medians, and the mean of the CPU.
+    pub(super) fn said_in(mut self, measurement: Measurement, known: bool) -> Measurement {
+        let messages = number(self.acks.count()).max(1.0);
+        measurement
+            .with("ack_ms", self.acks.quantile_ms(0.5))
+            .with("last_ms", self.lasts.quantile_ms(0.5))
+            .with_if(known, "cpu_s", self.cpu_s / messages)
+    }
+}
+
+/// Lets all of `listeners` wait and tells them so many messages, one after the other, by `send`. A message has
+/// arrived where `mark`, its number and `~` begin a string. Before the first, number 0 opens the connection, unmeasured.
+///
+/// # Errors
+/// When a request is refused or a message doesn't reach everybody.
+pub(super) async fn tell(
+    site: &Site,
+    listeners: Vec<Arc<Listener>>,
+    mark: &str,
+    messages: usize,
+    send: impl AsyncFn(&mut Connection, usize) -> Result<()>,
+) -> Result<Told> {
+    let count = listeners.len();
     let (seen, mut copies) = mpsc::unbounded_channel();
     let listening: Vec<_> = listeners
         .into_iter()
         .map(|listener| {
             let (connection, mark, seen) =
-                (Connection::new(&site.target), mark.clone(), seen.clone());
+                (Connection::new(&site.target), mark.to_owned(), seen.clone());
             tokio::spawn(async move {
                 if let Err(error) = listen(connection, &listener, &mark, &seen).await {
                     // Closed only when the case is over.
@@ -53,24 +109,13 @@ async fn case(site: &Site, crowd: &Crowd, count: usize) -> Result<Measurement> {
         .collect();
     site.processes.settle().await;
 
-    let (mut acks, mut lasts, mut cpu) = (Latencies::default(), Latencies::default(), 0.0);
-    let stage = &crowd.hall;
+    let (mut acks, mut lasts, mut cpu_s) = (Latencies::default(), Latencies::default(), 0.0);
     let mut connection = Connection::new(&site.target);
-    // One more, unmeasured, opens the connection.
-    for message in 0..=MESSAGES {
+    for message in 0..=messages {
         let meter = Meter::start(&site.processes);
         let start = Instant::now();
         let sending = async {
-            let transaction = format!("{}{message}", matrix::encode(&mark));
-            let body = format!("{mark}{message}~");
-            matrix::send(
-                &mut connection,
-                &stage.speaker.token,
-                &stage.room,
-                &transaction,
-                &body,
-            )
-            .await?;
+            send(&mut connection, message).await?;
             Ok::<_, Error>(start.elapsed())
         };
         let receiving = async {
@@ -79,7 +124,7 @@ async fn case(site: &Site, crowd: &Crowd, count: usize) -> Result<Measurement> {
                 let copy = timeout(PATIENCE, copies.recv()).await;
                 let Ok(Some(copy)) = copy else {
                     return Err(Error::Program(format!(
-                        "{missing} of {count} waiting users never got message {message}"
+                        "{missing} of {count} who waited never got message {message}"
                     )));
                 };
                 missing -= usize::from(copy? == message);
@@ -92,17 +137,12 @@ async fn case(site: &Site, crowd: &Crowd, count: usize) -> Result<Measurement> {
         if message > 0 {
             acks.push(ack);
             lasts.push(last);
-            cpu += meter.cpu_seconds();
+            cpu_s += meter.cpu_seconds();
         }
     }
     listening.iter().for_each(tokio::task::JoinHandle::abort);
     join_all(listening).await;
-    Ok(
-        Measurement::new("W3", format!("{count} waiting users, one message"))
-            .with("ack_ms", acks.quantile_ms(0.5))
-            .with("last_ms", lasts.quantile_ms(0.5))
-            .with_if(site.processes.known(), "cpu_s", cpu / number(MESSAGES)),
-    )
+    Ok(Told { acks, lasts, cpu_s })
 }
 
 async fn listen(

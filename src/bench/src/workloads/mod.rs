@@ -1,20 +1,28 @@
 //! The workloads of `docs/benchmarks.md`, each in two halves: `prepare` makes its accounts and
 //! rooms once a server, `run` loads and measures as often as wanted. W7–W9 make rooms on other servers as they run.
+//!
+//! W10 of the targets (backfill, search, a cold start on 10 GB) isn't there.
 
 pub mod account;
 pub mod crowd;
 pub mod deliver;
+pub mod encryption;
 pub mod enter;
 pub mod fanout;
 pub mod idle;
 pub mod ingest;
+pub mod initial;
 pub mod resolve;
 pub mod sends;
+mod sliding;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -23,6 +31,7 @@ use crate::http::{Connection, Target};
 use crate::machine::Processes;
 use crate::matrix::{self, Account};
 use crate::remote::Remotes;
+use crate::stats::Latencies;
 
 /// A homeserver under load, as the workloads see it.
 pub struct Site {
@@ -48,6 +57,11 @@ impl Site {
             self.tag,
             self.serial.fetch_add(1, Ordering::Relaxed)
         )
+    }
+
+    /// Chance, another each time.
+    pub fn random(&self) -> ChaCha12Rng {
+        ChaCha12Rng::seed_from_u64(self.serial.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The servers to share rooms with.
@@ -77,6 +91,9 @@ pub struct Sizes {
     pub poll_accounts: usize,
     /// W5: rooms of the account.
     pub account_rooms: usize,
+    /// W6: users who sync for the first time, rooms that each is in, members of each room.
+    #[serde(default)]
+    pub initial: (usize, usize, usize),
     /// W7: members of the rooms, one case each.
     #[serde(default)]
     pub join_members: Vec<usize>,
@@ -89,12 +106,18 @@ pub struct Sizes {
     /// W9: forks, and what they disagree about, one case each.
     #[serde(default)]
     pub forks: Vec<(usize, usize)>,
+    /// W11: users with keys, of two devices each.
+    #[serde(default)]
+    pub key_users: usize,
+    /// W11: one-time keys claimed.
+    #[serde(default)]
+    pub claims: usize,
 }
 
 /// What one case of one run gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
-    /// `W1` … `W9`.
+    /// `W1` … `W11`.
     pub workload: String,
     /// Which case of it, as the table says it.
     pub case: String,
@@ -153,6 +176,40 @@ impl<'a> Meter<'a> {
     pub(crate) fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
+}
+
+/// How often a request is repeated that is timed, fewer times where that takes longer than [`REPEATED_FOR`].
+const REPEATED: usize = 100;
+/// See [`REPEATED`].
+const REPEATED_FOR: Duration = Duration::from_secs(10);
+
+/// Asks the same again and again, one at a time: what each took, its answer's size and its CPU are put into
+/// `measurement`. The first is not measured; its answer is given, to be held against what it must be.
+///
+/// # Errors
+/// When a request fails.
+pub(crate) async fn repeated(
+    site: &Site,
+    measurement: Measurement,
+    mut ask: impl AsyncFnMut() -> Result<Bytes>,
+) -> Result<(Measurement, Bytes)> {
+    let answer = ask().await?;
+    site.processes.settle().await;
+    let meter = Meter::start(&site.processes);
+    let (mut latencies, mut bytes) = (Latencies::default(), 0);
+    while latencies.count() < REPEATED && meter.elapsed() < REPEATED_FOR {
+        let start = Instant::now();
+        bytes += ask().await?.len();
+        latencies.push(start.elapsed());
+    }
+    let cpu_ms = meter.cpu_seconds() * 1e3;
+    let count = number(latencies.count()).max(1.0);
+    let measurement = measurement
+        .with("p50_ms", latencies.quantile_ms(0.5))
+        .with("p99_ms", latencies.quantile_ms(0.99))
+        .with("mb", number(bytes) / count / 1e6)
+        .with_if(site.processes.known(), "cpu_ms", cpu_ms / count);
+    Ok((measurement, answer))
 }
 
 /// How often it is asked whether something has come.
