@@ -2,9 +2,9 @@
 # test-clients.sh: real client libraries go through a conversation with the built server, a kill -9 in its midst:
 # matrix-js-sdk in Node and the matrix-sdk crate, in src/testkit/clients. With HOMESERVER_URL and HOMESERVER_RESTART set they
 # go to that homeserver instead, so that a doubt about a test can be put to another server. Then, with encryption, users of
-# matrix-js-sdk on two servers meet, in each pairing of two of the built server and a Synapse.
+# two servers meet, in each pairing of two of the built server and a Synapse.
 #
-# matrix-sdk is 350 crates in a workspace of its own: 180 CPU-seconds when nothing is cached, a minute and a half on two cores;
+# matrix-sdk is 380 crates in a workspace of its own: 200 CPU-seconds when nothing is cached, two minutes on two cores;
 # it is the one dear part. Node comes from PyPI, since the library wants a newer one than Debian has.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -83,7 +83,8 @@ if [ -n "${scratch:-}" ]; then
   . scripts/synapse.sh
   among=$(PYTHONPATH=src/testkit PYTHONDONTWRITEBYTECODE=1 python3 -m peers clients \
     "${COMITY_BINARY:-target/debug/comity}" "$synapse" \
-    "matrix-js-sdk=cd '$cache/js' && node --test --test-force-exit --test-reporter=spec encryption.test.mjs" 2>&1) || true
+    "matrix-js-sdk=cd '$cache/js' && node --test --test-force-exit --test-reporter=spec encryption.test.mjs" \
+    "matrix-rust-sdk=target/clients/debug/comity-client-scenarios" 2>&1) || true
   echo "$among" | sed '$d'
   read -r among_passed among_failed < <(echo "$among" | sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p') || among_passed=0 among_failed=1
   passed=$((passed + among_passed)) failed=$((failed + among_failed))

@@ -116,8 +116,11 @@ class Comity(Server):
 class Synapse(Server):
     # As its source says: a knock that is taken back stays on its own server (`remote_rescind_knock`); of the leave events
     # about somebody whose server isn't in the room, only those that end an invite are sent, and heard; /context misses
-    # the event right before one that was fetched, whose place in the stream is the later (`get_events_around`).
-    lacks = frozenset({"taking knocks back", "telling of declined knocks", "the context of what was fetched"})
+    # the event right before one that was fetched, whose place in the stream is the later (`get_events_around`); the
+    # signatures of what devices upload are left for others to check (`upload_keys_for_user`).
+    lacks = frozenset(
+        {"taking knocks back", "telling of declined knocks", "the context of what was fetched", "verifying keys"}
+    )
 
     def __init__(self, environment, *place):
         super().__init__(*place)
@@ -169,6 +172,7 @@ class Synapse(Server):
             },
             "caches": {"sync_response_cache_duration": "0s"},
             "allow_public_rooms_over_federation": True,
+            "experimental_features": {"msc3814_enabled": True},
             "room_list_publication_rules": [{"action": "allow"}],
             "rc_message": often,
             "rc_registration": often,

@@ -149,6 +149,23 @@ test("a fallback key opens a session once the one-time keys ran out", async () =
     });
 });
 
+test("a device in a drawer is told what its user is to read", async (step) => {
+    if (!(await alice.getCrypto().isDehydrationSupported())) return step.skip("the server has none");
+    await alice.getCrypto().startDehydration();
+    await until("the other side knows it", async () => {
+        const found = await bob.getCrypto().getUserDeviceInfo([alice.getUserId()]);
+        return [...found.get(alice.getUserId()).values()].some((device) => device.dehydrated);
+    });
+    const said = await say(bob, "for your drawer");
+    const taken = await enter(home, home.logIn(`alice${suffix}`), { secrets });
+    await recover(taken);
+    let keys = 0;
+    taken.on("dehydration.RehydrationProgress", (count) => (keys = count));
+    await taken.getCrypto().startDehydration();
+    assert.ok(keys > 0, "there was no key in it");
+    assert.equal((await reads(taken, said)).body, "for your drawer");
+});
+
 test("a file", async () => {
     const { Attachment, EncryptedAttachment } = await import("@matrix-org/matrix-sdk-crypto-wasm");
     const encrypted = Attachment.encrypt(new TextEncoder().encode("dear bob"));

@@ -1,162 +1,34 @@
 //! What a matrix-rust-sdk client (Element X's library) goes through with a homeserver, in order: each
-//! step goes on where the one before stopped. Without encryption, which the server doesn't see.
+//! step goes on where the one before stopped.
 //!
 //! `HOMESERVER_URL`: base URL; registration is open. `HOMESERVER_RESTART`: a command that kills the
-//! server, starts it again and returns when it answers.
+//! server, starts it again and returns when it answers. With `OTHER_HOMESERVER_URL` instead it is the
+//! conversation in an encrypted room ([`encryption`]).
+
+mod device;
+mod encryption;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use matrix_sdk::config::{RequestConfig, SyncSettings};
+use matrix_sdk::RoomState;
+use matrix_sdk::room::MessagesOptions;
 use matrix_sdk::room::edit::EditedContent;
-use matrix_sdk::room::{MessagesOptions, Receipts};
-use matrix_sdk::ruma::api::client::account::register::v3::Request as Register;
+use matrix_sdk::ruma::UInt;
 use matrix_sdk::ruma::api::client::receipt::create_receipt::v3::ReceiptType;
 use matrix_sdk::ruma::api::client::room::create_room::v3::{Request as CreateRoom, RoomPreset};
-use matrix_sdk::ruma::api::client::uiaa::{AuthData, Dummy};
 use matrix_sdk::ruma::events::reaction::ReactionEventContent;
 use matrix_sdk::ruma::events::receipt::{ReceiptThread, ReceiptType as StoredReceipt};
 use matrix_sdk::ruma::events::relation::{Annotation, Thread};
 use matrix_sdk::ruma::events::room::message::{
     Relation, RoomMessageEventContent, RoomMessageEventContentWithoutRelation,
 };
-use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedRoomId, UInt};
-use matrix_sdk::{Client, Room, RoomState};
 use serde_json::Value;
-use tokio::time::Instant;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use device::{Device, client, log_in, sign_up, unique};
 
-/// A client and what its syncs brought of the room.
-struct Device {
-    client: Client,
-    room: OwnedRoomId,
-    timeline: Vec<Value>,
-}
-
-async fn client() -> Result<Client> {
-    let url = std::env::var("HOMESERVER_URL").context("HOMESERVER_URL")?;
-    // A refusal is an answer here; nothing is tried twice behind our back.
-    let config = RequestConfig::new()
-        .disable_retry()
-        .timeout(Duration::from_secs(60));
-    Ok(Client::builder()
-        .homeserver_url(url)
-        .request_config(config)
-        .build()
-        .await?)
-}
-
-async fn sign_up(name: &str, password: &str) -> Result<Client> {
-    let client = client().await?;
-    let mut request = Register::new();
-    request.username = Some(name.to_owned());
-    request.password = Some(password.to_owned());
-    request.auth = Some(AuthData::Dummy(Dummy::new()));
-    client.matrix_auth().register(request).await?;
-    Ok(client)
-}
-
-async fn log_in(name: &str, password: &str) -> Result<Client> {
-    let client = client().await?;
-    client
-        .matrix_auth()
-        .login_username(name, password)
-        .send()
-        .await?;
-    Ok(client)
-}
-
-impl Device {
-    fn new(client: Client, room: &OwnedRoomId) -> Self {
-        Self {
-            client,
-            room: room.clone(),
-            timeline: Vec::new(),
-        }
-    }
-
-    fn room(&self) -> Result<Room> {
-        self.client
-            .get_room(&self.room)
-            .context("the room is not there")
-    }
-
-    async fn sync(&mut self, timeout: Duration) -> Result<()> {
-        let mut answer = self
-            .client
-            .sync_once(SyncSettings::new().timeout(timeout))
-            .await?;
-        if let Some(joined) = answer.rooms.joined.remove(&self.room) {
-            for event in joined.timeline.events {
-                self.timeline.push(event.raw().deserialize_as()?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Syncs until `found` gives something: what it waits for wakes the sync.
-    async fn until<T>(
-        &mut self,
-        what: &str,
-        found: impl AsyncFn(&Self) -> Result<Option<T>>,
-    ) -> Result<T> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(value) = found(self).await? {
-                return Ok(value);
-            }
-            ensure!(Instant::now() < end, "waited in vain: {what}");
-            self.sync(Duration::from_secs(5)).await?;
-        }
-    }
-
-    async fn sees(&mut self, id: &EventId) -> Result<Value> {
-        let what = format!("event {id}");
-        self.until(&what, async |device| {
-            Ok(device
-                .timeline
-                .iter()
-                .find(|event| event["event_id"] == id.as_str())
-                .cloned())
-        })
-        .await
-    }
-
-    async fn counts(&mut self, notifications: u64, highlights: u64) -> Result<()> {
-        let what = format!("{notifications} notifications, {highlights} highlights");
-        self.until(&what, async |device| {
-            let counts = device.room()?.unread_notification_counts();
-            Ok(
-                (counts.notification_count == notifications
-                    && counts.highlight_count == highlights)
-                    .then_some(()),
-            )
-        })
-        .await
-    }
-
-    async fn say(&self, body: &str) -> Result<OwnedEventId> {
-        Ok(self
-            .room()?
-            .send(RoomMessageEventContent::text_plain(body))
-            .await?
-            .event_id)
-    }
-
-    /// Fetches the event as it is now.
-    async fn fetch(&self, id: &EventId) -> Result<Value> {
-        Ok(self.room()?.event(id, None).await?.raw().deserialize_as()?)
-    }
-
-    async fn read(&self, id: &EventId) -> Result<()> {
-        let receipts = Receipts::new()
-            .public_read_receipt(id.to_owned())
-            .fully_read_marker(id.to_owned());
-        Ok(self.room()?.send_multiple_receipts(receipts).await?)
-    }
-}
+const HOME: &str = "HOMESERVER_URL";
 
 /// The two users, from their sign-up on.
 struct Scenario {
@@ -167,16 +39,15 @@ struct Scenario {
 }
 
 async fn sign_up_and_create() -> Result<Scenario> {
-    let unique = std::process::id();
-    let start = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis();
-    let names = ["alice", "bob"].map(|name| format!("{name}-rs-{start}-{unique}"));
-    let password = format!("{start}-Correct-Horse");
+    let unique = unique()?;
+    let names = ["alice", "bob"].map(|name| format!("{name}-{unique}"));
+    let password = format!("{unique}-Correct-Horse");
     let [alice, bob] = [
-        sign_up(&names[0], &password).await?,
-        sign_up(&names[1], &password).await?,
+        sign_up(client(HOME)?, &names[0], &password).await?,
+        sign_up(client(HOME)?, &names[1], &password).await?,
     ];
     ensure!(
-        sign_up(&names[0], &password).await.is_err(),
+        sign_up(client(HOME)?, &names[0], &password).await.is_err(),
         "a taken name was given again"
     );
     ensure!(
@@ -376,7 +247,10 @@ async fn converge(scenario: &mut Scenario) -> Result<()> {
         names,
         password,
     } = scenario;
-    let mut other = Device::new(log_in(&names[0], password).await?, &alice.room);
+    let mut other = Device::new(
+        log_in(client(HOME)?, &names[0], password).await?,
+        &alice.room,
+    );
     other.sync(Duration::ZERO).await?;
     ensure!(other.client.device_id() != alice.client.device_id());
     alice.room()?.set_is_favourite(true, Some(0.5)).await?;
@@ -490,31 +364,53 @@ async fn come_back(scenario: &mut Scenario) -> Result<()> {
     alice.sees(&id).await.map(drop)
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let (mut passed, mut failed) = (0, 0);
-    let mut report = |name: &str, outcome: &Result<()>| match outcome {
-        Ok(()) => {
-            passed += 1;
-            println!("ok {name}");
-        }
-        Err(error) => {
-            failed += 1;
-            println!("FAILED {name}: {error:#}");
-        }
-    };
-    match sign_up_and_create().await {
-        Err(error) => report("sign up, create", &Err(error)),
-        Ok(mut scenario) => {
-            report("sign up, create", &Ok(()));
-            macro_rules! steps {
-                ($($step:ident)*) => { $( report(stringify!($step), &$step(&mut scenario).await); )* };
+/// What passed and what failed, a line each.
+#[derive(Default)]
+struct Report {
+    passed: u32,
+    failed: u32,
+}
+
+impl Report {
+    fn step(&mut self, name: &str, outcome: &Result<()>) {
+        match outcome {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok {name}");
             }
-            steps!(invite_and_join send edit react redact thread unread paginate converge reconnect leave come_back);
+            Err(error) => {
+                self.failed += 1;
+                println!("FAILED {name}: {error:#}");
+            }
         }
     }
-    println!("{passed} passed, {failed} failed");
-    if failed == 0 {
+}
+
+/// The steps that follow the first, as functions of what that made.
+macro_rules! converse {
+    ($report:ident, $first:ident, $($step:ident)*) => {
+        match $first().await {
+            Err(error) => $report.step(stringify!($first), &Err(error)),
+            Ok(mut scenario) => {
+                $report.step(stringify!($first), &Ok(()));
+                $( $report.step(stringify!($step), &$step(&mut scenario).await); )*
+            }
+        }
+    };
+}
+use converse;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let mut report = Report::default();
+    if std::env::var(encryption::OTHER).is_ok() {
+        encryption::converse(&mut report).await;
+    } else {
+        converse!(report, sign_up_and_create,
+            invite_and_join send edit react redact thread unread paginate converge reconnect leave come_back);
+    }
+    println!("{} passed, {} failed", report.passed, report.failed);
+    if report.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
