@@ -2,11 +2,12 @@
 //! step goes on where the one before stopped.
 //!
 //! `HOMESERVER_URL`: base URL; registration is open. `HOMESERVER_RESTART`: a command that kills the
-//! server, starts it again and returns when it answers. With `OTHER_HOMESERVER_URL` instead it is the
-//! conversation in an encrypted room ([`encryption`]).
+//! server, starts it again and returns when it answers. Then they look at a list of rooms ([`room_list`]). With
+//! `OTHER_HOMESERVER_URL` instead it is the conversation in an encrypted room ([`encryption`]).
 
 mod device;
 mod encryption;
+mod room_list;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -298,18 +299,19 @@ async fn converge(scenario: &mut Scenario) -> Result<()> {
     Ok(())
 }
 
+/// Kills the server and waits until it answers again.
+async fn restart() -> Result<()> {
+    let restart = std::env::var("HOMESERVER_RESTART").context("HOMESERVER_RESTART")?;
+    let mut command = tokio::process::Command::new("bash");
+    let ended = command.args(["-c", &restart]).status().await?;
+    ensure!(ended.success(), "no restart");
+    Ok(())
+}
+
 async fn reconnect(scenario: &mut Scenario) -> Result<()> {
     let Scenario { alice, bob, .. } = scenario;
     let before = bob.say("before the crash").await?;
-    let restart = std::env::var("HOMESERVER_RESTART").context("HOMESERVER_RESTART")?;
-    ensure!(
-        tokio::process::Command::new("bash")
-            .args(["-c", &restart])
-            .status()
-            .await?
-            .success(),
-        "no restart"
-    );
+    restart().await?;
     let after = bob.say("after the crash").await?;
     // With the sync tokens from before.
     for device in [&mut *alice, &mut *bob] {
@@ -408,6 +410,7 @@ async fn main() -> ExitCode {
     } else {
         converse!(report, sign_up_and_create,
             invite_and_join send edit react redact thread unread paginate converge reconnect leave come_back);
+        room_list::converse(&mut report).await;
     }
     println!("{} passed, {} failed", report.passed, report.failed);
     if report.failed == 0 {
