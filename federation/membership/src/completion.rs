@@ -11,7 +11,7 @@
 use std::{sync::Weak, time::Duration};
 
 use comity_federation_client::PerServer;
-use comity_federation_receiver::Completion;
+use comity_federation_receiver::{Completion, Patience};
 use comity_protocol::id::{OwnedRoomId, OwnedServerName, RoomId};
 use comity_rooms::RoomError;
 use comity_storage::ReadError;
@@ -27,6 +27,9 @@ const WAIT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 /// Rounds in which nobody else is asked as long as the server that let us in doesn't answer.
 const ALONE: usize = 3;
+/// Rounds in which what can't be checked yet is waited for, ten minutes in all: as long as a server may be away that
+/// wants to be known. A state that lacks what the others' has is another for good.
+const FOR_KEYS: usize = 6;
 /// How long a round may take; whoever is slow holds up others no longer.
 const ROUND: Duration = Duration::from_secs(15 * 60);
 /// Rooms completed at a time: each may hold a whole state.
@@ -86,11 +89,17 @@ impl OtherServers {
         let until = Instant::now() + ROUND;
         for server in in_round(&lacks.servers, round) {
             let fetcher = &self.0.fetcher;
-            let spare = round > 0;
-            let completed = fetcher.complete(&rooms, room_id, &lacks, server, until, spare);
+            let patience = match round {
+                0 => Patience::ForAll,
+                1..=FOR_KEYS => Patience::ForKeys,
+                _ => Patience::None,
+            };
+            let completed = fetcher.complete(&rooms, room_id, &lacks, server, until, patience);
             match Box::pin(completed).await {
                 Ok(Completion::Whole) => return Ok(true),
                 Ok(Completion::Silent) if round < ALONE && Some(server) == resident => break,
+                // It would be the same by what others say.
+                Ok(Completion::Unchecked) => break,
                 Ok(Completion::Silent | Completion::Useless) => {}
                 Err(RoomError::Invalid(what)) => {
                     tracing::warn!(%server, %room_id, what, "a room's state is not believed");

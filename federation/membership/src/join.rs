@@ -2,8 +2,9 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
 
-use std::{iter::once, time::Duration};
+use std::{collections::BTreeSet, iter::once, time::Duration};
 
+use comity_federation_receiver::Checked;
 use comity_protocol::{
     event::{Limits, Signed},
     id::{OwnedServerName, RoomId, ServerName, UserId},
@@ -18,6 +19,7 @@ use crate::{OtherServers, handshake::sent, template::Intent, trouble::Trouble};
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long a join waits for the members as well: the rooms that people mostly join are never seen without.
 const GRACE: Duration = Duration::from_millis(500);
+const MEMBER: &str = "m.room.member";
 /// Servers taken to be in a room whose members haven't come, at the most.
 const SERVERS: usize = 20_000;
 
@@ -54,26 +56,36 @@ impl OtherServers {
             .await?;
         let checks = &self.0.fetcher.checks;
         let state = checks
-            .signed(version, room_id, Limits::Past, answer.state)
+            .checked(version, room_id, Limits::Past, answer.state)
             .await;
         let auth_chain = checks
-            .signed(version, room_id, Limits::Past, answer.auth_chain)
+            .checked(version, room_id, Limits::Past, answer.auth_chain)
             .await;
+        let is_whole = state.unheard.is_empty() && auth_chain.unheard.is_empty();
+        let named = match answer.members_omitted {
+            true => answer.servers_in_room.unwrap_or_default(),
+            false => servers_of(&state),
+        };
+        let unchecked = state.unheard.iter().map(|(event, _)| event);
+        let unchecked = unchecked.filter(|event| event.event_type() != MEMBER);
+        let unchecked = unchecked.map(|event| event.event_id().to_owned()).collect();
+        let (state, auth_chain) = (state.signed, auth_chain.signed);
         let is_create = |event: &&Signed| event.event().is_state("m.room.create", "");
         let create = state.iter().find(is_create);
-        let named = create.map(|create| {
+        let is_of_version = create.map(|create| {
             let named = create.event().content_string("room_version");
             named.as_deref().unwrap_or("1") == version.as_str()
         });
-        if named != Some(true) {
+        if is_of_version != Some(true) {
             // Its members would be in another room than we are.
             return Err(Trouble::Answer(
                 "the state has no m.room.create of this room",
             ));
         }
-        let omitted = answer.members_omitted.then(|| {
-            let named = answer.servers_in_room.unwrap_or_default().into_iter();
+        // What can't be checked yet is waited for as members are that were left out.
+        let omitted = (answer.members_omitted || !is_whole).then(|| {
             let us = intent.user.server_name();
+            let named = named.into_iter();
             let named = named.filter(|named| *named != server && named != us);
             once(server.clone()).chain(named).take(SERVERS).collect()
         });
@@ -84,6 +96,7 @@ impl OtherServers {
             state,
             auth_chain,
             omitted,
+            unchecked,
         };
         let rooms = self.rooms().map_err(Trouble::Ours)?;
         match Box::pin(rooms.enter(room_id, entry)).await {
@@ -126,4 +139,19 @@ impl OtherServers {
         let signed = checks.countersigned(event, &answered, server).await;
         signed.ok_or(Trouble::Answer("the join is not signed by its authoriser"))
     }
+}
+
+/// The servers that are in a room by its state, also by what of it can't be checked yet.
+fn servers_of(state: &Checked) -> Vec<OwnedServerName> {
+    let signed = state.signed.iter().map(Signed::event);
+    let events = signed.chain(state.unheard.iter().map(|(event, _)| event));
+    let joined = events.filter(|event| {
+        let membership = event.content_string("membership");
+        event.event_type() == MEMBER && membership.as_deref() == Some("join")
+    });
+    let servers: BTreeSet<OwnedServerName> = joined
+        .filter_map(|event| <&UserId>::try_from(event.state_key()?).ok())
+        .map(|user| user.server_name().to_owned())
+        .collect();
+    servers.into_iter().collect()
 }

@@ -12,7 +12,7 @@ use comity_federation_client::Keyring;
 use comity_protocol::{
     canonical::members,
     event::{Event, FormatError, Limits, Signed, WellFormed},
-    id::{RoomId, ServerName},
+    id::{OwnedServerName, RoomId, ServerName},
     room_version::RoomVersion,
     sign::{SignatureError, VerifyKey, verify_json},
 };
@@ -45,6 +45,15 @@ pub enum PduError {
     /// Too much is waiting to be checked, or the keys that are known can't be read.
     #[error("the server is busy")]
     Busy,
+}
+
+/// What came of checking events.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Those that passed.
+    pub signed: Vec<Signed>,
+    /// Those that may pass another time, each with the server that didn't tell the key by which it signed.
+    pub unheard: Vec<(Event, OwnedServerName)>,
 }
 
 /// Checks events. Cheap to clone.
@@ -104,10 +113,32 @@ impl Checks {
         limits: Limits,
         pdus: Vec<Box<RawValue>>,
     ) -> Vec<Signed> {
+        let checked = self.checked(version, room_id, limits, pdus);
+        checked.await.signed
+    }
+
+    /// What of these is a signed event of the room, and what can't be told yet for want of keys; the rest is
+    /// dropped and said so.
+    pub async fn checked(
+        &self,
+        version: RoomVersion,
+        room_id: &RoomId,
+        limits: Limits,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Checked {
         let parsed = self.parse(version, room_id, limits, pdus).await;
-        let events = parsed.into_iter().filter_map(or_dropped).collect();
-        let verified = self.verify(events).await;
-        verified.into_iter().filter_map(or_dropped).collect()
+        let events: Vec<WellFormed> = parsed.into_iter().filter_map(or_dropped).collect();
+        let read: Vec<Event> = events.iter().map(|event| event.event().clone()).collect();
+        let mut checked = Checked::default();
+        for (event, verified) in read.into_iter().zip(self.verify(events).await) {
+            if let Err(PduError::Signature(SignatureError::UnknownKey(server))) = &verified
+                && let Ok(server) = server.as_str().try_into()
+            {
+                checked.unheard.push((event, server));
+            }
+            checked.signed.extend(or_dropped(verified));
+        }
+        checked
     }
 
     /// An event of ours as another server gives it back, now signed by `server` too: nothing else of

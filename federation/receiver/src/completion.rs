@@ -14,6 +14,17 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::missing::{Fetcher, STATE, Search};
 
+/// What of a state is waited for, if it can't be had now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Patience {
+    /// All of it.
+    ForAll,
+    /// What can't be checked, for servers that may yet tell their keys.
+    ForKeys,
+    /// Nothing: what can't be had is done without.
+    None,
+}
+
 /// What came of asking a server for what a room lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
@@ -21,13 +32,14 @@ pub enum Completion {
     Whole,
     /// The server doesn't answer.
     Silent,
+    /// Some of what it says can't be checked, since other servers don't tell their keys; it may be later.
+    Unchecked,
     /// It has nothing of use.
     Useless,
 }
 
 impl Fetcher {
-    /// Completes a room by what one server has of it, until then. `spare`: what of the state nobody has is done
-    /// without.
+    /// Completes a room by what one server has of it, until then. `patience` is for what nobody has, or can be checked.
     ///
     /// # Errors
     /// The rooms'; that the server doesn't help is none.
@@ -38,11 +50,11 @@ impl Fetcher {
         lacks: &Incomplete,
         server: &ServerName,
         until: Instant,
-        spare: bool,
+        patience: Patience,
     ) -> Result<Completion, RoomError> {
         let view = rooms.view(room_id).await?;
         let servers = once(server.to_owned()).chain(lacks.servers.iter().cloned());
-        let mut search = Search::among(self, view, servers);
+        let mut search = Search::among(self, view, servers).patient(patience <= Patience::ForKeys);
         search.until = until;
         let mut claims = Vec::with_capacity(lacks.prev.len());
         for event in &lacks.prev {
@@ -62,25 +74,27 @@ impl Fetcher {
             room_id,
             server,
         };
-        let Some(mut wanted) = claimed.lacks(&claims).await? else {
+        let nothing = BTreeSet::new();
+        let Some(mut wanted) = claimed.lacks(&claims, &nothing).await? else {
             return Ok(Completion::Whole);
         };
         // What is fetched for one event serves most of the next one's state; it is in the store before more is asked for.
         for event in &lacks.prev {
             let chain = search.state_if_many(server, event, &wanted).await;
             search.outliers(wanted, chain).await?;
-            wanted = match claimed.lacks(&claims).await? {
+            wanted = match claimed.lacks(&claims, &nothing).await? {
                 None => return Ok(Completion::Whole),
                 Some(wanted) => wanted,
             };
         }
-        if !spare || lacks.prev.iter().any(|event| wanted.contains(event)) {
+        if search.may_be_had_later().await? {
+            return Ok(Completion::Unchecked);
+        }
+        let is_needed = lacks.prev.iter().any(|event| wanted.contains(event));
+        if patience == Patience::ForAll || is_needed {
             return Ok(Completion::Useless);
         }
-        for claim in &mut claims {
-            claim.state.retain(|id| !wanted.contains(id));
-        }
-        Ok(match claimed.lacks(&claims).await? {
+        Ok(match claimed.lacks(&claims, &wanted).await? {
             None => Completion::Whole,
             Some(_) => Completion::Useless,
         })
@@ -104,9 +118,14 @@ struct Claimed<'a> {
 }
 
 impl Claimed<'_> {
-    /// Brings claims to the room: what they lack, or `None` once its state is whole.
-    async fn lacks(&self, claims: &[Claim]) -> Result<Option<BTreeSet<OwnedEventId>>, RoomError> {
-        let completed = self.rooms.complete_state(self.room_id, self.server, claims);
+    /// Brings claims to the room, `without` such of their events: what they lack, or `None` once its state is whole.
+    async fn lacks(
+        &self,
+        claims: &[Claim],
+        without: &BTreeSet<OwnedEventId>,
+    ) -> Result<Option<BTreeSet<OwnedEventId>>, RoomError> {
+        let rooms = self.rooms;
+        let completed = rooms.complete_state(self.room_id, self.server, claims, without);
         match Box::pin(completed).await? {
             Completed::Whole => Ok(None),
             Completed::Wanted(wanted) => Ok(Some(wanted.into_iter().collect())),

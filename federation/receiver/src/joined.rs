@@ -33,6 +33,8 @@ impl Fetcher {
         if let Some((_, Outcome::Wanted(wanted))) = outcomes.pop() {
             let view = rooms.view(room_id).await?;
             let search = Search::new(self, view, server, &join).await?;
+            // Upon a state that lacks what can't be checked yet it would be another join than the others'.
+            let search = search.patient(true);
             Box::pin(search.complete(join.clone(), wanted)).await?;
         }
         outcomes = rooms.receive(room_id, vec![arrival()]).await?;

@@ -41,8 +41,8 @@ use comity_runtime::Runtime;
 use comity_storage::{ReadError, RoomKey};
 use comity_to_device::ToDevice;
 
-pub use checks::{Checks, PduError};
-pub use completion::Completion;
+pub use checks::{Checked, Checks, PduError};
+pub use completion::{Completion, Patience};
 pub use keys::KeysElsewhere;
 pub use missing::Fetcher;
 pub use transaction::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};

@@ -18,7 +18,6 @@ use comity_federation_client::{PeerError, Peers};
 use comity_protocol::{
     event::{Limits, Signed},
     id::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName},
-    sign::SignatureError,
 };
 use comity_rooms::{
     Arrival, Filled, Hole, Outcome, RoomError, RoomView, Rooms, Run, Wanted, Way, num::EventNum,
@@ -28,7 +27,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Checks, PduError, checks::or_dropped};
+use crate::Checks;
 
 /// Ancestors fetched for one event (D8).
 const ANCESTORS: usize = 1_024;
@@ -317,7 +316,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether events couldn't be checked that may be later: for this long no server has been silent whose keys are wanted.
-    async fn may_be_had_later(&self) -> Result<bool, RoomError> {
+    pub(crate) async fn may_be_had_later(&self) -> Result<bool, RoomError> {
         if !self.is_patient {
             return Ok(false);
         }
@@ -462,20 +461,13 @@ impl<'a> Search<'a> {
         pdus.truncate(most);
         let (version, room_id) = (self.view.version(), self.view.room_id());
         let checks = &self.fetcher.checks;
-        let read = checks.parse(version, room_id, limits, pdus).await;
-        let read = read.into_iter().filter_map(or_dropped).collect();
-        let mut signed = Events::new();
-        for event in checks.verify(read).await {
-            if let Err(PduError::Signature(SignatureError::UnknownKey(server))) = &event
-                && let Ok(server) = server.as_str().try_into()
-            {
-                self.unheard.lock().insert(server);
-            }
-            if let Some(event) = or_dropped(event) {
-                signed.insert(event.event().event_id().to_owned(), event);
-            }
-        }
+        let checked = checks.checked(version, room_id, limits, pdus).await;
+        let unheard = checked.unheard.into_iter().map(|(_, server)| server);
+        self.unheard.lock().extend(unheard);
+        let signed = checked.signed.into_iter();
         signed
+            .map(|event| (event.event().event_id().to_owned(), event))
+            .collect()
     }
 
     /// Events of the room's past.

@@ -209,6 +209,50 @@ async fn msc3902_others_join_a_partial_room_that_went_on() {
     assert_eq!(who(&answer["chunk"]), everybody);
 }
 
+/// A room of our first server with a member of the third, who has set its topic, joined by the second while that can't ask the
+/// third for its keys.
+async fn unchecked() -> (Federation, User, String) {
+    let federation = Federation::of([ONE, TWO, THREE]).await;
+    let alice = federation[ONE].register("alice").await;
+    let bob = federation[TWO].register("bob").await;
+    let carol = federation[THREE].register("carol").await;
+    let everybody_may = json!({ "state_default": 0 });
+    let room = json!({ "preset": "public_chat", "power_level_content_override": everybody_may });
+    let room = alice.create_room(room).await;
+    assert_eq!(join(&carol, &room, &[ONE]).await.0, 200);
+    carol
+        .set_state(&room, "m.room.topic", "", json!({ "topic": "late" }))
+        .await;
+    sleep(Duration::from_secs(1)).await;
+    federation.wire.cut(TWO, THREE);
+    assert_eq!(join(&bob, &room, &[ONE]).await.0, 200);
+    (federation, bob, room)
+}
+
+/// D5: what of a state can't be checked, since a server doesn't tell its keys, is waited for: the state would be another than the
+/// others' for good.
+#[tokio::test(start_paused = true)]
+async fn d5_what_cannot_be_checked_yet_is_waited_for() {
+    let (federation, bob, room) = unchecked().await;
+    let waits = bob.get(members(&room)).send().await;
+    assert_eq!(waits.status.as_u16(), 503);
+    federation.wire.heal();
+    sleep(Duration::from_secs(5 * 60)).await;
+    let answer = bob.get(members(&room)).send().await.ok();
+    assert_eq!(who(&answer["chunk"]).len(), 3);
+    let topic = bob.state(&room, "m.room.topic", "").await;
+    assert_eq!(topic["topic"], "late");
+}
+
+/// D5: and done without after a while, lest whoever has a dead server in the room keeps everybody waiting.
+#[tokio::test(start_paused = true)]
+async fn d5_what_can_never_be_checked_is_done_without() {
+    let (_federation, bob, room) = unchecked().await;
+    sleep(Duration::from_secs(20 * 60)).await;
+    let answer = bob.get(members(&room)).send().await.ok();
+    assert_eq!(who(&answer["chunk"]).len(), 2);
+}
+
 /// C5: whoever silences the server that let us in doesn't get to say who is in the room; others are asked
 /// once that has lasted.
 #[tokio::test(start_paused = true)]

@@ -38,7 +38,7 @@ impl Known {
 
 impl Known {
     /// How an event of a change in progress stands, beside its row if it has one.
-    fn status(&self, row: Option<Row<Status>>) -> Row<Status> {
+    pub(super) fn status(&self, row: Option<Row<Status>>) -> Row<Status> {
         let (pos, status) = match row {
             Some(row) => (row.pos, Some(row.value)),
             None => (0, None),

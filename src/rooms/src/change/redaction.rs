@@ -1,13 +1,13 @@
 //! Redactions: who may take back what, and what it does to the rows.
 
-use comity_protocol::{auth::LevelField, event::Event};
-use comity_storage::{Home, Range};
+use comity_protocol::{auth::LevelField, event::Event, id::EventId};
+use comity_storage::{Home, Range, Row};
 
 use super::{Change, Known};
 use crate::{
     error::RoomError,
     num::EventNum,
-    tables::{self, Body, Generation, RoomNum, RoomPair, RoomSeq, RoomText, Verdict},
+    tables::{self, Body, Generation, RoomNum, RoomPair, RoomSeq, RoomText, Status, Verdict},
 };
 
 impl Change {
@@ -60,7 +60,7 @@ impl Change {
     /// target that isn't here yet is judged when it comes.
     ///
     /// <https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions>
-    pub(super) async fn redact(&mut self, redaction: &Known) -> Result<(), RoomError> {
+    pub(crate) async fn redact(&mut self, redaction: &Known) -> Result<(), RoomError> {
         let Some(target) = redaction.event.redacts() else {
             return Ok(());
         };
@@ -69,10 +69,8 @@ impl Change {
         let (room, reader) = (live.room, live.reader());
         let at = RoomNum { room, num: num.0 };
         let status = reader.get::<tables::Statuses>(&at).await?;
-        let Some(mut status) = status
-            .map(|row| row.value)
-            .filter(|status| status.verdict != Verdict::Named)
-        else {
+        let status = status.map(|row| self.status_now(num, target, row));
+        let Some(mut status) = status.filter(|status| status.verdict != Verdict::Named) else {
             let early = RoomPair {
                 room,
                 num: num.0,
@@ -101,6 +99,17 @@ impl Change {
             .put::<tables::Bodies>(&at, &body)
             .put::<tables::Statuses>(&at, &status);
         Ok(())
+    }
+
+    /// An event's status with what this change has made of it.
+    fn status_now(&self, num: EventNum, event_id: &EventId, row: Row<Status>) -> Status {
+        let Some(known) = self.in_hand.get(&num) else {
+            return row.value;
+        };
+        let mut status = known.status(Some(row)).value;
+        let placed = self.placed.iter().find(|placed| *placed.event_id == *event_id);
+        status.place = status.place.or(placed.map(|placed| (placed.seq, 0)));
+        status
     }
 
     /// What was kept of a state event that is being redacted goes too: the summary's copy, where the

@@ -110,7 +110,8 @@ impl Rooms {
         }))
     }
 
-    /// Completes a room by what `claimant`, another server, claims of each event that our join follows.
+    /// Completes a room by what `claimant`, another server, claims of each event that our join follows, `without` such of
+    /// the state's events as can't be had.
     ///
     /// # Errors
     /// [`RoomError::Invalid`] for a claim that can't be true; nothing is stored then. Those of the store.
@@ -119,6 +120,7 @@ impl Rooms {
         room_id: &RoomId,
         claimant: &ServerName,
         claims: &[Claim],
+        without: &BTreeSet<OwnedEventId>,
     ) -> Result<Completed, RoomError> {
         let mut change = match self.change(room_id).await {
             Err(RoomError::UnknownRoom) => return Ok(Completed::Whole),
@@ -127,12 +129,12 @@ impl Rooms {
         if !change.live()?.is_partial() {
             return Ok(Completed::Whole);
         }
-        let wanted = change.lacking_in(claims).await?;
+        let wanted = change.lacking_in(claims, without).await?;
         if !wanted.is_empty() {
             return Ok(Completed::Wanted(wanted));
         }
         change.begin();
-        let before = change.claimed(claimant, claims).await?;
+        let before = change.claimed(claimant, claims, without).await?;
         Box::pin(change.complete(before)).await?;
         change.commit().await?;
         Ok(Completed::Whole)
@@ -190,13 +192,19 @@ impl Change {
         Ok(self.trie()?.get(root, key).await? == Lookup::Unknown)
     }
 
-    /// What of some claims isn't here.
-    async fn lacking_in(&self, claims: &[Claim]) -> Result<Vec<OwnedEventId>, RoomError> {
+    /// What isn't here of some claims, and of the state that we entered with.
+    async fn lacking_in(
+        &self,
+        claims: &[Claim],
+        without: &BTreeSet<OwnedEventId>,
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
         let named = claims.iter().flat_map(|claim| {
             let state = claim.state.iter();
             state.chain([&claim.event]).cloned()
         });
-        let named: BTreeSet<OwnedEventId> = named.collect();
+        let mut named: BTreeSet<OwnedEventId> = named.collect();
+        named.extend(self.entry_lacks()?);
+        named.retain(|id| !without.contains(id));
         let ids: Vec<String> = named.iter().map(ToString::to_string).collect();
         let heard = self.heard(&ids).await?;
         let is_missing = |heard: &Option<Heard>| {
@@ -214,10 +222,12 @@ impl Change {
         &mut self,
         claimant: &ServerName,
         claims: &[Claim],
+        without: &BTreeSet<OwnedEventId>,
     ) -> Result<AnyRoot, RoomError> {
         let mut roots = Vec::with_capacity(claims.len());
         for claim in claims {
-            let ids: Vec<String> = claim.state.iter().map(ToString::to_string).collect();
+            let state = claim.state.iter().filter(|id| !without.contains(*id));
+            let ids: Vec<String> = state.map(ToString::to_string).collect();
             let given = self.heard(&ids).await?;
             let mut root = self.given_state(&given).await?;
             let event = self.heard(&[claim.event.to_string()]).await?;
@@ -246,7 +256,43 @@ impl Change {
         let entered = self.known(&join).await?.pop();
         let entered = entered.and_then(|known| known.root_before);
         let entered = entered.ok_or_else(|| RoomError::Damaged("a join has no state".into()))?;
-        Ok(entered.known_rest().with_members_of(root).into())
+        let whole = entered.known_rest().with_members_of(root).into();
+        self.with_late(whole, without).await
+    }
+
+    /// What of the state that we entered with couldn't be checked then.
+    fn entry_lacks(&self) -> Result<Vec<OwnedEventId>, RoomError> {
+        let partial = self.live()?.partial.as_ref();
+        let lacks = partial.map_or(&[][..], |partial| &partial.lacks);
+        lacks.iter().map(|id| read_id(id)).collect()
+    }
+
+    /// The state that we entered with, with what of it could be checked since.
+    async fn with_late(
+        &mut self,
+        mut root: AnyRoot,
+        without: &BTreeSet<OwnedEventId>,
+    ) -> Result<AnyRoot, RoomError> {
+        let lacked = self.entry_lacks()?;
+        let lacked = lacked.iter().filter(|id| !without.contains(*id));
+        let ids: Vec<String> = lacked.map(ToString::to_string).collect();
+        let heard = self.heard(&ids).await?;
+        let nums: Vec<EventNum> = heard.iter().flatten().map(|heard| heard.num).collect();
+        for known in self.known(&nums).await? {
+            let event = &known.event;
+            let Some(state_key) = event.state_key() else {
+                continue;
+            };
+            // Who claims two events of one key is believed in the first; whose members they are is asked of others.
+            if known.verdict == Verdict::Rejected || event.event_type() == "m.room.member" {
+                continue;
+            }
+            let key = self.intern(event.event_type(), state_key).await?;
+            if self.lookup(root, &[Some(key)]).await? == [None] {
+                root = self.write_state(root, &[(key, Some(known.num))]).await?;
+            }
+        }
+        Ok(root)
     }
 
     /// Whether a claimed state has a member on each server that was named when we came in, if another server than the one
@@ -336,6 +382,12 @@ impl Change {
         }
         for case in late {
             self.accept_late(case).await?;
+        }
+        // By the whole state more may have had the power to redact than by what was known of it.
+        let is_redaction =
+            |known: &&Known| known.verdict == Verdict::Accepted && known.event.redacts().is_some();
+        for redaction in again.values().filter(is_redaction) {
+            self.redact(redaction).await?;
         }
         Ok(())
     }
@@ -516,6 +568,7 @@ impl Change {
         join: &Event,
         num: EventNum,
         servers: &[OwnedServerName],
+        lacks: Vec<String>,
     ) -> Result<(), RoomError> {
         let live = self.live_mut()?;
         let room = live.room;
@@ -523,6 +576,7 @@ impl Change {
             join: num.0,
             prev: join.prev_events().iter().map(ToString::to_string).collect(),
             servers: servers.iter().map(ToString::to_string).collect(),
+            lacks,
         };
         live.head.mode = Mode::Partial;
         live.partial = Some(partial.clone());

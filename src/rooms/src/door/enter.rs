@@ -4,7 +4,9 @@
 //! they have come ([`super::complete`]). Its events come in as every outlier does, each by
 //! the events that authorise it, in batches that nobody sees: until the last one the room is what it
 //! was before, unknown or left. What isn't allowed, is another room's, or rests on a cycle is passed
-//! over (threat C5); without the room's own create event there is nothing to enter. The last batch
+//! over (threat C5); without the room's own create event there is nothing to enter. What only can't be
+//! checked yet is waited for in the room, whose state is partial too until then: a state that lacked it
+//! would be another than the others' for good. The last batch
 //! places the join on the state that is left, and opens a hole before it, for what came earlier.
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
@@ -44,9 +46,13 @@ pub struct Entry {
     pub state: Vec<Signed>,
     /// The events that these rest on.
     pub auth_chain: Vec<Signed>,
-    /// Where members were left out of the state: the servers said to be in the room, the one that
-    /// answered first. The room is partial then, until it is completed ([`Rooms::complete_state`]).
+    /// Where the state isn't whole, since members were left out of it or some of it couldn't be checked
+    /// yet: the servers said to be in the room, the one that answered first. The room is partial then,
+    /// until it is completed ([`Rooms::complete_state`]).
     pub omitted: Option<Vec<OwnedServerName>>,
+    /// Events of the state that couldn't be checked, for nobody told the keys that signed them;
+    /// memberships needn't be named.
+    pub unchecked: Vec<OwnedEventId>,
 }
 
 /// What came of an entry.
@@ -79,6 +85,7 @@ impl Rooms {
             state,
             auth_chain,
             omitted,
+            unchecked,
         } = entry;
         let is_ours = |event: &Event| event.version() == version && event.room_id() == room_id;
         if !is_ours(join.event()) || !self.is_local(join.event().sender()) {
@@ -88,6 +95,10 @@ impl Rooms {
             .iter()
             .map(|signed| signed.event().event_id().to_owned())
             .collect();
+        let state_events = state.iter().map(Signed::event);
+        let rest = state_events.filter(|event| event.event_type() != "m.room.member");
+        let rest = rest.map(|event| event.event_id().to_owned());
+        let rest: BTreeSet<OwnedEventId> = rest.chain(unchecked).collect();
         let create = match create_event_of_room(room_id) {
             Some(create) if version.rules().room_id_is_create_hash => create,
             _ => create_of(&state)?,
@@ -138,6 +149,10 @@ impl Rooms {
         // What the join rests on may be known from an earlier stay, and isn't always sent again.
         let own = std::slice::from_ref(join.event());
         change.take_known(own, &create, &mut taken).await?;
+        let omitted = omitted.map(|servers| {
+            let lacks = rest.iter().filter(|id| !taken.events.contains_key(*id));
+            (servers, lacks.map(ToString::to_string).collect())
+        });
         let placed = Box::pin(change.settle(join, &listed, taken, omitted)).await?;
         change.commit().await?;
         Ok(Entered::Placed(placed))
@@ -310,7 +325,7 @@ impl Change {
         join: Signed,
         listed: &BTreeSet<OwnedEventId>,
         taken: Taken,
-        omitted: Option<Vec<OwnedServerName>>,
+        omitted: Option<(Vec<OwnedServerName>, Vec<String>)>,
     ) -> Result<Placed, RoomError> {
         self.begin();
         let join = join.into_event();
@@ -343,7 +358,9 @@ impl Change {
         }
         let (known, from) = self.joining(join, root, &taken).await?;
         match omitted {
-            Some(servers) => self.begin_partial(&known.event, known.num, &servers)?,
+            Some((servers, lacks)) => {
+                self.begin_partial(&known.event, known.num, &servers, lacks)?;
+            }
             None => {
                 let live = self.live_mut()?;
                 live.head.mode = Mode::Joined;

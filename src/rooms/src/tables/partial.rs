@@ -14,6 +14,8 @@ pub struct Partial {
     pub prev: Vec<String>,
     /// The servers said to be in the room, the one that let us in first.
     pub servers: Vec<String>,
+    /// Of the state before it what isn't memberships and couldn't be checked yet.
+    pub lacks: Vec<String>,
 }
 
 /// An event that was judged by a partial state, to be judged again.

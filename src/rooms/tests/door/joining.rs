@@ -281,6 +281,7 @@ async fn answer(
         state: pdus(view, &state.state).await,
         auth_chain: pdus(view, &state.auth_chain).await,
         omitted: None,
+        unchecked: Vec::new(),
     })
 }
 

@@ -1,6 +1,8 @@
 //! Rooms that are entered without their members: used at once, completed later.
 //! [MSC3902](https://github.com/matrix-org/matrix-spec-proposals/pull/3902)
 
+use std::collections::BTreeSet;
+
 use comity_protocol::{
     auth::Membership,
     event::Signed,
@@ -11,7 +13,7 @@ use comity_rooms::{
     Arrival, Claim, Completed, Entry, Outcome, PeerView, RoomError, Rooms, Way,
     tables::{Mode, Verdict},
 };
-use serde_json::Map;
+use serde_json::{Map, json};
 
 use crate::{
     joining::{
@@ -48,6 +50,17 @@ impl Partial {
         room_id: OwnedRoomId,
         is_told: impl Fn(&Signed) -> bool,
     ) -> Self {
+        Self::checked(world, here, room_id, is_told, |_| true).await
+    }
+
+    /// The same where some of the state can't be checked yet.
+    async fn checked(
+        world: World,
+        here: Rooms,
+        room_id: OwnedRoomId,
+        is_told: impl Fn(&Signed) -> bool,
+        is_checked: impl Fn(&Signed) -> bool,
+    ) -> Self {
         let us = name("elsewhere");
         let bob = user(BOB);
         let versions: Vec<String> = RoomVersion::ALL.map(|v| v.as_str().to_owned()).to_vec();
@@ -68,11 +81,14 @@ impl Partial {
         let listed = admission.state_without_members().await.unwrap();
         let mut auth_chain = pdus(admission.view(), &listed.auth_chain).await;
         auth_chain.retain(is_told);
+        let state = pdus(admission.view(), &listed.state).await;
+        let (state, unchecked): (Vec<_>, Vec<_>) = state.into_iter().partition(is_checked);
         let entry = Entry {
             version,
-            state: pdus(admission.view(), &listed.state).await,
+            state,
             auth_chain,
             omitted: Some(admission.servers().await.unwrap()),
+            unchecked: unchecked.iter().map(id).collect(),
             join: join.clone(),
         };
         here.enter(&room_id, entry).await.unwrap();
@@ -110,7 +126,7 @@ impl Partial {
         let claims = std::slice::from_ref(claim);
         let server = name(server);
         self.here
-            .complete_state(&self.room_id, server, claims)
+            .complete_state(&self.room_id, server, claims, &BTreeSet::new())
             .await
     }
 
@@ -271,6 +287,37 @@ async fn a_room_is_used_before_its_members_are_known() {
             views.push(ids);
         }
         assert_eq!(views[0], views[1], "{version}");
+    }
+}
+
+/// What of the state couldn't be checked when we came in is part of it once it can be: the state is the others' then.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_checked_is_waited_for() {
+    for version in SOME {
+        let (mut world, here, room_id) = two(version).await;
+        let content = json!({ "topic": "late" });
+        let tip = world.tip.clone();
+        let topic = Draft::state(ADMIN, "m.room.topic", "", content, &[&tip]);
+        let topic = world.accepted(topic).await;
+        world.tip = world.accepted(Draft::message(ADMIN, "hi", &[&topic])).await;
+        let is_checked = |signed: &Signed| id(signed) != topic;
+        let told = |_: &Signed| true;
+        let room = Partial::checked(world, here, room_id, told, is_checked).await;
+        let (here, room_id) = (&room.here, &room.room_id);
+        assert!(here.summary(room_id).await.unwrap().topic.is_none());
+        let claim = room.claim().await;
+        let Completed::Wanted(wanted) = room.by(RESIDENT, &claim).await.unwrap() else {
+            panic!("{version}: complete without its topic");
+        };
+        assert!(wanted.contains(&topic), "{version}");
+        assert_eq!(room.complete().await.unwrap(), Completed::Whole);
+        let (ours, theirs) = (
+            state(here, room_id).await,
+            state(&room.world.rooms, room_id).await,
+        );
+        assert_eq!(ours, theirs, "{version}");
+        let summary = here.summary(room_id).await.unwrap();
+        assert_eq!(summary.topic.as_deref(), Some("late"), "{version}");
     }
 }
 
