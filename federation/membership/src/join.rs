@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, iter::once, time::Duration};
 
+use comity_federation_client::peers::Joined;
 use comity_federation_receiver::Checked;
 use comity_protocol::{
     event::{Limits, Signed},
@@ -13,10 +14,18 @@ use comity_rooms::{Entered, Entry, RoomError};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
-use crate::{OtherServers, handshake::sent, template::Intent, trouble::Trouble};
+use crate::{
+    OtherServers,
+    handshake::sent,
+    template::Intent,
+    trouble::{NOBODY, Trouble},
+};
 
 /// How long all attempts together may take; the state of a large room takes its time.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// A join is handed over so often; how long its answer is waited for each time but the last.
+const TRIES: usize = 4;
+const ANSWERED: Duration = Duration::from_secs(60);
 /// How long a join waits for the members as well: the rooms that people mostly join are never seen without.
 const GRACE: Duration = Duration::from_millis(500);
 const MEMBER: &str = "m.room.member";
@@ -37,8 +46,33 @@ impl OtherServers {
             membership: "join",
             content,
         };
-        let attempt = |server| self.join_through(&intent, server);
-        self.through(via, PATIENCE, attempt).await
+        // Whoever waits for it may go away; by then a server may have made it part of the room, and all others
+        // count us in whether we know it or not.
+        let (this, via) = (self.clone(), via.to_vec());
+        let joined = self.0.runtime.spawn("join", async move {
+            let attempt = |server| this.join_through(&intent, server);
+            this.through(&via, PATIENCE, attempt).await
+        });
+        joined.await.unwrap_or(Err(NOBODY))
+    }
+
+    /// Hands a join over, again where no answer comes: the same event is the same join, and is answered again.
+    async fn send_join(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        join: &Signed,
+    ) -> Result<Joined, Trouble> {
+        let peers = &self.0.fetcher.peers;
+        let (event_id, pdu) = sent(join)?;
+        for _ in 1..TRIES {
+            let answer = peers.send_join(server, room_id, &event_id, &pdu, true);
+            if let Ok(answer) = timeout(ANSWERED, answer).await {
+                return Ok(answer?);
+            }
+        }
+        let answer = peers.send_join(server, room_id, &event_id, &pdu, true);
+        Ok(answer.await?)
     }
 
     async fn join_through(&self, intent: &Intent, server: OwnedServerName) -> Result<(), Trouble> {
@@ -48,9 +82,7 @@ impl OtherServers {
         let version = made.room_version.as_deref();
         let join = self.complete(intent, version, &made.event, &server)?;
         let version = join.event().version();
-        let (event_id, pdu) = sent(&join)?;
-        let answer = peers.send_join(&server, room_id, &event_id, &pdu, true);
-        let answer = answer.await?;
+        let answer = self.send_join(&server, room_id, &join).await?;
         let join = self
             .with_authorisers_signature(join, &server, answer.event)
             .await?;

@@ -2,11 +2,14 @@
 //! <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid>
 //! (`omit_members`), [MSC3902](https://github.com/matrix-org/matrix-spec-proposals/pull/3902).
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use comity_testkit::{Fate, Federation, HostilePeer, User, Wire, encode};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     hostile::EVIL,
@@ -300,4 +303,25 @@ async fn c5_slow_servers_hold_up_no_others() {
     let answer = bob.get(members(&room)).send().await.ok();
     assert_eq!(who(&answer["chunk"]).len(), 2);
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// A join whose answer is lost is handed over again, whether or not anybody still waits for it: the others count its user in already.
+#[tokio::test(start_paused = true)]
+async fn a_join_that_is_not_answered_is_handed_over_again() {
+    let pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    let was_lost = AtomicBool::new(false);
+    judge_paths(&pair.federation.wire, move |path| {
+        let is_join = path.contains("/send_join/");
+        (is_join && !was_lost.swap(true, Ordering::Relaxed)).then_some(Fate::AnswerLost)
+    });
+    let joining = timeout(Duration::from_secs(10), join(&pair.bob, &room, &[ONE]));
+    assert!(joining.await.is_err());
+    sleep(Duration::from_secs(2 * 60)).await;
+    assert!(synced(&pair.bob, "join", &room).await.is_some());
+    let told = pair.alice.messages(&room, 20).await;
+    let joins = told
+        .iter()
+        .filter(|event| event["state_key"] == pair.bob.id.as_str());
+    assert_eq!(joins.count(), 1);
 }

@@ -107,7 +107,10 @@ impl Change {
             return row.value;
         };
         let mut status = known.status(Some(row)).value;
-        let placed = self.placed.iter().find(|placed| *placed.event_id == *event_id);
+        let placed = self
+            .placed
+            .iter()
+            .find(|placed| *placed.event_id == *event_id);
         status.place = status.place.or(placed.map(|placed| (placed.seq, 0)));
         status
     }
