@@ -81,17 +81,19 @@ pub(super) async fn send(
     transaction: Option<&Transaction>,
 ) -> Result<Json<Answer>, ApiError> {
     api.limit(Limit::Send, &user.id)?;
-    let mut change = api.rooms.change(room_id).await?;
+    let change = api.rooms.change(room_id).await?;
     let done = match transaction {
         Some(transaction) => change.done(transaction).await?,
         None => None,
     };
     let placed = match done {
-        Some(done) => done,
-        None => change.add(intent, transaction).await?,
+        Some(done) => {
+            // It may have been appended only; it is durable when this is.
+            change.commit().await?;
+            done
+        }
+        None => change.send(intent, transaction).await?,
     };
-    // Also where nothing is new: what is answered may have been appended only, and is durable when this is.
-    change.commit().await?;
     api.accounts.presence().saw(user.id.as_str(), None, true);
     Ok(Json(placed.into()))
 }

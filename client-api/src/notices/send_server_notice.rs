@@ -77,7 +77,7 @@ async fn send(
         Some(key) => Intent::state(&sender, event_type, key, &asked.content),
         None => Intent::message(&sender, event_type, &asked.content),
     };
-    let mut change = api.rooms.change(&room_id).await?;
+    let change = api.rooms.change(&room_id).await?;
     if let Some(txn) = &txn
         && let Some(done) = change.done(txn).await?
     {
@@ -87,8 +87,7 @@ async fn send(
             event_id: done.event_id,
         }));
     }
-    let placed = change.add(intent, txn.as_ref()).await?;
-    change.commit().await?;
+    let placed = change.send(intent, txn.as_ref()).await?;
     Ok(Json(Answer {
         event_id: placed.event_id,
     }))

@@ -23,6 +23,7 @@ mod invite;
 mod join;
 mod lookup;
 mod part;
+mod policy;
 mod template;
 mod trouble;
 
@@ -36,7 +37,8 @@ use comity_protocol::{
     sign::SigningKey,
 };
 use comity_rooms::{
-    DirectoryFilter, DirectoryPage, Elsewhere, Hole, Remote, Resolved, RoomError, Rooms, WeakRooms,
+    DirectoryFilter, DirectoryPage, Elsewhere, Hole, PolicyServer, Remote, Resolved, RoomError,
+    Rooms, WeakRooms,
 };
 use comity_runtime::Runtime;
 use serde_json::{Map, Value};
@@ -112,6 +114,10 @@ impl Elsewhere for OtherServers {
 
     async fn invite(&self, invite: Signed, room_state: Vec<Event>) -> Result<Signed, RoomError> {
         self.hand_over(invite, room_state).await
+    }
+
+    async fn recommend(&self, policy: &PolicyServer, event: Signed) -> Result<Signed, RoomError> {
+        self.ask_policy(policy, event).await
     }
 
     async fn backfill(&self, room_id: &RoomId, hole: &Hole) -> Result<(), RoomError> {

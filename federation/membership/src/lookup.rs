@@ -94,6 +94,7 @@ impl Room {
             guest_can_join: room.guest_can_join == true,
             encryption: text(room.encryption),
             encryption_mode: None,
+            policy: None,
             joined: room.num_joined_members.as_u64().unwrap_or_default(),
             invited: 0,
             ours: 0,

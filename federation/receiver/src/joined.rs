@@ -29,7 +29,7 @@ impl Fetcher {
             event: join.clone(),
             way: Way::New,
         };
-        let mut outcomes = rooms.receive(room_id, vec![arrival()]).await?;
+        let mut outcomes = self.bring(rooms, room_id, vec![arrival()]).await?;
         if let Some((_, Outcome::Wanted(wanted))) = outcomes.pop() {
             let view = rooms.view(room_id).await?;
             let search = Search::new(self, view, server, &join).await?;
@@ -37,7 +37,7 @@ impl Fetcher {
             let search = search.patient(true);
             Box::pin(search.complete(join.clone(), wanted)).await?;
         }
-        outcomes = rooms.receive(room_id, vec![arrival()]).await?;
+        outcomes = self.bring(rooms, room_id, vec![arrival()]).await?;
         let outcome = outcomes.pop().map(|(_, outcome)| outcome);
         Ok(outcome == Some(Outcome::Settled(Verdict::Accepted)))
     }

@@ -24,6 +24,7 @@ mod edus;
 mod joined;
 mod keys;
 mod missing;
+mod policy;
 mod searches;
 mod staging;
 pub mod tables;

@@ -433,16 +433,15 @@ impl<'a> Search<'a> {
             .collect();
         // Of those that don't rest on each other the older come first.
         arrivals.sort_by_key(|arrival| arrival.event.event().depth());
-        let outcomes = self
-            .view
-            .rooms()
-            .receive(self.view.room_id(), arrivals)
-            .await?;
+        let (rooms, room_id) = (self.view.rooms(), self.view.room_id());
+        let outcomes = Box::pin(self.fetcher.bring(rooms, room_id, arrivals)).await?;
         let mut wanting = BTreeMap::new();
         for (event_id, outcome) in outcomes {
             match outcome {
                 Outcome::Wanted(wanted) => drop(wanting.insert(event_id, wanted)),
-                Outcome::Settled(_) | Outcome::Refused(_) => drop(events.remove(&event_id)),
+                Outcome::Settled(_) | Outcome::Unasked(_) | Outcome::Refused(_) => {
+                    drop(events.remove(&event_id));
+                }
             }
         }
         Ok(wanting)

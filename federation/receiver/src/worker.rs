@@ -158,12 +158,13 @@ impl Inner {
                 event: event.clone(),
                 way: Way::New,
             });
-            let outcomes = self.rooms.receive(room_id, arrivals.collect()).await?;
+            let came = self.fetcher.bring(&self.rooms, room_id, arrivals.collect());
+            let outcomes = Box::pin(came).await?;
             let mut wanting: BTreeMap<OwnedEventId, _> = outcomes
                 .into_iter()
                 .filter_map(|(event_id, outcome)| match outcome {
                     Outcome::Wanted(wanted) => Some((event_id, wanted)),
-                    Outcome::Settled(_) | Outcome::Refused(_) => None,
+                    Outcome::Settled(_) | Outcome::Unasked(_) | Outcome::Refused(_) => None,
                 })
                 .collect();
             // What follows an event that was given up is given up with it.

@@ -18,6 +18,7 @@ mod redaction;
 mod relation;
 mod resolve;
 mod state;
+mod take_in;
 
 use std::collections::BTreeMap;
 
@@ -137,6 +138,14 @@ pub(crate) struct Draft {
     pub unsigned: Unsigned,
     /// The state that it was judged by.
     state: AuthState<EventNum>,
+    prev: Vec<EventNum>,
+    auth: Vec<EventNum>,
+    root: AnyRoot,
+}
+
+/// An event of ours, signed, and what it stands on.
+struct Made {
+    signed: Signed,
     prev: Vec<EventNum>,
     auth: Vec<EventNum>,
     root: AnyRoot,
@@ -379,16 +388,51 @@ impl Change {
         intent: Intent,
         txn: Option<&Transaction>,
     ) -> Result<Placed, RoomError> {
+        if let Some(same) = self.standing_for(&intent).await? {
+            return Ok(same);
+        }
+        let made = self.make(&intent).await?;
+        self.put_in(made, txn).await
+    }
+
+    /// [`Self::add`], with the word of the room's policy server where it has one, and [`Self::commit`].
+    ///
+    /// # Errors
+    /// As theirs; [`RoomError::NotRecommended`] and [`RoomError::PolicyServerSilent`].
+    pub async fn send(
+        mut self,
+        intent: Intent,
+        txn: Option<&Transaction>,
+    ) -> Result<Placed, RoomError> {
+        if let Some(same) = self.standing_for(&intent).await? {
+            // It may have been appended only; it is durable when this is.
+            self.commit().await?;
+            return Ok(same);
+        }
+        let made = self.make(&intent).await?;
+        if self.unasked(made.signed.event()).await?.is_some() {
+            let taken = self.take_in(made.signed, txn).await?;
+            return taken.ok_or(RoomError::UnknownEvent);
+        }
+        let placed = self.put_in(made, txn).await?;
+        self.commit().await?;
+        Ok(placed)
+    }
+
+    /// The event that already says what is intended.
+    async fn standing_for(&mut self, intent: &Intent) -> Result<Option<Placed>, RoomError> {
         if intent.event_type == "m.room.create" {
             // No permission allows it, so what is wrong is the request; who isn't in the room learns
             // nothing of it even so.
             self.must_be_joined(&intent.sender).await?;
             return Err(RoomError::BadJson("a room has one m.room.create"));
         }
-        if let Some(same) = self.same_state(&intent).await? {
-            return Ok(same);
-        }
-        let draft = self.draft(&intent).await?;
+        self.same_state(intent).await
+    }
+
+    /// An event of ours, allowed and signed.
+    async fn make(&mut self, intent: &Intent) -> Result<Made, RoomError> {
+        let draft = self.draft(intent).await?;
         let (unsigned, levels) = (draft.unsigned, draft.state.levels());
         if intent.event_type == "m.room.redaction" {
             let power = levels.user(intent.sender.as_str());
@@ -396,22 +440,40 @@ impl Change {
             self.check_redaction(unsigned.event(), redacts_all).await?;
         }
         self.check_annotation(unsigned.event()).await?;
-        self.check_encryption(&intent).await?;
-        let signed = self.rooms.sign(unsigned)?;
-        let (prev, auth, root) = (draft.prev, draft.auth, draft.root);
+        self.check_encryption(intent).await?;
+        Ok(Made {
+            signed: self.rooms.sign(unsigned)?,
+            prev: draft.prev,
+            auth: draft.auth,
+            root: draft.root,
+        })
+    }
+
+    async fn put_in(&mut self, made: Made, txn: Option<&Transaction>) -> Result<Placed, RoomError> {
+        let Made {
+            signed,
+            prev,
+            auth,
+            root,
+        } = made;
         let placed = self.place(signed, prev, auth, root, txn).await?;
-        if let Some(txn) = txn {
-            let now = self.rooms.now();
-            let key = txn_key(day(now), self.live()?.room, txn);
-            let expires = now + TXN_MEMORY;
-            let done = Done {
-                event_id: placed.event_id.to_string(),
-                seq: placed.seq,
-                expires,
-            };
-            self.batch.put::<tables::Txns>(&key, &done);
-        }
+        self.is_done(txn, &placed)?;
         Ok(placed)
+    }
+
+    /// Remembers what a transaction made.
+    fn is_done(&mut self, txn: Option<&Transaction>, placed: &Placed) -> Result<(), RoomError> {
+        let Some(txn) = txn else { return Ok(()) };
+        let now = self.rooms.now();
+        let key = txn_key(day(now), self.live()?.room, txn);
+        let expires = now + TXN_MEMORY;
+        let done = Done {
+            event_id: placed.event_id.to_string(),
+            seq: placed.seq,
+            expires,
+        };
+        self.batch.put::<tables::Txns>(&key, &done);
+        Ok(())
     }
 
     /// Builds an event on the room's current state and checks it. Nothing is signed or placed.

@@ -17,6 +17,8 @@ mod judge;
 mod order;
 mod verdict;
 
+use std::collections::BTreeSet;
+
 use comity_protocol::{
     event::Signed,
     id::{OwnedEventId, RoomId},
@@ -26,7 +28,7 @@ pub use complete::{Claim, Completed, Incomplete};
 pub use enter::{Entered, Entry};
 pub use fill::{Filled, Hole, Run};
 
-use crate::{error::RoomError, rooms::Rooms, tables::Verdict};
+use crate::{error::RoomError, policy::PolicyServer, rooms::Rooms, tables::Verdict};
 
 /// An event from outside.
 #[derive(Debug, Clone)]
@@ -63,6 +65,8 @@ pub enum Outcome {
     Settled(Verdict),
     /// It can't be judged before these are here; nothing is stored.
     Wanted(Wanted),
+    /// It lacks the word of the room's policy server, which is to be asked; nothing is stored.
+    Unasked(PolicyServer),
     /// It is no event of this room; nothing is stored.
     Refused(Refusal),
 }
@@ -105,6 +109,20 @@ impl Rooms {
         room_id: &RoomId,
         arrivals: Vec<Arrival>,
     ) -> Result<Vec<(OwnedEventId, Outcome)>, RoomError> {
+        self.receive_with(room_id, arrivals, &BTreeSet::new()).await
+    }
+
+    /// [`Self::receive`] of events of which the room's policy server, which was asked, doesn't recommend these: they are
+    /// soft-failed.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn receive_with(
+        &self,
+        room_id: &RoomId,
+        arrivals: Vec<Arrival>,
+        refused: &BTreeSet<OwnedEventId>,
+    ) -> Result<Vec<(OwnedEventId, Outcome)>, RoomError> {
         let (ordered, cyclic) = order::parents_first(arrivals);
         let mut outcomes = Vec::with_capacity(ordered.len() + cyclic.len());
         let mut appending = Vec::new();
@@ -115,10 +133,13 @@ impl Rooms {
             if !change.live()?.head.is_heard() {
                 return Err(RoomError::UnknownRoom);
             }
-            outcomes.push((event_id, Box::pin(change.judge(arrival)).await?));
-            if change.has_moved() {
+            let is_refused = refused.contains(&event_id);
+            let outcome = Box::pin(change.judge(arrival, None, is_refused)).await?;
+            // What is still to be asked about leaves nothing behind.
+            if change.has_moved() && !matches!(outcome, Outcome::Unasked(_)) {
                 appending.push(change.append().await?);
             }
+            outcomes.push((event_id, outcome));
         }
         for appending in appending {
             appending.durable().await?;

@@ -18,6 +18,7 @@ use crate::{
     door::Hole,
     error::RoomError,
     hierarchy::HierarchyRoom,
+    policy::PolicyServer,
     tables::Summary,
 };
 
@@ -75,6 +76,11 @@ pub trait Elsewhere: Send + Sync {
     ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room>
     async fn invite(&self, invite: Signed, room_state: Vec<Event>) -> Result<Signed, RoomError>;
+
+    /// Asks a room's policy server for its word on an event; the event with it.
+    ///
+    /// <https://spec.matrix.org/v1.19/server-server-api/#post_matrixpolicyv1sign>
+    async fn recommend(&self, policy: &PolicyServer, event: Signed) -> Result<Signed, RoomError>;
 
     /// Fetches what comes before a hole and gives it to [`Rooms::fill`](crate::Rooms::fill).
     ///

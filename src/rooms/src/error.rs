@@ -68,6 +68,12 @@ pub enum RoomError {
         /// In so many milliseconds.
         retry_after_ms: u64,
     },
+    /// The room's policy server doesn't recommend the event, in its own words (`M_FORBIDDEN`).
+    #[error("the room's policy server refuses the event: {0}")]
+    NotRecommended(String),
+    /// The room's policy server can't be asked now; it can be tried again (`M_UNKNOWN`, 503).
+    #[error("the room's policy server could not be reached")]
+    PolicyServerSilent,
     /// A room one is still in can't be forgotten (`M_UNKNOWN`).
     #[error("the user has not left the room")]
     NotLeft,

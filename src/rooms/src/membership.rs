@@ -300,8 +300,12 @@ impl Rooms {
         let elsewhere = self.elsewhere("users of other servers can't be invited")?;
         let intent = Intent::state(user, MEMBER, target.as_str(), content);
         let draft = change.draft(&intent).await?;
-        let invite = self.sign(draft.unsigned)?;
+        let mut invite = self.sign(draft.unsigned)?;
+        let unasked = change.unasked(invite.event()).await?;
         drop(change);
+        if let Some(policy) = unasked {
+            invite = self.recommended(&policy, invite).await?;
+        }
         let view = self.view(room_id).await?;
         let mut state = view.introduction().await?;
         let inviter = view.state(MEMBER, user.as_str()).await?;
@@ -317,7 +321,7 @@ impl Rooms {
                 "the invited user's server answered with another event",
             ));
         }
-        self.change(room_id).await?.take_in(signed).await?;
+        self.change(room_id).await?.take_in(signed, None).await?;
         let mut change = self.change(room_id).await?;
         let standing = change.standing(MEMBER, target.as_str()).await?;
         standing.ok_or(RoomError::UnknownEvent)
@@ -554,15 +558,13 @@ impl Rooms {
 impl Change {
     /// Sets a membership, and no more.
     pub(crate) async fn set_member(
-        mut self,
+        self,
         sender: &UserId,
         target: &UserId,
         content: &Map<String, Value>,
     ) -> Result<Placed, RoomError> {
         let intent = Intent::state(sender, MEMBER, target.as_str(), content);
-        let placed = self.add(intent, None).await?;
-        self.commit().await?;
-        Ok(placed)
+        self.send(intent, None).await
     }
 }
 

@@ -150,7 +150,11 @@ impl Rooms {
         member_content(&mut content, "join", Some(&profile), None);
         match change.set_member(user, user, &content).await {
             // The room doesn't take it; the others still can.
-            Err(RoomError::Rejected(_)) => Ok(()),
+            Err(
+                RoomError::Rejected(_)
+                | RoomError::NotRecommended(_)
+                | RoomError::PolicyServerSilent,
+            ) => Ok(()),
             other => other.map(drop),
         }
     }

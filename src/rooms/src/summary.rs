@@ -15,6 +15,7 @@ use comity_storage::RoomKey;
 
 use crate::{
     error::RoomError,
+    policy::{POLICY_EVENT, designated},
     rooms::Rooms,
     tables::{InRoom, Info, Summaries, Summary},
 };
@@ -57,6 +58,7 @@ impl Summary {
             guest_can_join: false,
             encryption: None,
             encryption_mode: None,
+            policy: None,
             joined: 0,
             invited: 0,
             ours: 0,
@@ -100,6 +102,7 @@ impl Summary {
                 self.encryption_mode =
                     event.and_then(|event| Mode::of_content(event.content().get()));
             }
+            POLICY_EVENT => self.policy = event.and_then(designated),
             "m.room.join_rules" => {
                 self.join_rule = text("join_rule");
                 self.allowed = event.map_or_else(Vec::new, |event| {

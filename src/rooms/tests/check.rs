@@ -469,6 +469,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
             join: 1,
             prev: Vec::new(),
             servers: Vec::new(),
+            lacks: Vec::new(),
         };
         batch.put::<Partials>(&rows.in_room(), &partial);
     }),

@@ -33,7 +33,9 @@ mod user;
 
 pub use client::{Answer, Client, Request, encode};
 pub use cost::Cost;
-pub use federation::{Asked, Fate, Federation, HostilePeer, Passing, Pdu, PeerRoom, Reply, Wire};
+pub use federation::{
+    Asked, Fate, Federation, HostilePeer, Passing, Pdu, PeerRoom, PolicyKey, Reply, Wire,
+};
 pub use server::{Place, SHARED_SECRET, Server, Settings, check, files, tables};
 pub use user::{User, password};
 

@@ -9,6 +9,7 @@ mod events;
 mod handshakes;
 mod keys;
 mod media;
+mod policy;
 mod queries;
 mod transaction;
 mod users;

@@ -15,3 +15,4 @@ mod joins;
 mod lookups;
 mod pair;
 mod partial;
+mod policy;

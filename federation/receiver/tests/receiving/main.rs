@@ -12,6 +12,7 @@ mod encryption;
 mod graph;
 mod messages;
 mod missing;
+mod policy;
 mod send;
 mod waiting;
 mod ways;

@@ -172,7 +172,7 @@ pub fn verify_json(
 }
 
 /// At least one signature by a known key, and none by a known key that is wrong.
-fn verify_entity(
+pub(super) fn verify_entity(
     signed: &[u8],
     signatures: &str,
     entity: &str,

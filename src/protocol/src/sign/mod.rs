@@ -16,6 +16,7 @@
 mod cosign;
 mod event;
 mod key;
+mod policy;
 mod published;
 mod request;
 
@@ -27,6 +28,7 @@ pub use event::{
     verify_json,
 };
 pub use key::{KeyError, SigningKey, VerifyKey};
+pub use policy::{POLICY_KEY_ID, is_recommended};
 pub use published::{KeyAnswerError, MAX_KEY_VALIDITY_MS, OldKey, ServerKeys};
 pub use request::{Authorization, AuthorizationError, Request};
 

@@ -8,7 +8,7 @@ use comity_protocol::{
 
 use super::{Arrival, Outcome, Refusal, Wanted, Way};
 use crate::{
-    change::{Case, Change, Heard, Known, fact_of},
+    change::{Case, Change, Heard, Known, Transaction, fact_of},
     error::RoomError,
     log,
     num::EventNum,
@@ -28,8 +28,14 @@ pub(super) struct Links {
 }
 
 impl Change {
-    /// Judges an event and puts it, with its verdict, into this change.
-    pub(crate) async fn judge(&mut self, arrival: Arrival) -> Result<Outcome, RoomError> {
+    /// Judges an event and puts it, with its verdict, into this change, which is good for nothing any more when somebody is to
+    /// be asked about it. `txn` is the client's name for it, if it is ours; `is_refused` says that the room's policy server doesn't recommend it.
+    pub(crate) async fn judge(
+        &mut self,
+        arrival: Arrival,
+        txn: Option<&Transaction>,
+        is_refused: bool,
+    ) -> Result<Outcome, RoomError> {
         let Arrival { event, way } = arrival;
         let event = event.into_event();
         if let Some(refusal) = self.refusal(&event, &way)? {
@@ -53,6 +59,14 @@ impl Change {
         // What came before our own time isn't news, which the current state could forbid.
         if known.verdict == Verdict::SoftFailed && followed.is_some_and(|by| by.entry) {
             known.verdict = Verdict::Accepted;
+        } else if known.verdict == Verdict::Accepted
+            && !followed.is_some_and(|by| by.entry)
+            && let Some(policy) = self.unasked(&known.event).await?
+        {
+            if !is_refused {
+                return Ok(Outcome::Unasked(policy));
+            }
+            known.verdict = Verdict::SoftFailed;
         }
         if let Some(own) = &links.own
             && !own.verdict().may_become(known.verdict)
@@ -75,9 +89,12 @@ impl Change {
                 num: case.known.num.0,
             };
             let room_id = case.known.event.room_id().to_owned();
+            let sender = case.known.event.sender().as_str();
+            // What is ours goes out as all of ours does.
+            let is_handed_over = way == Way::Handshake && !self.is_ours(sender);
             // Boxed, or every future that waits for this one would be as large and as deep.
-            Box::pin(self.accept(case, None)).await?;
-            if way == Way::Handshake {
+            Box::pin(self.accept(case, txn)).await?;
+            if is_handed_over {
                 let record = log::record(log::kind::RELAYED, room_id.as_str(), &relayed)?;
                 self.batch().log(record);
             }

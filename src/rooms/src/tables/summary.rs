@@ -42,6 +42,8 @@ pub struct Summary {
     pub encryption: Option<String>,
     /// The mode that the room gave itself.
     pub encryption_mode: Option<Mode>,
+    /// `via` of `m.room.policy` and the `ed25519` key of its `public_keys`, where it has both.
+    pub policy: Option<(String, String)>,
     /// Joined members, of all servers.
     pub joined: u64,
     /// Invited users.

@@ -66,6 +66,7 @@ async fn deliver(world: &World, mut events: Vec<Signed>, rng: &mut ChaCha8Rng) {
                 Outcome::Wanted(_) => {
                     events.extend(arrivals.iter().find(|event| id(event) == event_id).cloned());
                 }
+                Outcome::Unasked(_) => panic!("{event_id}: the room has no policy server"),
                 Outcome::Refused(why) => panic!("{event_id}: {why}"),
             }
         }

@@ -12,8 +12,8 @@ use comity_protocol::{
 };
 use comity_rooms::{
     Arrival, Config, DirectoryFilter, DirectoryPage, Elsewhere, Entered, Entry, Filled, Hole,
-    Intent, Join, Outcome, PeerView, Placed, Profile, Remote as RemoteRoom, Resolved, RoomError,
-    Rooms, Run, Span, Way, log,
+    Intent, Join, Outcome, PeerView, Placed, PolicyServer, Profile, Remote as RemoteRoom, Resolved,
+    RoomError, Rooms, Run, Span, Way, log,
     num::EventNum,
     tables::{Mode, Verdict},
 };
@@ -193,6 +193,10 @@ impl Elsewhere for Bridge {
         self.them
             .receive_invite(self.me(), event.room_id(), read(event), &state, &Ring)
             .await
+    }
+
+    async fn recommend(&self, _: &PolicyServer, _: Signed) -> Result<Signed, RoomError> {
+        Err(NOT_HERE)
     }
 
     async fn profile(&self, _: &UserId, _: Option<&str>) -> Result<Map<String, Value>, RoomError> {

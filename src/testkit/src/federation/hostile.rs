@@ -113,10 +113,9 @@ impl HostilePeer {
         for (place, byte) in seed.iter_mut().zip(name.as_str().bytes()) {
             *place ^= byte;
         }
-        let der = [PKCS8_ED25519.as_slice(), &seed].concat();
         let peer = Self {
             key: Arc::new(SigningKey::from_seed("evil", &seed).expect("a key")),
-            pair: Ed25519KeyPair::from_der(&der, "evil".into()).expect("a key"),
+            pair: ed25519(&seed, "evil"),
             mind: Mind::default(),
             name,
         };
@@ -191,6 +190,12 @@ impl HostilePeer {
         }
         .authorise(method, target, body)
     }
+}
+
+/// The key of a seed, under a version.
+pub(super) fn ed25519(seed: &[u8; 32], version: &str) -> Ed25519KeyPair {
+    let der = [PKCS8_ED25519.as_slice(), seed].concat();
+    Ed25519KeyPair::from_der(&der, version.into()).expect("a key")
 }
 
 async fn think(State(mind): State<Mind>, request: HttpRequest) -> http::Response<Body> {

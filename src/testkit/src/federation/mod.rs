@@ -14,6 +14,7 @@
 
 mod hostile;
 mod pdu;
+mod policy;
 mod wire;
 
 use std::{collections::BTreeMap, ops::Index};
@@ -22,6 +23,7 @@ use crate::{Server, Settings};
 
 pub use hostile::{Asked, HostilePeer, Reply};
 pub use pdu::{Pdu, PeerRoom};
+pub use policy::PolicyKey;
 pub use wire::{Fate, Passing, Wire};
 
 /// Servers that know one another by name, over one wire.

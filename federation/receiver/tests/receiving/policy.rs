@@ -1,0 +1,170 @@
+//! Policy servers: what comes from others without the word of the room's.
+//! <https://spec.matrix.org/v1.19/server-server-api/#policy-servers>
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use comity_testkit::{HostilePeer, Pdu};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+const POLICY: &str = "policy.test";
+const SIGN: &str = "/_matrix/policy/v1/sign";
+const VERSIONS: [&str; 3] = ["6", "11", "12"];
+
+/// A room whose policy server recommends what doesn't say so.
+struct Protected {
+    world: World,
+    policy: HostilePeer,
+    is_away: Arc<AtomicBool>,
+}
+
+impl Protected {
+    async fn new(version: &'static str) -> Self {
+        let world = World::new(version).await;
+        let policy = HostilePeer::on(&world.federation.wire, POLICY);
+        let mut room = policy.join(world.here(), &world.room.id, "warden").await;
+        let key = policy.policy_key(1);
+        let is_away = Arc::new(AtomicBool::new(false));
+        let away = is_away.clone();
+        let signing = key.clone();
+        policy.answer(Method::POST, SIGN, move |asked| {
+            let text = asked.body["content"]["body"].as_str().unwrap_or_default();
+            if away.load(Ordering::Relaxed) {
+                (500, json!({ "errcode": "M_UNKNOWN", "error": "away" }))
+            } else if text.contains("spam") {
+                (400, json!({ "errcode": "M_FORBIDDEN", "error": "spam" }))
+            } else if text.contains("forged") {
+                let forged = json!({ POLICY: { "ed25519:policy_server": "A".repeat(86) } });
+                (200, forged)
+            } else {
+                (200, signing.sign(version, &asked.body))
+            }
+        });
+        let set = world
+            .alice
+            .set_state(&room.id, "m.room.policy", "", key.designation());
+        let set = set.await;
+        let mut world = world;
+        // Mallory has heard of it.
+        room.last.id = set;
+        world.room.last.id = room.last.id.clone();
+        world.room.last.json["depth"] = json!(50);
+        Self {
+            world,
+            policy,
+            is_away,
+        }
+    }
+
+    /// Sends a message that follows the last one which our server took.
+    async fn send(&mut self, body: &str) -> Pdu {
+        let event = self.world.message(body);
+        assert_eq!(self.world.send(&[&event]).await[&event.id], json!({}));
+        event
+    }
+
+    /// What the policy server was asked about.
+    fn asked(&self) -> Vec<String> {
+        let heard = self.policy.heard().into_iter();
+        let asked = heard.filter(|asked| asked.target == SIGN);
+        let text = |body: &Value| {
+            body["content"]["body"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        asked.map(|asked| text(&asked.body)).collect()
+    }
+}
+
+/// Validating policy server signatures: what lacks the server's is asked about, and soft-failed where that refuses, answers nonsense,
+/// or doesn't answer. What has it isn't asked about.
+#[tokio::test(start_paused = true)]
+async fn what_the_policy_server_does_not_recommend_is_soft_failed() {
+    for version in VERSIONS {
+        let mut room = Protected::new(version).await;
+        drop(room.policy.heard());
+        let good = room.send("good").await;
+        room.world.sees(&good.id).await;
+        assert_eq!(room.asked(), ["good"], "{version}");
+        room.world.room.went_on(&good);
+
+        let spam = room.send("spam").await;
+        let forged = room.send("forged").await;
+        let mut signed = room.world.message("signed");
+        let word = room.policy.policy_key(1).sign(version, &signed.json);
+        signed.json["signatures"][POLICY] = word[POLICY].clone();
+        assert_eq!(room.world.send(&[&signed]).await[&signed.id], json!({}));
+        room.world.sees(&signed.id).await;
+        assert_eq!(room.asked(), ["spam", "forged"], "{version}");
+        // By a key that isn't the room's it is asked about anew.
+        let mut stale = room.world.message("stale");
+        let word = room.policy.policy_key(2).sign(version, &stale.json);
+        stale.json["signatures"][POLICY] = word[POLICY].clone();
+        assert_eq!(room.world.send(&[&stale]).await[&stale.id], json!({}));
+        room.world.sees(&stale.id).await;
+        assert_eq!(room.asked(), ["stale"], "{version}");
+
+        room.is_away.store(true, Ordering::Relaxed);
+        let unasked = room.send("unasked").await;
+        let mut last = room.world.message("last");
+        let word = room.policy.policy_key(1).sign(version, &last.json);
+        last.json["signatures"][POLICY] = word[POLICY].clone();
+        assert_eq!(room.world.send(&[&last]).await[&last.id], json!({}));
+        room.world.sees(&last.id).await;
+        for event in [&spam, &forged, &unasked] {
+            assert!(!room.world.shows(&event.id).await, "{version}");
+        }
+        assert_eq!(
+            room.world.texts().await,
+            ["good", "signed", "stale", "last"]
+        );
+    }
+}
+
+/// What follows an event that the server hasn't signed either is asked about as well, and goes in behind it.
+#[tokio::test(start_paused = true)]
+async fn a_chain_of_events_is_asked_about() {
+    let mut room = Protected::new("11").await;
+    drop(room.policy.heard());
+    let chain = room.world.unsent(20);
+    let pdus: Vec<&Pdu> = chain.iter().collect();
+    room.world.send(&pdus).await;
+    room.world.sees(&chain[19].id).await;
+    assert_eq!(room.asked().len(), 20);
+    assert_eq!(room.world.texts().await.len(), 20);
+}
+
+/// Determining if a policy server is enabled: not one without a user in the room, and not by an event that lacks a field. The event
+/// that designates it is nobody's to judge.
+#[tokio::test(start_paused = true)]
+async fn a_room_uses_only_a_policy_server_that_is_in_it() {
+    let designations: [fn(&HostilePeer) -> Value; 4] = [
+        |policy| policy.policy_key(1).designation(),
+        |_| json!({ "via": "evil.test" }),
+        |_| json!({ "via": "evil.test", "public_keys": { "other": "AAAA" } }),
+        |_| json!({ "via": 7, "public_keys": { "ed25519": "AAAA" } }),
+    ];
+    for designation in designations {
+        let mut world = World::with(
+            "11",
+            json!({ "users": { "@mallory:evil.test": 100, "@alice:here.test": 100 } }),
+        )
+        .await;
+        let policy = HostilePeer::on(&world.federation.wire, POLICY);
+        let content = designation(&policy);
+        let event = world
+            .peer
+            .event(&world.room, "mallory", "m.room.policy", Some(""), content);
+        assert_eq!(world.send(&[&event]).await[&event.id], json!({}));
+        world.room.went_on(&event);
+        world.settle().await;
+        world.alice.send(&world.room.id, "hello").await;
+        assert!(policy.heard().is_empty());
+    }
+}
