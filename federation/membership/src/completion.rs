@@ -29,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 const ALONE: usize = 3;
 /// Rounds in which what can't be checked yet is waited for, ten minutes in all: as long as a server may be away that
 /// wants to be known. A state that lacks what the others' has is another for good.
-const FOR_KEYS: usize = 6;
+const FOR_KEYS: usize = 5;
 /// How long a round may take; whoever is slow holds up others no longer.
 const ROUND: Duration = Duration::from_secs(15 * 60);
 /// Rooms completed at a time: each may hold a whole state.

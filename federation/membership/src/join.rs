@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, iter::once, time::Duration};
 use comity_federation_client::peers::Joined;
 use comity_federation_receiver::Checked;
 use comity_protocol::{
-    event::{Limits, Signed},
+    event::{Event, Limits, Signed},
     id::{OwnedServerName, RoomId, ServerName, UserId},
 };
 use comity_rooms::{Entered, Entry, RoomError};
@@ -93,13 +93,13 @@ impl OtherServers {
         let auth_chain = checks
             .checked(version, room_id, Limits::Past, answer.auth_chain)
             .await;
-        let is_whole = state.unheard.is_empty() && auth_chain.unheard.is_empty();
+        let unheard = self.silent(&state.unheard).await?;
+        let is_whole = unheard.is_empty() && self.silent(&auth_chain.unheard).await?.is_empty();
         let named = match answer.members_omitted {
             true => answer.servers_in_room.unwrap_or_default(),
             false => servers_of(&state),
         };
-        let unchecked = state.unheard.iter().map(|(event, _)| event);
-        let unchecked = unchecked.filter(|event| event.event_type() != MEMBER);
+        let unchecked = unheard.iter().filter(|event| event.event_type() != MEMBER);
         let unchecked = unchecked.map(|event| event.event_id().to_owned()).collect();
         let (state, auth_chain) = (state.signed, auth_chain.signed);
         let is_create = |event: &&Signed| event.event().is_state("m.room.create", "");
@@ -149,6 +149,22 @@ impl OtherServers {
             Err(RoomError::Rejected(_)) => Err(Trouble::NotAllowed),
             Err(error) => Err(Trouble::Ours(error)),
         }
+    }
+
+    /// What of this may be checked later: whoever answers and doesn't know the key never will.
+    async fn silent(&self, unheard: &[(Event, OwnedServerName)]) -> Result<Vec<Event>, Trouble> {
+        let backoff = self.0.fetcher.peers.backoff();
+        let mut silent = Vec::new();
+        for (event, server) in unheard {
+            let since = backoff.failing_since(server).await;
+            if since
+                .map_err(|error| Trouble::Ours(error.into()))?
+                .is_some()
+            {
+                silent.push(event.clone());
+            }
+        }
+        Ok(silent)
     }
 
     /// Our join with the signature of the server that authorises it, where one does.

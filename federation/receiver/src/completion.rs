@@ -54,7 +54,7 @@ impl Fetcher {
     ) -> Result<Completion, RoomError> {
         let view = rooms.view(room_id).await?;
         let servers = once(server.to_owned()).chain(lacks.servers.iter().cloned());
-        let mut search = Search::among(self, view, servers).patient(patience <= Patience::ForKeys);
+        let mut search = Search::among(self, view, servers);
         search.until = until;
         let mut claims = Vec::with_capacity(lacks.prev.len());
         for event in &lacks.prev {
@@ -87,7 +87,7 @@ impl Fetcher {
                 Some(wanted) => wanted,
             };
         }
-        if search.may_be_had_later().await? {
+        if patience <= Patience::ForKeys && search.awaits_keys().await? {
             return Ok(Completion::Unchecked);
         }
         let is_needed = lacks.prev.iter().any(|event| wanted.contains(event));

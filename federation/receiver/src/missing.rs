@@ -316,7 +316,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether events couldn't be checked that may be later: for this long no server has been silent whose keys are wanted.
-    pub(crate) async fn may_be_had_later(&self) -> Result<bool, RoomError> {
+    async fn may_be_had_later(&self) -> Result<bool, RoomError> {
         if !self.is_patient {
             return Ok(false);
         }
@@ -325,6 +325,19 @@ impl<'a> Search<'a> {
         for server in unheard {
             let since = self.fetcher.peers.backoff().failing_since(&server).await?;
             if since.is_none_or(|since| now < since.saturating_add(HOPE_MS)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether servers are silent whose keys are wanted, and weren't for long before.
+    pub(crate) async fn awaits_keys(&self) -> Result<bool, RoomError> {
+        let unheard = self.unheard.lock().clone();
+        let now = self.view.rooms().tenant().runtime().clock().now_ms();
+        for server in unheard {
+            let since = self.fetcher.peers.backoff().failing_since(&server).await?;
+            if since.is_some_and(|since| now < since.saturating_add(HOPE_MS)) {
                 return Ok(true);
             }
         }

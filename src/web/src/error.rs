@@ -361,9 +361,10 @@ impl From<RoomError> for ApiError {
             RoomError::UnknownEvent => {
                 Self::not_found("There is no such event, or you can't see it")
             }
-            RoomError::Rejected(_) | RoomError::Forbidden(_) | RoomError::NotRecommended(_) => {
-                Self::forbidden(text)
-            }
+            RoomError::Rejected(_)
+            | RoomError::Forbidden(_)
+            | RoomError::NotRecommended(_)
+            | RoomError::PolicyServerSilent => Self::forbidden(text),
             RoomError::GuestAccess => {
                 Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", text)
             }
@@ -387,7 +388,7 @@ impl From<RoomError> for ApiError {
                     .with("retry_after_ms", retry_after_ms)
             }
             RoomError::NotLeft => Self::bad("M_UNKNOWN", text),
-            RoomError::Incomplete | RoomError::PolicyServerSilent => Self::unavailable(text),
+            RoomError::Incomplete => Self::unavailable(text),
             RoomError::UnknownAlias => Self::not_found(text),
             RoomError::BadAlias => Self::bad("M_BAD_ALIAS", text),
             RoomError::DuplicateAnnotation => Self::bad("M_DUPLICATE_ANNOTATION", text),

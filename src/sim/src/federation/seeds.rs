@@ -37,7 +37,7 @@ fn what_was_apart_comes_together_4() {
     quarter(&SETTLED, 3);
 }
 
-/// About one seed in forty fails yet: what is open stands in docs/architecture.md, The simulated federation.
+/// Some seeds fail yet: what is open stands in docs/architecture.md, The simulated federation.
 #[test]
 #[ignore = "finds what is still open"]
 fn whoever_comes_and_goes_1() {
