@@ -90,8 +90,10 @@ impl Fetcher {
         if patience <= Patience::ForKeys && search.awaits_keys().await? {
             return Ok(Completion::Unchecked);
         }
+        // What our join follows goes last: it is what the state is asked for.
         let is_needed = lacks.prev.iter().any(|event| wanted.contains(event));
-        if patience == Patience::ForAll || is_needed {
+        let needs_all = patience == Patience::ForAll;
+        if needs_all || (is_needed && patience != Patience::None) {
             return Ok(Completion::Useless);
         }
         Ok(match claimed.lacks(&claims, &wanted).await? {

@@ -237,6 +237,8 @@ async fn unchecked() -> (Federation, User, String) {
 #[tokio::test(start_paused = true)]
 async fn d5_what_cannot_be_checked_yet_is_waited_for() {
     let (federation, bob, room) = unchecked().await;
+    // Whoever loads all members doesn't see it yet.
+    assert!(synced(&bob, "join", &room).await.is_none());
     federation.wire.heal();
     sleep(Duration::from_secs(5 * 60)).await;
     let answer = bob.get(members(&room)).send().await.ok();

@@ -231,7 +231,10 @@ impl Change {
             let given = self.heard(&ids).await?;
             let mut root = self.given_state(&given).await?;
             let event = self.heard(&[claim.event.to_string()]).await?;
-            let nums: Vec<EventNum> = event.iter().flatten().map(|heard| heard.num).collect();
+            // Of one that is done without there is only a name.
+            let event = event.iter().flatten();
+            let event = event.filter(|heard| heard.verdict() != Verdict::Named);
+            let nums: Vec<EventNum> = event.map(|heard| heard.num).collect();
             for event in self.known(&nums).await? {
                 if let (Some(state_key), false) =
                     (event.event.state_key(), event.verdict == Verdict::Rejected)
@@ -277,7 +280,9 @@ impl Change {
         let lacked = lacked.iter().filter(|id| !without.contains(*id));
         let ids: Vec<String> = lacked.map(ToString::to_string).collect();
         let heard = self.heard(&ids).await?;
-        let nums: Vec<EventNum> = heard.iter().flatten().map(|heard| heard.num).collect();
+        let heard = heard.iter().flatten();
+        let heard = heard.filter(|heard| heard.verdict() != Verdict::Named);
+        let nums: Vec<EventNum> = heard.map(|heard| heard.num).collect();
         for known in self.known(&nums).await? {
             let event = &known.event;
             let Some(state_key) = event.state_key() else {
