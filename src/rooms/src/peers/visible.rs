@@ -19,12 +19,14 @@ use crate::{
 };
 
 impl PeerView {
-    /// Those of some events that the server may have, as it may have them: those that none of its users could see, redacted; and those of
-    /// an erased account, unless the server was in the room when they came or when the account ended.
+    /// Those of some events that the server may have, as it may have them: those that none of its users could see, redacted, unless
+    /// they take back what one could see; and those of an erased account, unless the server was in the room when they came or when the
+    /// account ended.
     pub(super) async fn shown(&self, found: Vec<Found>) -> Result<Vec<Event>, RoomError> {
         let found = self.owed(found).await?;
         let mut visible = self.visible(&found).await?;
         for (visible, one) in visible.iter_mut().zip(&found) {
+            *visible |= self.sees_what_is_taken_back(one).await?;
             *visible &= !self.is_veiled(one).await?;
         }
         Ok(found
@@ -98,6 +100,23 @@ impl PeerView {
             visible.push(sees(setting, tally) || sees(after, tally));
         }
         Ok(visible)
+    }
+
+    /// Whether an event takes back one that the server may read, and would say so no more if it were redacted itself: before room version
+    /// 11 `redacts` is nothing that redaction leaves. It would take no effect there, and what everybody else has taken back would stay.
+    /// It tells nothing that isn't shown with its target: clients get it there, whole, as
+    /// [`redacted_because`](https://spec.matrix.org/v1.19/client-server-api/#redactions).
+    async fn sees_what_is_taken_back(&self, one: &Found) -> Result<bool, RoomError> {
+        let Some(target) = one.event.redacts() else {
+            return Ok(false);
+        };
+        if one.event.redact().redacts().is_some() {
+            return Ok(false);
+        }
+        let Some(target) = self.view.event(target).await? else {
+            return Ok(false);
+        };
+        Ok(self.visible(&[target]).await? == [true])
     }
 
     /// Whether an event's sender was erased before the server could have had it.
