@@ -74,6 +74,10 @@ impl Inner {
             log::kind::RELAYED => self.relayed(logged, record).await,
             log::kind::RECEIPT => self.receipt(logged, record).await,
             log::kind::COMPLETED => self.completed(logged, record).await,
+            log::kind::ENTERED => {
+                self.entered(record);
+                Ok(())
+            }
             comity_keys::LIST => self.list(logged, record).await,
             comity_to_device::log::OUTGOING => {
                 self.messages(record);
@@ -96,6 +100,15 @@ impl Inner {
     fn messages(self: &Arc<Self>, record: &Record) {
         if let Ok(server) = <&ServerName>::try_from(record.subject.as_str()) {
             self.put(server, Queue::messages);
+        }
+    }
+
+    /// What servers were to be told of a room before we entered it anew isn't found from what comes.
+    fn entered(&self, record: &Record) {
+        if let Some(room_id) = room(&record.subject) {
+            for destination in self.destinations() {
+                destination.queue.lock().entered(room_id);
+            }
         }
     }
 
@@ -131,13 +144,12 @@ impl Inner {
         if placed.member.is_some() && view.last_hole(seq - 1, place).await? == Some(seq) {
             return Ok(());
         }
-        let here = view.servers().await?;
+        let servers = self.event(logged, &view, EventNum(placed.num)).await?;
         // Only who comes or goes could make it another's.
-        if placed.member.is_none() && here.iter().all(|server| self.is_local(server)) {
+        if placed.member.is_none() && servers.iter().eq([self.rooms.server_name()]) {
             alone.add(&record.subject);
-            return Ok(());
         }
-        self.event(logged, &view, EventNum(placed.num)).await
+        Ok(())
     }
 
     /// A list of ours changed: every server that shares a room with its user hears of it.
@@ -228,17 +240,19 @@ impl Inner {
             return Ok(());
         };
         let view = self.rooms.view(room_id).await?;
-        self.event(logged, &view, EventNum(relayed.num)).await
+        let told = self.event(logged, &view, EventNum(relayed.num)).await;
+        told.map(drop)
     }
 
+    /// Puts an event into the queues of those who are to hear of it; the servers that were in the room before or after it.
     async fn event(
         self: &Arc<Self>,
         logged: &Logged,
         view: &RoomView,
         num: EventNum,
-    ) -> Result<(), RoomError> {
+    ) -> Result<BTreeSet<OwnedServerName>, RoomError> {
         let Some(found) = view.load(&[num]).await?.pop() else {
-            return Ok(());
+            return Ok(BTreeSet::new());
         };
         let mut servers = view.servers_around(&found).await?;
         let event = &found.event;
@@ -259,11 +273,12 @@ impl Inner {
                 num: num.0,
                 lane: logged.lane,
                 pos: logged.pos,
+                is_last: false,
             };
             self.put(server, |queue| queue.event(due));
             self.touched.lock().insert(logged.lane);
         }
-        Ok(())
+        Ok(servers)
     }
 
     /// A room is known wholly now: whoever was in it all the time and wasn't known to be hears what we
@@ -297,6 +312,7 @@ impl Inner {
                     num: found.num.0,
                     lane: logged.lane,
                     pos: logged.pos,
+                    is_last: false,
                 };
                 self.put(server, |queue| queue.event(due));
                 self.touched.lock().insert(logged.lane);

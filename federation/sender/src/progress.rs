@@ -14,7 +14,7 @@ use comity_storage::{
 
 use crate::{
     Destination, Held, Inner,
-    tables::{Cursor, Cursors, LaneKey, OwedEvent, OwedLists, Owes, ServerRoom, ServerUser},
+    tables::{Cursor, Cursors, LaneKey, OwedEvents, OwedLists, Owes, ServerRoom, ServerUser},
 };
 
 const EACH: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const MOVED: Pos = 1_000;
 /// What servers are owed by rows.
 #[derive(Default)]
 pub(crate) struct Owed {
-    pub events: Vec<(OwnedServerName, RoomKey, OwedEvent)>,
+    pub events: Vec<(OwnedServerName, RoomKey, OwedEvents)>,
     pub lists: Vec<(OwnedServerName, OwnedUserId)>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) async fn save(held: Held) {
 /// What one lane's batch changes.
 #[derive(Default)]
 struct Changes {
-    rows: Vec<(Arc<Destination>, RoomKey, Option<OwedEvent>)>,
+    rows: Vec<(Arc<Destination>, RoomKey, Option<OwedEvents>)>,
     lists: Vec<(Arc<Destination>, OwnedUserId, bool)>,
 }
 

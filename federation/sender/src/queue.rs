@@ -1,18 +1,19 @@
 //! What one server is to be told, in memory: plain data, no clock, no network.
 //!
 //! In good times events wait in the order in which they were dispatched. A server that is *behind* has
-//! the newest event of each room instead, which is also what its rows say.
+//! the newest event of each room instead, which is also what its rows say: from there it finds the others. Not those from
+//! before we entered the room anew, which what we said since doesn't follow; of those the last of each stay is owed too.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use comity_protocol::id::OwnedRoomId;
+use comity_protocol::id::{OwnedRoomId, RoomId};
 use comity_storage::{Lane, Pos, RoomKey};
 use serde_json::value::RawValue;
 
 use crate::{
     edus::Edus,
     lists::{DueLists, Lists},
-    tables::OwedEvent,
+    tables::OwedEvents,
 };
 
 /// Events of a transaction, and pieces of ephemeral data, at most.
@@ -22,6 +23,8 @@ pub(crate) const PDUS: usize = 50;
 pub(crate) const EDUS: usize = 100;
 /// Events kept in order for a server; one with more is behind.
 const ORDERED: usize = 500;
+/// Earlier stays in a room of which the last event is owed. Of more, what was said in the first ones is lost to that server.
+const STAYS: usize = 20;
 
 /// An event on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub(crate) struct Due {
     /// Where its record stands.
     pub lane: Lane,
     pub pos: Pos,
+    /// Nothing that comes later follows it: we have entered the room anew since.
+    pub is_last: bool,
 }
 
 /// What goes into a transaction.
@@ -51,7 +56,7 @@ pub(crate) struct Batch {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     ordered: VecDeque<Due>,
-    owed: BTreeMap<RoomKey, OwedEvent>,
+    owed: BTreeMap<RoomKey, OwedEvents>,
     behind: bool,
     /// Rooms whose row says something else than `owed`.
     changed: BTreeSet<RoomKey>,
@@ -84,12 +89,31 @@ impl Queue {
 
     fn owe(&mut self, due: &Due) {
         let room = RoomKey::of(due.room_id.as_str());
-        let event = OwedEvent {
+        let owed = self.owed.entry(room).or_insert_with(|| OwedEvents {
             room_id: due.room_id.to_string(),
-            num: due.num,
-        };
-        self.owed.insert(room, event);
+            ..OwedEvents::default()
+        });
+        // After a crash it may be told again what its rows say.
+        if !owed.ends.contains(&due.num) {
+            owed.newest = Some(due.num);
+        }
+        if due.is_last {
+            owed.end();
+        }
         self.changed.insert(room);
+    }
+
+    /// We have entered a room anew: what comes doesn't lead to what was said there before.
+    pub fn entered(&mut self, room_id: &RoomId) {
+        let mut latest = self.ordered.iter_mut().rev();
+        if let Some(due) = latest.find(|due| *due.room_id == *room_id) {
+            due.is_last = true;
+        }
+        let room = RoomKey::of(room_id.as_str());
+        if let Some(owed) = self.owed.get_mut(&room) {
+            owed.end();
+            self.changed.insert(room);
+        }
     }
 
     /// There are messages to devices in the store.
@@ -98,7 +122,7 @@ impl Queue {
     }
 
     /// A row of an earlier run.
-    pub fn recall(&mut self, room: RoomKey, owed: OwedEvent) {
+    pub fn recall(&mut self, room: RoomKey, owed: OwedEvents) {
         self.behind = true;
         self.owed.insert(room, owed);
     }
@@ -132,11 +156,12 @@ impl Queue {
     /// What goes next, but for ephemeral data. Events and lists stay until [`Queue::done`].
     pub fn next(&mut self) -> Batch {
         let events: Vec<_> = if self.behind {
-            let owed = self.owed.values().take(PDUS);
-            owed.filter_map(|owed| {
-                Some((OwnedRoomId::try_from(owed.room_id.as_str()).ok()?, owed.num))
-            })
-            .collect()
+            let owed = self.owed.values().filter_map(|owed| {
+                let room_id = OwnedRoomId::try_from(owed.room_id.as_str()).ok()?;
+                let nums = owed.ends.iter().chain(&owed.newest);
+                Some(nums.map(move |num| (room_id.clone(), *num)))
+            });
+            owed.flatten().take(PDUS).collect()
         } else {
             let ordered = self.ordered.iter().take(PDUS);
             ordered.map(|due| (due.room_id.clone(), due.num)).collect()
@@ -168,11 +193,18 @@ impl Queue {
         if batch.behind {
             for (room_id, num) in &batch.events {
                 let room = RoomKey::of(room_id.as_str());
+                let Some(owed) = self.owed.get_mut(&room) else {
+                    continue;
+                };
+                owed.ends.retain(|end| end != num);
                 // A newer event may have come since.
-                if self.owed.get(&room).is_some_and(|owed| owed.num == *num) {
-                    self.owed.remove(&room);
-                    self.changed.insert(room);
+                if owed.newest == Some(*num) {
+                    owed.newest = None;
                 }
+                if owed.ends.is_empty() && owed.newest.is_none() {
+                    self.owed.remove(&room);
+                }
+                self.changed.insert(room);
             }
         } else if !self.behind {
             self.ordered
@@ -190,7 +222,7 @@ impl Queue {
     }
 
     /// The rows that are to change: what is owed now, or nothing any more.
-    pub fn changes(&mut self) -> Vec<(RoomKey, Option<OwedEvent>)> {
+    pub fn changes(&mut self) -> Vec<(RoomKey, Option<OwedEvents>)> {
         let changed = std::mem::take(&mut self.changed);
         let row = |room: RoomKey| (room, self.owed.get(&room).cloned());
         changed.into_iter().map(row).collect()
@@ -206,6 +238,15 @@ impl Queue {
         let of_lane = self.ordered.iter().filter(|due| due.lane == lane);
         let first = of_lane.map(|due| due.pos).min();
         first.into_iter().chain(self.lists.first_of(lane)).min()
+    }
+}
+
+impl OwedEvents {
+    /// A stay in the room has ended with the newest of these.
+    fn end(&mut self) {
+        self.ends.extend(self.newest.take());
+        let excess = self.ends.len().saturating_sub(STAYS);
+        self.ends.drain(..excess);
     }
 }
 
@@ -226,6 +267,7 @@ mod tests {
             num,
             lane: Lane(0),
             pos: u64::from(num),
+            is_last: false,
         }
     }
 
@@ -292,7 +334,7 @@ mod tests {
         let changes = queue.changes();
         let owed: Vec<_> = changes
             .iter()
-            .filter_map(|(_, owed)| Some(owed.as_ref()?.num))
+            .filter_map(|(_, owed)| owed.as_ref()?.newest)
             .collect();
         assert_eq!((changes.len(), owed), (2, vec![5]));
         let batch = queue.next();
@@ -301,6 +343,54 @@ mod tests {
         // In order again.
         queue.event(due("!odd:x", 6));
         assert_eq!(queue.first_of(Lane(0)), Some(6));
+    }
+
+    /// Architecture, Telling other servers: a server that is behind finds what we said before we entered a room anew, whether that
+    /// had been dispatched before or after it fell behind, and what a replay of the log adds is a repetition at most.
+    #[test]
+    fn the_last_event_of_each_stay_is_owed() {
+        let room: &RoomId = "!a:x".try_into().unwrap();
+        let mut queue = Queue::default();
+        for num in 1..=2 {
+            queue.event(due("!a:x", num));
+            queue.event(due("!b:x", num));
+        }
+        queue.entered(room);
+        queue.event(due("!a:x", 3));
+        queue.fall_behind();
+        queue.event(due("!a:x", 4));
+        queue.entered(room);
+        queue.entered(room);
+        queue.event(due("!a:x", 5));
+        let row = |queue: &mut Queue| {
+            let rows = queue.changes();
+            let row = rows
+                .into_iter()
+                .find(|(key, _)| *key == RoomKey::of("!a:x"));
+            row.unwrap().1
+        };
+        let owed = row(&mut queue).unwrap();
+        assert_eq!((&*owed.ends, owed.newest), (&[2, 4][..], Some(5)));
+        let batch = queue.next();
+        assert_eq!(batch.events.len(), 4);
+        queue.event(due("!a:x", 6));
+        queue.done(&batch);
+        let left = row(&mut queue).unwrap();
+        assert_eq!((&*left.ends, left.newest), (&[][..], Some(6)));
+
+        let mut next_run = Queue::default();
+        next_run.recall(RoomKey::of("!a:x"), owed);
+        for num in 1..=2 {
+            next_run.event(due("!a:x", num));
+        }
+        next_run.entered(room);
+        for num in 3..=4 {
+            next_run.event(due("!a:x", num));
+        }
+        next_run.entered(room);
+        next_run.event(due("!a:x", 5));
+        let told = nums(&next_run.next());
+        assert!([2, 4, 5].iter().all(|num| told.contains(num)), "{told:?}");
     }
 
     #[test]

@@ -79,22 +79,24 @@ pub struct Cursor {
     pub pos: u64,
 }
 
-/// The newest event of a room that a server hasn't been told of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwedEvent {
+/// Events of a room that a server hasn't been told of, by their numbers there: from these it finds the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwedEvents {
     /// The room's id; the key has only its hash.
     pub room_id: String,
-    /// The event's number in the room.
-    pub num: u32,
+    /// The last of each earlier stay in the room.
+    pub ends: Vec<u32>,
+    /// The newest.
+    pub newest: Option<u32>,
 }
 
-postcard_value!(Cursor, OwedEvent);
+postcard_value!(Cursor, OwedEvents);
 
 tables! {
     /// `lane` → [`Cursor`].
     Cursors: "federation cursor", b"Fc", Hot, LaneKey => Cursor;
-    /// `server, room` → [`OwedEvent`]; only while the server is behind.
-    Owes: "owed event", b"Fo", Queue, ServerRoom => OwedEvent;
+    /// `server, room` → [`OwedEvents`]; only while the server is behind.
+    Owes: "owed events", b"Fo", Queue, ServerRoom => OwedEvents;
     /// `server, user` → (): their device list has changed; only while the server is behind.
     OwedLists: "owed device list", b"Fd", Queue, ServerUser => ();
 }

@@ -231,6 +231,10 @@ impl Inner {
         let backoff = self.peers.backoff();
         let since = backoff.failing_since(server).await.ok().flatten();
         let Some(since) = since else {
+            if let Failure::Peer(PeerError::Unreachable(_) | PeerError::BackingOff) = failure {
+                // It has answered somebody else in the meantime.
+                return Some(AGAIN);
+            }
             // It answers, and shuts us out.
             destination.queue.lock().fall_behind();
             let jitter = self.runtime.random().below(millis(*shut_out));

@@ -177,6 +177,24 @@ async fn a_crash_loses_nothing() {
     assert_eq!(heard, ["0", "1", "2", "3", "4"]);
 }
 
+/// What is told of a room is told to those who were in it then: that it is ours alone now says nothing of what was said before.
+#[tokio::test(start_paused = true)]
+async fn who_was_there_hears_it_after_a_crash() {
+    let (mut federation, peer, alice, room) = one_room().await;
+    federation.wire.cut(US, "peer.test");
+    alice.send(&room, "before").await;
+    alice.kick(&room, peer.user("bob").as_str()).await;
+    alice.send(&room, "after").await;
+    after(2).await;
+    drop(peer.heard());
+    federation.restart(US).await;
+    federation.wire.heal();
+    after(60).await;
+    let mut heard = messages(&transactions(&peer));
+    heard.dedup();
+    assert_eq!(heard, ["before"]);
+}
+
 /// data-model.md, Logs' horizon: what was not sent stays in the log, however old it is.
 #[tokio::test(start_paused = true)]
 async fn what_is_not_sent_is_not_pruned() {
@@ -310,6 +328,49 @@ async fn two_servers_talk_across_an_outage() {
         let all = ["a1", "a2", "a3", "a4", "b1", "b2", "b3", "b4"];
         assert_eq!(texts(user, &room).await, all);
     }
+}
+
+/// What was said in a room before it was left and entered anew isn't followed by what is said there since: a server that was behind all
+/// the while is told of both, by the next run as well.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_during_an_outage_is_heard_whole() {
+    const THEM: &str = "them.test";
+    let mut federation = Federation::of([US, THEM]).await;
+    let alice = federation[US].register("alice").await;
+    let mut bob = federation[THEM].register("bob").await;
+    let room = public_room(&alice).await;
+    let path = format!("/_matrix/client/v3/join/{}", encode(&room));
+    federation.wire.judge(|passing| {
+        let is_news = passing.request.uri().path().starts_with(SEND);
+        if is_news && passing.to.as_str() == US {
+            Fate::Refused
+        } else {
+            Fate::Arrives
+        }
+    });
+    for stay in ["first", "second", "third"] {
+        let join = bob.post(path.clone()).query("via", US).json(json!({}));
+        join.send().await.ok();
+        for n in 1..=2 {
+            bob.send(&room, &format!("{stay} {n}")).await;
+        }
+        if stay == "second" {
+            // From here on it is behind, and says so by rows.
+            after(300).await;
+            federation.restart(THEM).await;
+            bob = federation[THEM].login("bob").await;
+        }
+        bob.leave(&room).await;
+        // Of events of one time their ids say which comes first.
+        after(1).await;
+    }
+    after(5).await;
+    federation.wire.judge(|_| Fate::Arrives);
+    after(3_600).await;
+    let said = [
+        "first 1", "first 2", "second 1", "second 2", "third 1", "third 2",
+    ];
+    assert_eq!(texts(&alice, &room).await, said);
 }
 
 /// Who was banned while they could not be reached learns it, though their server has to ask for what the ban rests on when it is in the

@@ -21,6 +21,9 @@ pub mod kind {
     pub const REPLACED: u16 = 0x0107;
     /// History was fetched for a hole ([`super::Fetched`]).
     pub const FETCHED: u16 = 0x0108;
+    /// A room was entered by the answer to a join, for the first time or anew: what is said in it from here on doesn't follow what was
+    /// said before. Comes before the [`super::Placed`] of that join; its subject, the room's id, says it all.
+    pub const ENTERED: u16 = 0x0109;
 }
 
 /// An event took a place. The record's subject is the room's id.

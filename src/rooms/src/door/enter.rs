@@ -26,6 +26,7 @@ use crate::{
     change::{Change, Heard, Known, Placed, fact_of},
     error::RoomError,
     live::{Fact, Live},
+    log,
     num::EventNum,
     rooms::Rooms,
     state::AnyRoot,
@@ -372,6 +373,7 @@ impl Change {
         live.after.clear();
         live.head.extremities.clear();
         live.listeners = None;
+        let room_id = live.room_id.to_string();
         let prev: Vec<String> = known
             .event
             .prev_events()
@@ -380,6 +382,8 @@ impl Change {
             .collect();
         let prev = self.heard(&prev).await?;
         self.follow(&known, &prev, FollowedBy { entry: true })?;
+        let record = log::record(log::kind::ENTERED, &room_id, &())?;
+        self.batch().log(record);
         let case = self.case(known, from).await?;
         let placed = Box::pin(self.accept(case, None)).await?;
         self.end_out_of_band().await?;
