@@ -50,6 +50,8 @@ impl OtherServers {
         // count us in whether we know it or not.
         let (this, via) = (self.clone(), via.to_vec());
         let joined = self.0.runtime.spawn("join", async move {
+            // From here on others may count us in, whichever of the servers it goes by.
+            let _entering = this.0.fetcher.entering.begin(&intent.room_id);
             let attempt = |server| this.join_through(&intent, server);
             this.through(&via, PATIENCE, attempt).await
         });

@@ -54,6 +54,8 @@ pub struct Checked {
     pub signed: Vec<Signed>,
     /// Those that may pass another time, each with the server that didn't tell the key by which it signed.
     pub unheard: Vec<(Event, OwnedServerName)>,
+    /// Some weren't looked at, for there was too much to do.
+    pub is_busy: bool,
 }
 
 /// Checks events. Cheap to clone.
@@ -127,15 +129,20 @@ impl Checks {
         pdus: Vec<Box<RawValue>>,
     ) -> Checked {
         let parsed = self.parse(version, room_id, limits, pdus).await;
+        let is_busy = |error: Option<&PduError>| matches!(error, Some(PduError::Busy));
+        let mut checked = Checked {
+            is_busy: parsed.iter().any(|parsed| is_busy(parsed.as_ref().err())),
+            ..Checked::default()
+        };
         let events: Vec<WellFormed> = parsed.into_iter().filter_map(or_dropped).collect();
         let read: Vec<Event> = events.iter().map(|event| event.event().clone()).collect();
-        let mut checked = Checked::default();
         for (event, verified) in read.into_iter().zip(self.verify(events).await) {
             if let Err(PduError::Signature(SignatureError::UnknownKey(server))) = &verified
                 && let Ok(server) = server.as_str().try_into()
             {
                 checked.unheard.push((event, server));
             }
+            checked.is_busy |= is_busy(verified.as_ref().err());
             checked.signed.extend(or_dropped(verified));
         }
         checked

@@ -21,6 +21,7 @@
 mod checks;
 mod completion;
 mod edus;
+mod entering;
 mod joined;
 mod keys;
 mod missing;
@@ -41,9 +42,11 @@ use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::{ReadError, RoomKey};
 use comity_to_device::ToDevice;
+use tokio::sync::Semaphore;
 
 pub use checks::{Checked, Checks, PduError};
 pub use completion::{Completion, Patience};
+pub use entering::{Attempt, Entering};
 pub use keys::KeysElsewhere;
 pub use missing::Fetcher;
 pub use transaction::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
@@ -67,6 +70,8 @@ pub(crate) struct Inner {
     /// One transaction of a server at a time: the specification allows it one in flight, and order and
     /// repetition are only told apart so.
     turns: PerServer,
+    /// Bytes that may still be held of rooms that are being entered.
+    held: Arc<Semaphore>,
 }
 
 impl Receiver {
@@ -94,6 +99,7 @@ impl Receiver {
             waiting,
             searches: Searches::default(),
             turns: PerServer::new(1),
+            held: entering::held(),
         }))
     }
 

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-use crate::Checks;
+use crate::{Checks, Entering};
 
 /// Ancestors fetched for one event (D8).
 const ANCESTORS: usize = 1_024;
@@ -65,6 +65,8 @@ pub struct Fetcher {
     pub peers: Peers,
     /// What passes for an answer.
     pub checks: Checks,
+    /// The rooms that are being entered.
+    pub entering: Entering,
 }
 
 /// A search for what is missing in one place of a room.

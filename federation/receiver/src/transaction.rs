@@ -40,6 +40,9 @@ pub enum TransactionError {
     /// It has more events or EDUs than it may (`M_TOO_LARGE`).
     #[error("a transaction has at most 50 PDUs and 100 EDUs")]
     TooMany,
+    /// Its events can't be checked now (503).
+    #[error("the server is busy")]
+    Busy,
     /// The rooms failed.
     #[error(transparent)]
     Room(#[from] RoomError),
@@ -153,7 +156,7 @@ impl Inner {
     }
 
     /// Puts events into their rooms' lines; what became of each, and the lines.
-    async fn stage(
+    pub(crate) async fn stage(
         self: &Arc<Self>,
         origin: &ServerName,
         pdus: Vec<Box<RawValue>>,
@@ -166,6 +169,7 @@ impl Inner {
         }
         let (mut results, mut lines) = (Results::new(), BTreeSet::new());
         for (room_id, mut pdus) in by_room {
+            let entering = self.fetcher.entering.end_of(&room_id);
             let view = match self.rooms.view(&room_id).await {
                 Ok(view) => Some(view),
                 Err(RoomError::UnknownRoom) => None,
@@ -178,6 +182,7 @@ impl Inner {
                 pdus = self.beside(&room_id, pdus, &mut results).await?;
             }
             let Some(view) = view.filter(|view| view.head().is_heard()) else {
+                self.stage_later(origin, entering, pdus)?;
                 continue;
             };
             let (signed, mut room_results) = self.checked(origin, &view, pdus).await?;
@@ -246,7 +251,7 @@ impl Inner {
         origin: &ServerName,
         view: &RoomView,
         pdus: Vec<Box<RawValue>>,
-    ) -> Result<(Vec<Signed>, Results), RoomError> {
+    ) -> Result<(Vec<Signed>, Results), TransactionError> {
         let mut results = Results::new();
         let parsed = self
             .fetcher
@@ -257,6 +262,8 @@ impl Inner {
         for event in parsed {
             match event {
                 Ok(event) => events.push(event),
+                // What is answered isn't sent again.
+                Err(PduError::Busy) => return Err(TransactionError::Busy),
                 Err(error) => tracing::debug!(%origin, %error, "event dropped"),
             }
         }
@@ -275,6 +282,9 @@ impl Inner {
             .zip(self.fetcher.checks.verify(events).await)
         {
             let error = event.map(|event| signed.push(event)).err();
+            if matches!(error, Some(PduError::Busy)) {
+                return Err(TransactionError::Busy);
+            }
             results.insert(id, error.as_ref().map(PduError::to_string));
         }
         Ok((signed, results))

@@ -31,6 +31,16 @@ const RETRY: Duration = Duration::from_millis(250);
 /// The longest of these waits.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// What a staged event is now.
+enum Checkable {
+    /// As it was checked.
+    Now(Signed),
+    /// It can't be had, or be checked.
+    Later,
+    /// None of this room.
+    Never,
+}
+
 /// Works on a line until it is empty, or the receiver is gone.
 pub(crate) async fn work(receiver: Weak<Inner>, line: Line) {
     let mut after: Option<InLine> = None;
@@ -94,26 +104,29 @@ impl Inner {
         }
     }
 
-    /// An event as it is to be judged: as it was checked when it came, or checked again after a
-    /// restart, or fetched by its id.
-    async fn event(
-        &self,
-        view: &RoomView,
-        origin: &OwnedServerName,
-        staged: &Staged,
-    ) -> Option<Signed> {
+    /// An event as it is to be judged, checked again after a restart or a wait, or fetched by its id.
+    async fn event(&self, view: &RoomView, origin: &OwnedServerName, staged: &Staged) -> Checkable {
         let pdu = match &staged.json {
             Some(json) => RawValue::from_string(json.clone()).ok(),
-            None => {
-                let event_id = comity_protocol::id::event_id(&staged.event_id)?;
-                self.fetcher.peers.event(origin, &event_id).await.ok()
-            }
+            None => match comity_protocol::id::event_id(&staged.event_id) {
+                Some(event_id) => match self.fetcher.peers.event(origin, &event_id).await {
+                    Ok(pdu) => Some(pdu),
+                    Err(_) => return Checkable::Later,
+                },
+                None => None,
+            },
         };
         let pdus = pdu.into_iter().collect();
         let checks = &self.fetcher.checks;
-        let signed = checks.signed(view.version(), view.room_id(), Limits::New, pdus);
-        let signed = signed.await.pop();
-        signed.filter(|event| event.event().event_id().as_str() == staged.event_id)
+        let checked = checks.checked(view.version(), view.room_id(), Limits::New, pdus);
+        let mut checked = checked.await;
+        let is_it = |event: &Signed| event.event().event_id().as_str() == staged.event_id;
+        match checked.signed.pop().filter(is_it) {
+            Some(event) => Checkable::Now(event),
+            // It was acknowledged, so that nobody will send it again.
+            None if checked.is_busy || !checked.unheard.is_empty() => Checkable::Later,
+            None => Checkable::Never,
+        }
     }
 
     /// Brings events that a server sent to the door, until each has its verdict or is known to rest on
@@ -129,14 +142,13 @@ impl Inner {
         let mut events = Vec::new();
         for (staged, held) in staged {
             let event = match held {
-                Some(event) => Some(event),
+                Some(event) => Checkable::Now(event),
                 None => self.event(view, origin, staged).await,
             };
-            if let Some(event) = event {
-                events.push(event);
-            } else if staged.json.is_none() {
-                // Only its id was kept, and it can't be had.
-                wanting.insert(staged.event_id.clone());
+            match event {
+                Checkable::Now(event) => events.push(event),
+                Checkable::Later => drop(wanting.insert(staged.event_id.clone())),
+                Checkable::Never => {}
             }
         }
         let given_up = self.settle(view, origin, events, is_patient).await?;

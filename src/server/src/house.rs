@@ -8,7 +8,7 @@ use comity_client_api::{Api, Capabilities, Settings, Support};
 use comity_federation_client::{Keyring, Outbound, OutboundConfig, OwnKeys, Peers};
 use comity_federation_media::RemoteMedia;
 use comity_federation_membership::OtherServers;
-use comity_federation_receiver::{Checks, Fetcher, KeysElsewhere, Receiver};
+use comity_federation_receiver::{Checks, Entering, Fetcher, KeysElsewhere, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
 use comity_keys::Keys;
@@ -114,6 +114,7 @@ impl House {
         let fetcher = Fetcher {
             peers,
             checks: Checks::new(keyring.clone(), runtime),
+            entering: Entering::default(),
         };
         let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
         rooms.use_elsewhere(Arc::new(elsewhere.clone()));

@@ -13,7 +13,7 @@ use comity_encryption_policy::Mode;
 use comity_federation_client::{Keyring, OwnKeys, Peers};
 use comity_federation_media::RemoteMedia;
 use comity_federation_membership::OtherServers;
-use comity_federation_receiver::{Checks, Fetcher, KeysElsewhere, Receiver};
+use comity_federation_receiver::{Checks, Entering, Fetcher, KeysElsewhere, Receiver};
 use comity_federation_sender::Sender;
 use comity_key_backup::KeyBackup;
 use comity_keys::Keys;
@@ -357,6 +357,7 @@ impl Server {
         let fetcher = Fetcher {
             peers,
             checks: Checks::new(keyring.clone(), rooms.tenant().runtime()),
+            entering: Entering::default(),
         };
         let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
         rooms.use_elsewhere(Arc::new(elsewhere.clone()));

@@ -111,7 +111,7 @@ impl ApiError {
     }
 
     /// 503: nothing is wrong with the request, it can be tried again.
-    fn unavailable(cause: impl fmt::Display) -> Self {
+    pub fn unavailable(cause: impl fmt::Display) -> Self {
         tracing::warn!(%cause, "a request could not be served");
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -7,7 +7,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use comity_federation_client::Limits;
 use comity_testkit::{Fate, Federation, HostilePeer, User, Wire, encode};
+use http::{
+    Method, Request,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -324,4 +330,94 @@ async fn a_join_that_is_not_answered_is_handed_over_again() {
         .iter()
         .filter(|event| event["state_key"] == pair.bob.id.as_str());
     assert_eq!(joins.count(), 1);
+}
+
+/// What others say between letting us in and our knowing it isn't lost: they were told that it came.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_while_a_room_is_entered_is_heard() {
+    let pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    let was_lost = AtomicBool::new(false);
+    judge_paths(&pair.federation.wire, move |path| {
+        let is_join = path.contains("/send_join/");
+        (is_join && !was_lost.swap(true, Ordering::Relaxed)).then_some(Fate::AnswerLost)
+    });
+    let joining = timeout(Duration::from_secs(10), join(&pair.bob, &room, &[ONE]));
+    assert!(joining.await.is_err());
+    pair.alice.send(&room, "welcome").await;
+    pair.alice.send(&room, "bob").await;
+    sleep(Duration::from_secs(2 * 60)).await;
+    let seen = synced(&pair.bob, "join", &room).await.unwrap();
+    assert_eq!(bodies(&seen), ["welcome", "bob"]);
+}
+
+/// Nor while another server is asked, since the answer of the one that let us in broke off.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_while_another_server_is_asked_is_heard() {
+    let federation = Federation::of([ONE, TWO, THREE]).await;
+    let alice = federation[ONE].register("alice").await;
+    let bob = federation[THREE].register("bob").await;
+    let carol = federation[TWO].register("carol").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    assert_eq!(join(&carol, &room, &[ONE]).await.0, 200);
+    sleep(Duration::from_secs(1)).await;
+    federation.wire.judge(|passing| {
+        let (path, from) = (passing.request.uri().path(), passing.from.as_str());
+        match passing.to.as_str() {
+            ONE if path.contains("/send_join/") => Fate::AnswerBroken,
+            TWO if path.contains("/make_join/") => Fate::After(Duration::from_secs(15)),
+            // It hears nothing of this.
+            TWO if from == ONE => Fate::Refused,
+            _ => Fate::Arrives,
+        }
+    });
+    let joining = join(&bob, &room, &[ONE, TWO]);
+    let joining = timeout(Duration::from_secs(18), joining);
+    assert!(joining.await.is_err());
+    alice.send(&room, "welcome").await;
+    sleep(Duration::from_secs(2 * 60)).await;
+    let heard = bob.messages(&room, 20).await;
+    let mut bodies = heard.iter().map(|event| &event["content"]["body"]);
+    assert!(bodies.any(|body| body == "welcome"));
+}
+
+/// Law 11: what is held of rooms that are being entered is bounded; who sends more is to send it again, for it isn't acknowledged.
+#[tokio::test(start_paused = true)]
+async fn what_is_held_meanwhile_is_bounded() {
+    let pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    lose_first(&pair.federation.wire, Fate::AnswerLost);
+    let joining = timeout(Duration::from_secs(10), join(&pair.bob, &room, &[ONE]));
+    assert!(joining.await.is_err());
+    let evil = HostilePeer::on(&pair.federation.wire, EVIL);
+    let pdu = json!({ "room_id": room, "content": { "x": "x".repeat(64_000) } });
+    let body = json!({ "origin": EVIL, "origin_server_ts": 1, "pdus": vec![pdu; 50] });
+    let body = Bytes::from(body.to_string());
+    // No endpoint documents that a server is busy.
+    pair.federation.wire.without_spec();
+    let (end, two) = (
+        pair.federation.wire.end(&evil.name),
+        pair.federation[TWO].name(),
+    );
+    let send = async |txn: &str| {
+        let path = format!("/_matrix/federation/v1/send/{txn}");
+        let request = Request::put(&path)
+            .header(CONTENT_TYPE, "application/json")
+            .header(
+                AUTHORIZATION,
+                evil.authorisation(two, &Method::PUT, &path, &body),
+            );
+        let limits = Limits {
+            timeout: Duration::from_secs(10),
+            max_bytes: 10_000,
+        };
+        let answer = end.send(two, request.body(body.clone()).unwrap(), limits);
+        answer.await.unwrap().status().as_u16()
+    };
+    for txn in ["0", "1", "2", "3", "4"] {
+        assert_eq!(send(txn).await, 200);
+    }
+    assert_eq!(send("5").await, 503);
+    sleep(Duration::from_secs(2 * 60)).await;
+    assert_eq!(send("5").await, 200);
 }

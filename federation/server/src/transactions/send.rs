@@ -23,6 +23,7 @@ pub(super) async fn put(
     let answer = api.receiver.transaction(&origin, &txn_id, body).await;
     let answer = answer.map_err(|error| match error {
         TransactionError::TooMany => ApiError::too_large(error.to_string()),
+        TransactionError::Busy => ApiError::unavailable(error),
         TransactionError::Room(error) => error.into(),
         TransactionError::Read(error) => error.into(),
         TransactionError::Commit(error) => error.into(),
