@@ -19,7 +19,7 @@ impl Change {
     /// Remembers that an event, which is about to take the next place, follows others that aren't
     /// here: they are followed when they come, and before it is a hole. `prev` is what the room has
     /// heard of those it names; `by` says whether it is the join by which we come in.
-    pub(crate) fn follow(
+    pub(crate) async fn follow(
         &mut self,
         known: &Known,
         prev: &[Option<Heard>],
@@ -32,7 +32,7 @@ impl Change {
             .filter(|(_, heard)| heard.as_ref().is_none_or(is_missing))
             .map(|((num, id), _)| (*num, id.to_string()))
             .unzip();
-        self.mark_followed(&missing, by)?;
+        self.mark_followed(&missing, by).await?;
         let live = self.live()?;
         let key = RoomSeq {
             room: live.room,
@@ -49,17 +49,34 @@ impl Change {
         Ok(())
     }
 
-    pub(crate) fn mark_followed(
+    /// Events that aren't here are followed by one that is. Of those that the join or what came before it follows too that stays
+    /// so: once an event is of our past, an old fork that names it as well doesn't make it news.
+    pub(crate) async fn mark_followed(
         &mut self,
         missing: &[EventNum],
         by: FollowedBy,
     ) -> Result<(), RoomError> {
         let room = self.live()?.room;
         for num in missing {
+            let before = self.followed(*num).await?;
+            let by = FollowedBy {
+                entry: by.entry || before.is_some_and(|before| before.entry),
+            };
             self.batch
                 .put::<tables::Followed>(&RoomNum { room, num: num.0 }, &by);
         }
         Ok(())
+    }
+
+    /// By what an event is known to be followed that wasn't here then.
+    pub(crate) async fn followed(&self, num: EventNum) -> Result<Option<FollowedBy>, RoomError> {
+        let live = self.live()?;
+        let at = RoomNum {
+            room: live.room,
+            num: num.0,
+        };
+        let row = live.reader().get::<tables::Followed>(&at).await?;
+        Ok(row.map(|row| row.value))
     }
 
     /// Takes up an event of the past among what others are judged by.

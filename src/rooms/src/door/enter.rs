@@ -381,7 +381,8 @@ impl Change {
             .map(ToString::to_string)
             .collect();
         let prev = self.heard(&prev).await?;
-        self.follow(&known, &prev, FollowedBy { entry: true })?;
+        self.follow(&known, &prev, FollowedBy { entry: true })
+            .await?;
         let record = log::record(log::kind::ENTERED, &room_id, &())?;
         self.batch().log(record);
         let case = self.case(known, from).await?;

@@ -225,7 +225,7 @@ impl Change {
         self.begin();
         for id in &still {
             let num = self.name(id.as_str()).await?;
-            self.mark_followed(&[num], gap.by)?;
+            self.mark_followed(&[num], gap.by).await?;
         }
         let left = (!still.is_empty()).then(|| Gap {
             missing: still.iter().map(ToString::to_string).collect(),

@@ -13,7 +13,7 @@ use crate::{
     log,
     num::EventNum,
     state::AnyRoot,
-    tables::{self, FollowedBy, RoomNum, Verdict},
+    tables::{FollowedBy, Verdict},
 };
 
 /// What the room has heard of an event and of those it names.
@@ -84,7 +84,7 @@ impl Change {
         };
         if verdict == Verdict::Accepted {
             let by = followed.unwrap_or(FollowedBy { entry: false });
-            self.follow(&case.known, &links.prev, by)?;
+            self.follow(&case.known, &links.prev, by).await?;
             let relayed = log::Relayed {
                 num: case.known.num.0,
             };
@@ -344,16 +344,6 @@ impl Change {
             is_past: followed.is_some_and(|by| by.entry),
             given: None,
         })
-    }
-
-    async fn followed(&self, num: EventNum) -> Result<Option<FollowedBy>, RoomError> {
-        let live = self.live()?;
-        let at = RoomNum {
-            room: live.room,
-            num: num.0,
-        };
-        let row = live.reader().get::<tables::Followed>(&at).await?;
-        Ok(row.map(|row| row.value))
     }
 }
 

@@ -460,10 +460,13 @@ async fn a_room_is_left_and_entered_again() {
 }
 
 /// What was before our join and comes in later, oldest first, because something else rests on it, is the past: where it reaches the join it
-/// is no end of the graph, whether it had been here as part of the state or not.
+/// is no end of the graph, whether it had been here as part of the state or not, and whatever else that came meanwhile follows it.
 #[tokio::test(start_paused = true)]
 async fn the_past_is_no_end() {
-    for version in SOME {
+    let in_turn = SOME
+        .iter()
+        .flat_map(|version| [(*version, false), (*version, true)]);
+    for (version, comes_first) in in_turn {
         let (mut world, there, room_id) = two(version).await;
         let fork = world.tip.clone();
         for who in [USERS[0], USERS[1]] {
@@ -473,9 +476,23 @@ async fn the_past_is_no_end() {
             world.tip = world.say("here").await.event_id().to_owned();
         }
         enter(&there, &room_id, BOB).await.unwrap();
-        let apart = world.remote.make(Draft::message(ADMIN, "apart", &[&fork]));
+        // That follows it, too, or what was before: it is the past all the same.
+        let behind = if comes_first { &world.tip } else { &fork };
+        let apart = Draft::message(ADMIN, "apart", &[behind]);
+        let apart = world.remote.make(apart);
         let apart_id = id(&apart);
         world.receive(apart.clone(), Way::New).await;
+        if comes_first {
+            let host = world.rooms.peer_view(name("elsewhere"), &room_id);
+            let host = host.await.unwrap();
+            let state = host.state_before(&apart_id).await.unwrap();
+            let arrival = Arrival {
+                event: apart,
+                way: Way::Beyond(host.ids(&state.state).await.unwrap()),
+            };
+            let came = there.receive(&room_id, vec![arrival]).await.unwrap();
+            assert_eq!(came[0].1, ACCEPTED, "{version}");
+        }
         let all = order(&world.rooms, &room_id).await;
         let view = world.rooms.view(&room_id).await.unwrap();
         for event_id in all {
