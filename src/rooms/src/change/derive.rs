@@ -69,13 +69,15 @@ impl Change {
                 let before = self.told(*key, *old, &events)?;
                 let membership = event.map_or_else(Membership::default, membership_of);
                 summary.member(before, membership, self.is_ours(&state_key));
-                self.put_member(room, &state_key, membership, *new, seq)?;
-                moved.push(Moved {
-                    user: state_key,
-                    before,
-                    membership,
-                    num: *new,
-                });
+                if !self.waits_beside(&state_key, membership, event).await? {
+                    self.put_member(room, &state_key, membership, *new, seq)?;
+                    moved.push(Moved {
+                        user: state_key,
+                        before,
+                        membership,
+                        num: *new,
+                    });
+                }
             }
             let fact = match event {
                 Some(known) => fact_of(known.num, &known.event)?,
@@ -124,6 +126,42 @@ impl Change {
             self.end_partial()?;
         }
         Ok(comes_back)
+    }
+
+    /// Whether a user of ours was invited to a room that we aren't in, or has knocked on it, after they left it by this event, which comes
+    /// late: that stands. An event made since ends it.
+    async fn waits_beside(
+        &self,
+        user: &str,
+        membership: Membership,
+        event: Option<&Known>,
+    ) -> Result<bool, RoomError> {
+        let live = self.live()?;
+        let is_out = matches!(membership, Membership::Leave | Membership::Ban);
+        if live.head.mode != Mode::Left || !is_out || !self.is_ours(user) {
+            return Ok(false);
+        }
+        let room = live.room;
+        let name = user.to_owned();
+        let beside = RoomText { room, name };
+        let beside = live.reader().get::<tables::OutOfBands>(&beside).await?;
+        let beside = beside.map(|row| row.value.membership);
+        let member = UserRoom {
+            user: user.to_owned(),
+            room,
+        };
+        let member = live.reader().get::<tables::Members>(&member).await?;
+        // One that the state speaks of, too, is the state's.
+        let member = member
+            .filter(|row| row.value.num == 0 && Some(&row.value.membership) == beside.as_ref());
+        let waits =
+            member.filter(|row| matches!(row.value.membership.as_str(), "invite" | "knock"));
+        let said = event.map_or(i64::MIN, |known| known.event.origin_server_ts());
+        Ok(waits.is_some_and(|row| {
+            // Our own stamps are in microseconds.
+            let since_ms = i64::try_from(row.value.since / 1_000);
+            since_ms.is_ok_and(|since_ms| said < since_ms)
+        }))
     }
 
     /// In a room that we aren't in, what it says of a user of ours itself ends what was kept beside it: but an invite or a knock, of which

@@ -125,3 +125,27 @@ async fn what_was_kept_beside_ends_with_the_way_back() {
     let row = rooms.member(erin, &room_id).await.unwrap().unwrap();
     assert_eq!(row.value.membership, "leave");
 }
+
+/// A leave that the room tells late, from before a user was invited anew, doesn't end that invite, as it would be by coming in time.
+#[tokio::test(start_paused = true)]
+async fn a_late_leave_ends_no_newer_invite() {
+    let mut room = Undone::new(RoomVersion::V11).await;
+    room.hears(&room.closing.clone()).await;
+    let erin = user("@erin:localhost");
+    let kick = Draft::member(ADMIN, erin.as_str(), "leave", &[&id(&room.closing)]);
+    let kick = room.world.remote.make(kick);
+    let invite = Draft::member(ADMIN, erin.as_str(), "invite", &[&id(&kick)]);
+    let invite: Event = room.world.remote.make(invite).event().clone();
+    let room_id = room.world.remote.room_id.clone();
+    let rooms = room.world.rooms.clone();
+    let remote = "remote".try_into().unwrap();
+    let taken = rooms.receive_invite(remote, &room_id, read(&invite), &[], &Ring);
+    taken.await.unwrap();
+    assert_eq!(room.hears(&kick).await, ACCEPTED);
+    assert_eq!(room.mode().await, Mode::Left);
+    let reader = rooms.tenant().reader();
+    let beside = rooms.out_of_band(&reader, erin, &room_id).await.unwrap();
+    assert_eq!(beside.unwrap().membership, "invite");
+    let row = rooms.member(erin, &room_id).await.unwrap().unwrap();
+    assert_eq!(row.value.membership, "invite");
+}
