@@ -26,7 +26,9 @@ impl PeerView {
         let found = self.owed(found).await?;
         let mut visible = self.visible(&found).await?;
         for (visible, one) in visible.iter_mut().zip(&found) {
-            *visible |= self.sees_what_is_taken_back(one).await?;
+            if !*visible {
+                *visible = self.sees_what_is_taken_back(one).await?;
+            }
             *visible &= !self.is_veiled(one).await?;
         }
         Ok(found
@@ -102,10 +104,10 @@ impl PeerView {
         Ok(visible)
     }
 
-    /// Whether an event takes back one that the server may read, and would say so no more if it were redacted itself: before room version
+    /// Whether an event has taken back one that the server may read, and would say so no more if it were redacted itself: before room version
     /// 11 `redacts` is nothing that redaction leaves. It would take no effect there, and what everybody else has taken back would stay.
     /// It tells nothing that isn't shown with its target: clients get it there, whole, as
-    /// [`redacted_because`](https://spec.matrix.org/v1.19/client-server-api/#redactions).
+    /// [`redacted_because`](https://spec.matrix.org/v1.19/client-server-api/#redactions). So not one that has had no effect: its reason is shown nowhere.
     async fn sees_what_is_taken_back(&self, one: &Found) -> Result<bool, RoomError> {
         let Some(target) = one.event.redacts() else {
             return Ok(false);
@@ -116,7 +118,10 @@ impl PeerView {
         let Some(target) = self.view.event(target).await? else {
             return Ok(false);
         };
-        Ok(self.visible(&[target]).await? == [true])
+        Ok(
+            target.status.redacted_by == Some(one.num.0)
+                && self.visible(&[target]).await? == [true],
+        )
     }
 
     /// Whether an event's sender was erased before the server could have had it.

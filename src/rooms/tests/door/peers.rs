@@ -353,6 +353,41 @@ async fn e3_unseen_history_is_redacted() {
     }
 }
 
+/// E3: a redaction that none of a server's users could see goes out whole all the same where they may see what it has taken back: before
+/// version 11 it would take no effect there otherwise. Not so one that took back nothing, or what they may not see.
+#[tokio::test(start_paused = true)]
+async fn e3_redactions_of_what_is_seen_are_whole() {
+    let mut world = World::new(RoomVersion::V10).await;
+    let tip = world.tip.clone();
+    let joined = json!({ "history_visibility": "joined" });
+    let joined = Draft::state(ADMIN, "m.room.history_visibility", "", joined, &[&tip]);
+    world.tip = world.accepted(joined).await;
+    let user = "@new:latecomer";
+    let join = Draft::member(user, user, "join", &[&world.tip]);
+    world.tip = world.accepted(join).await;
+    let seen = chain(&mut world, 2).await;
+    let leave = Draft::member(user, user, "leave", &[&world.tip]);
+    world.tip = world.accepted(leave).await;
+    let unseen = chain(&mut world, 1).await;
+    let mut redactions = Vec::new();
+    for (sender, target) in [(ADMIN, &seen[0]), (USERS[2], &seen[1]), (ADMIN, &unseen[0])] {
+        let redaction = Draft {
+            content: json!({ "reason": "canary" }),
+            ..Draft::redaction(sender, target, &[&world.tip])
+        };
+        world.tip = world.accepted(redaction).await;
+        redactions.push(world.tip.clone());
+    }
+    let join = Draft::member(user, user, "join", &[&world.tip]);
+    world.tip = world.accepted(join).await;
+    let view = seen_by(&world, "latecomer").await;
+    for (event_id, is_whole) in redactions.iter().zip([true, false, false]) {
+        let event = view.event(event_id).await.unwrap();
+        assert_eq!(event.redacts().is_some(), is_whole);
+        assert_eq!(event.content_member("reason").is_some(), is_whole);
+    }
+}
+
 /// C9, C4: a template is for a user of the asking server, of a version it knows, and for what the
 /// room allows; with its server's signature it is let in.
 #[tokio::test(start_paused = true)]
