@@ -64,6 +64,15 @@ impl BackOff {
         Ok(failing.map(|failing| failing.since_ts))
     }
 
+    /// For how long a server hasn't answered, in milliseconds; 0 for one that answers.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn silent_ms(&self, server: &ServerName) -> Result<u64, ReadError> {
+        let since = self.failing_since(server).await?;
+        Ok(since.map_or(0, |since| self.now().saturating_sub(since)))
+    }
+
     /// Whether a request may go now: `urgent` ones also once within a wait.
     pub(crate) async fn admits(
         &self,

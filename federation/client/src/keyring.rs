@@ -26,7 +26,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use crate::{
-    peers::Peers,
+    peers::{PeerError, Peers},
     tables::{KnownKey, KnownKeys, ServerKey, ServerKeys},
 };
 
@@ -64,18 +64,44 @@ struct Inner {
 #[derive(Default)]
 struct Server {
     known: Mutex<Option<Arc<Known>>>,
-    asking: tokio::sync::Mutex<Option<u64>>,
+    asking: tokio::sync::Mutex<Option<LastAsked>>,
+}
+
+/// When a server was last asked for its keys, and whether nobody answered.
+#[derive(Clone, Copy)]
+struct LastAsked {
+    ts: u64,
+    is_silent: bool,
+}
+
+/// What came of looking for a server's keys.
+struct Found {
+    known: Arc<Known>,
+    /// Whether that isn't enough, and the server gave no answer when it was last asked.
+    is_silent: bool,
 }
 
 type Known = BTreeMap<String, PublishedKey>;
 
 /// Servers' keys as they were known at one moment: the ring that events are verified with.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(BTreeMap<OwnedServerName, Arc<Known>>);
+pub struct Keys {
+    known: BTreeMap<OwnedServerName, Arc<Known>>,
+    silent: BTreeSet<OwnedServerName>,
+}
 
 impl KeyRing for Keys {
     fn key(&self, server: &ServerName, key_id: &str) -> Option<PublishedKey> {
-        self.0.get(server)?.get(key_id).copied()
+        self.known.get(server)?.get(key_id).copied()
+    }
+}
+
+impl Keys {
+    /// A server whose keys were wanted and that gave no answer: it may tell them another time. One that answers and hasn't a key never
+    /// will.
+    pub fn silent(&self, server: &str) -> Option<&ServerName> {
+        let server = <&ServerName>::try_from(server).ok()?;
+        self.silent.get(server).map(|server| &**server)
     }
 }
 
@@ -118,8 +144,8 @@ impl Keyring {
     ) -> Result<Option<PublishedKey>, ReadError> {
         let now = self.0.peers.now_ms();
         let is_good = |known: &Known| known.get(key_id).is_some_and(|key| key.is_current(now));
-        let known = self.find(server, is_good).await?;
-        Ok(known.get(key_id).copied())
+        let found = self.find(server, is_good).await?;
+        Ok(found.known.get(key_id).copied())
     }
 
     /// How many of these servers never told us a key.
@@ -158,12 +184,20 @@ impl Keyring {
         }
         let found = stream::iter(wanted)
             .map(|(server, wanted)| async move {
-                let known = self.find(&server, |known| wanted.iter().all(|one| one.is_met(known)));
-                known.await.map(|known| (server.clone(), known))
+                let found = self.find(&server, |known| wanted.iter().all(|one| one.is_met(known)));
+                found.await.map(|found| (server.clone(), found))
             })
             .buffered(ASKED_AT_ONCE);
         let found: Vec<_> = found.collect().await;
-        found.into_iter().collect::<Result<_, _>>().map(Keys)
+        let mut keys = Keys::default();
+        for found in found {
+            let (server, found) = found?;
+            if found.is_silent {
+                keys.silent.insert(server.clone());
+            }
+            keys.known.insert(server, found.known);
+        }
+        Ok(keys)
     }
 
     /// A server's last answer about its keys, asked for anew if it isn't good at this time
@@ -198,35 +232,55 @@ impl Keyring {
         &self,
         server: &ServerName,
         enough: impl Fn(&Known) -> bool,
-    ) -> Result<Arc<Known>, ReadError> {
+    ) -> Result<Found, ReadError> {
+        let had = |known, is_silent| Found { known, is_silent };
         if server == self.0.peers.server_name() {
-            return Ok(Arc::new(self.0.own.clone()));
+            return Ok(had(Arc::new(self.0.own.clone()), false));
         }
         let place = self.place(server);
         let known = self.known(server, &place).await?;
         if enough(&known) {
-            return Ok(known);
+            return Ok(had(known, false));
         }
         let mut asked = place.asking.lock().await;
         // Somebody may have asked while we waited.
         let known = self.known(server, &place).await?;
-        let now = self.0.peers.now_ms();
-        if enough(&known) || asked.is_some_and(|asked| now < asked + ASKED_AGAIN_MS) {
-            return Ok(known);
+        if enough(&known) {
+            return Ok(had(known, false));
         }
-        *asked = Some(now);
+        let ts = self.0.peers.now_ms();
+        if let Some(asked) = *asked
+            && ts < asked.ts + ASKED_AGAIN_MS
+        {
+            return Ok(had(known, asked.is_silent));
+        }
+        // Until it answers; whoever asks may go away.
+        let last = asked.insert(LastAsked {
+            ts,
+            is_silent: true,
+        });
         match self.ask(server).await {
-            Some(answer) => self.learn(server, &place, &answer, now).await,
-            None => Ok(known),
+            Ok(answer) => {
+                last.is_silent = false;
+                let known = self.learn(server, &place, &answer, ts).await?;
+                Ok(had(known, false))
+            }
+            Err(is_silent) => {
+                last.is_silent = is_silent;
+                Ok(had(known, is_silent))
+            }
         }
     }
 
-    /// The server's keys from itself, else from a notary.
-    async fn ask(&self, server: &ServerName) -> Option<Answer> {
+    /// The server's keys from itself, else from a notary; else whether the server gave no answer.
+    async fn ask(&self, server: &ServerName) -> Result<Answer, bool> {
         let now = self.0.peers.now_ms();
         let said = self.0.peers.server_keys(server).await;
+        let is_silent = said
+            .as_ref()
+            .is_err_and(|error| !error.is_answer() && !matches!(error, PeerError::Name));
         match said.map(|said| Answer::check(server, &said, now)) {
-            Ok(Ok(answer)) => return Some(answer),
+            Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => tracing::info!(%server, %error, "keys that can't be used"),
             Err(error) => tracing::debug!(%server, %error, "no keys from the server itself"),
         }
@@ -237,14 +291,14 @@ impl Keyring {
                         .iter()
                         .filter_map(|said| Answer::check(server, said.get().as_bytes(), now).ok());
                     let latest = checked.max_by_key(Answer::valid_until_ts);
-                    if latest.is_some() {
-                        return latest;
+                    if let Some(latest) = latest {
+                        return Ok(latest);
                     }
                 }
                 Err(error) => tracing::debug!(%notary, %error, "no keys from a notary"),
             }
         }
-        None
+        Err(is_silent)
     }
 
     fn place(&self, server: &ServerName) -> Arc<Server> {

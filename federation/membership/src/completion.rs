@@ -98,9 +98,9 @@ impl OtherServers {
             match Box::pin(completed).await {
                 Ok(Completion::Whole) => return Ok(true),
                 Ok(Completion::Silent) if round < ALONE && Some(server) == resident => break,
-                // It would be the same by what others say.
-                Ok(Completion::Unchecked) => break,
-                Ok(Completion::Silent | Completion::Useless) => {}
+                // By what others say it would be the same; of others, who knows.
+                Ok(Completion::Unchecked) if Some(server) == resident => break,
+                Ok(Completion::Silent | Completion::Unchecked | Completion::Useless) => {}
                 Err(RoomError::Invalid(what)) => {
                     tracing::warn!(%server, %room_id, what, "a room's state is not believed");
                 }

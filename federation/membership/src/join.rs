@@ -95,8 +95,12 @@ impl OtherServers {
         let auth_chain = checks
             .checked(version, room_id, Limits::Past, answer.auth_chain)
             .await;
-        let unheard = self.silent(&state.unheard).await?;
-        let is_whole = unheard.is_empty() && self.silent(&auth_chain.unheard).await?.is_empty();
+        if state.is_busy || auth_chain.is_busy {
+            // What wasn't looked at would be missing for good.
+            return Err(Trouble::Ours(RoomError::Incomplete));
+        }
+        let unheard = self.awaited(&state.unheard).await?;
+        let is_whole = unheard.is_empty() && self.awaited(&auth_chain.unheard).await?.is_empty();
         let named = match answer.members_omitted {
             true => answer.servers_in_room.unwrap_or_default(),
             false => servers_of(&state),
@@ -153,20 +157,17 @@ impl OtherServers {
         }
     }
 
-    /// What of this may be checked later: whoever answers and doesn't know the key never will.
-    async fn silent(&self, unheard: &[(Event, OwnedServerName)]) -> Result<Vec<Event>, Trouble> {
-        let backoff = self.0.fetcher.peers.backoff();
-        let mut silent = Vec::new();
+    /// What of this may be checked later.
+    async fn awaited(&self, unheard: &[(Event, OwnedServerName)]) -> Result<Vec<Event>, Trouble> {
+        let mut awaited = Vec::new();
         for (event, server) in unheard {
-            let since = backoff.failing_since(server).await;
-            if since
-                .map_err(|error| Trouble::Ours(error.into()))?
-                .is_some()
-            {
-                silent.push(event.clone());
+            let server = BTreeSet::from([server.clone()]);
+            let tells = self.0.fetcher.may_tell_keys(&server).await;
+            if tells.map_err(|error| Trouble::Ours(error.into()))? {
+                awaited.push(event.clone());
             }
         }
-        Ok(silent)
+        Ok(awaited)
     }
 
     /// Our join with the signature of the server that authorises it, where one does.

@@ -19,7 +19,7 @@ use comity_protocol::{
 use comity_runtime::{Pool, Runtime};
 use comity_storage::ReadError;
 use comity_to_device::Servers;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use serde_json::value::RawValue;
 
 /// Events checked in one piece of work: a few milliseconds.
@@ -42,6 +42,9 @@ pub enum PduError {
     /// A server that must have signed it hasn't.
     #[error(transparent)]
     Signature(#[from] SignatureError),
+    /// A server that signed it doesn't tell its keys now, since it gives no answer: it may be checked another time.
+    #[error("the keys of {0} can't be had now")]
+    Unheard(OwnedServerName),
     /// Too much is waiting to be checked, or the keys that are known can't be read.
     #[error("the server is busy")]
     Busy,
@@ -52,7 +55,7 @@ pub enum PduError {
 pub struct Checked {
     /// Those that passed.
     pub signed: Vec<Signed>,
-    /// Those that may pass another time, each with the server that didn't tell the key by which it signed.
+    /// Those that may pass another time, each with the server that gave no answer when it was asked for the key by which it signed.
     pub unheard: Vec<(Event, OwnedServerName)>,
     /// Some weren't looked at, for there was too much to do.
     pub is_busy: bool,
@@ -63,6 +66,8 @@ pub struct Checked {
 pub struct Checks {
     keyring: Keyring,
     pool: Pool,
+    /// Pieces of work that one caller has in the pool at a time: what is much is slower, not shed.
+    at_once: usize,
 }
 
 impl Checks {
@@ -70,7 +75,11 @@ impl Checks {
     pub fn new(keyring: Keyring, runtime: &Runtime) -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let pool = runtime.pool("event checks", workers, WAITING);
-        Self { keyring, pool }
+        Self {
+            keyring,
+            pool,
+            at_once: 2 * workers,
+        }
     }
 
     /// Reads events of a room, each for itself: what isn't one is answered with the reason.
@@ -103,8 +112,16 @@ impl Checks {
                 return events.iter().map(|_| Err(PduError::Busy)).collect();
             }
         };
-        self.in_chunks(events, move |event| Ok(event.verify(&keys)?))
-            .await
+        self.in_chunks(events, move |event| {
+            event.verify(&keys).map_err(|error| match &error {
+                SignatureError::UnknownKey(server) => match keys.silent(server) {
+                    Some(server) => PduError::Unheard(server.to_owned()),
+                    None => error.into(),
+                },
+                _ => error.into(),
+            })
+        })
+        .await
     }
 
     /// What of these is a signed event of the room; the rest is dropped and said so.
@@ -137,10 +154,8 @@ impl Checks {
         let events: Vec<WellFormed> = parsed.into_iter().filter_map(or_dropped).collect();
         let read: Vec<Event> = events.iter().map(|event| event.event().clone()).collect();
         for (event, verified) in read.into_iter().zip(self.verify(events).await) {
-            if let Err(PduError::Signature(SignatureError::UnknownKey(server))) = &verified
-                && let Ok(server) = server.as_str().try_into()
-            {
-                checked.unheard.push((event, server));
+            if let Err(PduError::Unheard(server)) = &verified {
+                checked.unheard.push((event, server.clone()));
             }
             checked.is_busy |= is_busy(verified.as_ref().err());
             checked.signed.extend(or_dropped(verified));
@@ -211,7 +226,8 @@ impl Checks {
                 }
             });
         }
-        join_all(chunks).await.into_iter().flatten().collect()
+        let results: Vec<_> = stream::iter(chunks).buffered(self.at_once).collect().await;
+        results.into_iter().flatten().collect()
     }
 }
 

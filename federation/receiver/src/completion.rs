@@ -7,7 +7,6 @@
 
 use std::{collections::BTreeSet, iter::once};
 
-use comity_federation_client::PeerError;
 use comity_protocol::id::{OwnedEventId, RoomId, ServerName};
 use comity_rooms::{Claim, Completed, Incomplete, RoomError, Rooms};
 use tokio::time::{Instant, timeout_at};
@@ -61,7 +60,7 @@ impl Fetcher {
             let request = self.peers.state_ids(server, room_id, event);
             let ids = match timeout_at(until, request).await {
                 Ok(Ok(ids)) => ids,
-                Ok(Err(error)) if is_answer(&error) => return Ok(Completion::Useless),
+                Ok(Err(error)) if error.is_answer() => return Ok(Completion::Useless),
                 Ok(Err(_)) | Err(_) => return Ok(Completion::Silent),
             };
             claims.push(Claim {
@@ -87,7 +86,7 @@ impl Fetcher {
                 Some(wanted) => wanted,
             };
         }
-        if patience <= Patience::ForKeys && search.awaits_keys().await? {
+        if patience <= Patience::ForKeys && search.may_be_had_later().await? {
             return Ok(Completion::Unchecked);
         }
         // What our join follows goes last: it is what the state is asked for.
@@ -100,15 +99,6 @@ impl Fetcher {
             None => Completion::Whole,
             Some(_) => Completion::Useless,
         })
-    }
-}
-
-/// Whether the server has answered; one that is overloaded hasn't.
-fn is_answer(error: &PeerError) -> bool {
-    match error {
-        PeerError::Refused(refusal) => refusal.status < 500 && refusal.status != 429,
-        PeerError::Malformed => true,
-        _ => false,
     }
 }
 

@@ -30,6 +30,7 @@ mod searches;
 mod staging;
 pub mod tables;
 mod transaction;
+mod unheard;
 mod waiting;
 mod worker;
 

@@ -11,6 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -54,9 +55,6 @@ const SERVERS: usize = 4;
 const CANDIDATES: usize = 100;
 /// How long the search for one event may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a state is asked for again of which events can't be checked, since their servers don't tell their keys, in milliseconds.
-/// A state that lacks them is another for good.
-pub(crate) const HOPE_MS: u64 = 60 * 60 * 1_000;
 
 /// Fetches what rooms lack. Cheap to clone.
 #[derive(Clone)]
@@ -80,8 +78,10 @@ pub(crate) struct Search<'a> {
     singly: usize,
     /// Whether this is tried again, so that a state which may be had whole later isn't taken as it is.
     is_patient: bool,
-    /// Servers that didn't tell the keys by which events were signed.
+    /// Servers that gave no answer when they were asked for the keys by which events were signed.
     unheard: Mutex<BTreeSet<OwnedServerName>>,
+    /// Whether events weren't looked at for load.
+    was_busy: AtomicBool,
 }
 
 /// Events by their ids.
@@ -132,6 +132,7 @@ impl<'a> Search<'a> {
             singly: SINGLY,
             is_patient: false,
             unheard: Mutex::default(),
+            was_busy: AtomicBool::default(),
         }
     }
 
@@ -245,7 +246,7 @@ impl<'a> Search<'a> {
                 };
                 missing = still;
             }
-            if self.may_be_had_later().await? {
+            if self.is_patient && self.may_be_had_later().await? {
                 continue;
             }
             // What can't be had is no state for us, nor has ours to shrink for it (D5).
@@ -317,33 +318,13 @@ impl<'a> Search<'a> {
         self.whole_state(server, event_id).await
     }
 
-    /// Whether events couldn't be checked that may be later: for this long no server has been silent whose keys are wanted.
-    async fn may_be_had_later(&self) -> Result<bool, RoomError> {
-        if !self.is_patient {
-            return Ok(false);
+    /// Whether events couldn't be checked that may be later.
+    pub(crate) async fn may_be_had_later(&self) -> Result<bool, RoomError> {
+        if self.was_busy.load(Ordering::Relaxed) {
+            return Ok(true);
         }
         let unheard = self.unheard.lock().clone();
-        let now = self.view.rooms().tenant().runtime().clock().now_ms();
-        for server in unheard {
-            let since = self.fetcher.peers.backoff().failing_since(&server).await?;
-            if since.is_none_or(|since| now < since.saturating_add(HOPE_MS)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether servers are silent whose keys are wanted, and weren't for long before.
-    pub(crate) async fn awaits_keys(&self) -> Result<bool, RoomError> {
-        let unheard = self.unheard.lock().clone();
-        let now = self.view.rooms().tenant().runtime().clock().now_ms();
-        for server in unheard {
-            let since = self.fetcher.peers.backoff().failing_since(&server).await?;
-            if since.is_some_and(|since| now < since.saturating_add(HOPE_MS)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self.fetcher.may_tell_keys(&unheard).await?)
     }
 
     async fn whole_state(&self, server: &ServerName, event_id: &EventId) -> Events {
@@ -478,6 +459,7 @@ impl<'a> Search<'a> {
         let checked = checks.checked(version, room_id, limits, pdus).await;
         let unheard = checked.unheard.into_iter().map(|(_, server)| server);
         self.unheard.lock().extend(unheard);
+        self.was_busy.fetch_or(checked.is_busy, Ordering::Relaxed);
         let signed = checked.signed.into_iter();
         signed
             .map(|event| (event.event().event_id().to_owned(), event))

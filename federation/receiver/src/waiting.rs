@@ -24,8 +24,8 @@ use tokio::{
 
 use crate::{
     Inner,
-    missing::HOPE_MS,
     tables::{InWait, Staged, Waiting, WaitingEvents},
+    unheard::HOPE_MS,
 };
 
 /// Events of a room that wait, and those of them that one server sent; of more nothing is kept.

@@ -130,6 +130,16 @@ impl PeerError {
         }
     }
 
+    /// Whether the server has answered; one that is overloaded hasn't.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.status < 500 && refusal.status != 429,
+            Self::Unreachable(error) => answers(error),
+            Self::Malformed => true,
+            _ => false,
+        }
+    }
+
     /// Whether the server doesn't know the endpoint, in any of the ways that servers say so.
     ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#unsupported-endpoints>

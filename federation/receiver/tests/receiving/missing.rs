@@ -244,10 +244,10 @@ async fn d8_a_trickle_of_ancestors_ends() {
 }
 
 /// An event of whose state some can't be checked, as its server doesn't tell its keys, waits for them: a state without it would be
-/// another for good. Where that server stays silent the room goes on without, after an hour.
+/// another for good. Where that server stays silent the room goes on without, after an hour; at once, where it answers that it has none.
 #[tokio::test(start_paused = true)]
 async fn a_state_waits_for_the_keys_of_its_events() {
-    for comes_back in [true, false] {
+    for (comes_back, answers) in [(true, false), (false, false), (false, true)] {
         let mut world = World::new("11").await;
         let third = HostilePeer::on(&world.federation.wire, "third.test");
         let mut of_third = world.room.clone();
@@ -270,10 +270,17 @@ async fn a_state_waits_for_the_keys_of_its_events() {
         world
             .peer
             .answer(Method::GET, EVENT, move |_| json!({ "pdus": [pdu] }));
-        world.federation.wire.cut(HERE, "third.test");
+        if answers {
+            let nothing = json!({ "errcode": "M_NOT_FOUND", "error": "no keys here" });
+            third.answer(Method::GET, "/_matrix/key/v2/server", move |_| {
+                (404, nothing.clone())
+            });
+        } else {
+            world.federation.wire.cut(HERE, "third.test");
+        }
         world.send(&[&news]).await;
         sleep(Duration::from_secs(20 * 60)).await;
-        assert!(world.texts().await.is_empty());
+        assert_eq!(world.texts().await.is_empty(), !answers);
         if comes_back {
             world.federation.wire.heal();
         }
