@@ -32,8 +32,16 @@ impl LeaveRooms for Leaving<'_> {
                 .map_err(failed)?;
             for room_id in rooms {
                 match self.rooms.leave(user, &room_id, None).await {
-                    // A room that can't be left holds up no other.
-                    Ok(_) | Err(RoomError::Rejected(_) | RoomError::Forbidden(_)) => {}
+                    // A room that can't be left holds up no other, whether by its rules or by its policy server, which may be
+                    // silent for good.
+                    Ok(_)
+                    | Err(
+                        RoomError::Rejected(_)
+                        | RoomError::Forbidden(_)
+                        | RoomError::NotRecommended(_)
+                        | RoomError::PolicyServerSilent
+                        | RoomError::LimitExceeded { .. },
+                    ) => {}
                     Err(error) => return Err(failed(error)),
                 }
             }

@@ -3,7 +3,7 @@
 //! What is known of them survives a restart, so that one doesn't begin by asking a thousand dead
 //! servers; each wait is spread, so that those who come back together aren't all asked together.
 //! A request that somebody waits for may try once within a wait: it costs one connection, and says
-//! sooner that the server is back. Its failure doesn't prolong the wait.
+//! sooner that the server is back. Its failure doesn't prolong the wait. What a policy server is asked goes at any time.
 
 use std::collections::BTreeMap;
 

@@ -4,13 +4,18 @@
 //! Such a join follows what that server has, which may be more than has come here yet. So it is received as
 //! news are, and what it rests on is searched for.
 
+use std::sync::Arc;
+
 use comity_protocol::{
     event::Signed,
     id::{RoomId, ServerName},
 };
 use comity_rooms::{Arrival, Outcome, RoomError, Rooms, Way, tables::Verdict};
 
-use crate::missing::{Fetcher, Search};
+use crate::{
+    missing::{Fetcher, Search},
+    policy::Words,
+};
 
 impl Fetcher {
     /// Brings a join that a server took in to the room, with what it rests on and isn't here. Whether it
@@ -29,15 +34,18 @@ impl Fetcher {
             event: join.clone(),
             way: Way::New,
         };
-        let mut outcomes = self.bring(rooms, room_id, vec![arrival()]).await?;
+        let words = Arc::<Words>::default();
+        let came = self.bring(rooms, room_id, vec![arrival()], &words);
+        let mut outcomes = came.await?;
         if let Some((_, Outcome::Wanted(wanted))) = outcomes.pop() {
             let view = rooms.view(room_id).await?;
             let search = Search::new(self, view, server, &join).await?;
             // Upon a state that lacks what can't be checked yet it would be another join than the others'.
-            let search = search.patient(true);
+            let search = search.patient(true, words.clone());
             Box::pin(search.complete(join.clone(), wanted)).await?;
         }
-        outcomes = self.bring(rooms, room_id, vec![arrival()]).await?;
+        let came = self.bring(rooms, room_id, vec![arrival()], &words);
+        outcomes = came.await?;
         let outcome = outcomes.pop().map(|(_, outcome)| outcome);
         Ok(outcome == Some(Outcome::Settled(Verdict::Accepted)))
     }

@@ -11,7 +11,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,7 +31,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Checks, Entering};
+use crate::{Checks, Entering, policy::Words};
 
 /// Ancestors fetched for one event (D8).
 const ANCESTORS: usize = 1_024;
@@ -82,6 +85,8 @@ pub(crate) struct Search<'a> {
     unheard: Mutex<BTreeSet<OwnedServerName>>,
     /// Whether events weren't looked at for load.
     was_busy: AtomicBool,
+    /// What policy servers said of them.
+    words: Arc<Words>,
 }
 
 /// Events by their ids.
@@ -133,12 +138,17 @@ impl<'a> Search<'a> {
             is_patient: false,
             unheard: Mutex::default(),
             was_busy: AtomicBool::default(),
+            words: Arc::default(),
         }
     }
 
-    /// The same for an event that is tried again, if it is.
-    pub fn patient(self, is_patient: bool) -> Self {
-        Self { is_patient, ..self }
+    /// The same for an event that is tried again, if it is; with what was said already.
+    pub fn patient(self, is_patient: bool, words: Arc<Words>) -> Self {
+        Self {
+            is_patient,
+            words,
+            ..self
+        }
     }
 
     /// Fetches what the event rests on and brings it, then the event, to the door. Answers whether
@@ -430,7 +440,8 @@ impl<'a> Search<'a> {
         // Of those that don't rest on each other the older come first.
         arrivals.sort_by_key(|arrival| arrival.event.event().depth());
         let (rooms, room_id) = (self.view.rooms(), self.view.room_id());
-        let outcomes = Box::pin(self.fetcher.bring(rooms, room_id, arrivals)).await?;
+        let came = self.fetcher.bring(rooms, room_id, arrivals, &self.words);
+        let outcomes = Box::pin(came).await?;
         let mut wanting = BTreeMap::new();
         for (event_id, outcome) in outcomes {
             match outcome {

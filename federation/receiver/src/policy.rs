@@ -7,15 +7,16 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#validating-policy-server-signatures>
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comity_federation_client::PeerError;
 use comity_protocol::{
     event::Signed,
-    id::{OwnedEventId, RoomId},
+    id::{EventId, OwnedEventId, RoomId},
 };
 use comity_rooms::{Arrival, Outcome, PolicyServer, RoomError, Rooms, Way};
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::missing::Fetcher;
@@ -24,6 +25,41 @@ use crate::missing::Fetcher;
 const AT_ONCE: usize = 8;
 /// A lot of events is asked about so often at the most: beyond it nothing is recommended.
 const ROUNDS: usize = 8;
+
+/// What was said of some events that go through the door together, maybe again and again: nobody is asked twice.
+#[derive(Default)]
+pub(crate) struct Words(Mutex<Said>);
+
+#[derive(Default)]
+struct Said {
+    /// Those that were signed.
+    recommended: BTreeMap<OwnedEventId, Signed>,
+    /// The others.
+    refused: BTreeSet<OwnedEventId>,
+}
+
+impl Words {
+    fn refused(&self) -> BTreeSet<OwnedEventId> {
+        self.0.lock().refused.clone()
+    }
+
+    /// With the word on it that it has already.
+    fn with(&self, arrival: Arrival) -> Arrival {
+        let said = self.0.lock();
+        let event = said.recommended.get(arrival.event.event().event_id());
+        let event = event.cloned().unwrap_or(arrival.event);
+        Arrival { event, ..arrival }
+    }
+
+    fn recommend(&self, event: &Signed) {
+        let event_id = event.event().event_id().to_owned();
+        self.0.lock().recommended.insert(event_id, event.clone());
+    }
+
+    fn refuse(&self, event_id: &EventId) {
+        self.0.lock().refused.insert(event_id.to_owned());
+    }
+}
 
 impl Fetcher {
     /// An event with a policy server's word on it.
@@ -50,12 +86,14 @@ impl Fetcher {
         &self,
         rooms: &Rooms,
         room_id: &RoomId,
-        mut arrivals: Vec<Arrival>,
+        arrivals: Vec<Arrival>,
+        words: &Words,
     ) -> Result<Vec<(OwnedEventId, Outcome)>, RoomError> {
-        let mut refused = BTreeSet::new();
+        let arrivals = arrivals.into_iter().map(|arrival| words.with(arrival));
+        let mut arrivals: Vec<Arrival> = arrivals.collect();
         let mut settled = Vec::new();
         for round in 0..=ROUNDS {
-            let came = arrivals.clone();
+            let (came, refused) = (arrivals.clone(), words.refused());
             let outcomes = rooms.receive_with(room_id, came, &refused).await?;
             let policy = outcomes.iter().find_map(|(_, outcome)| match outcome {
                 Outcome::Unasked(policy) => Some(policy.clone()),
@@ -82,39 +120,39 @@ impl Fetcher {
                 let (policy, is_last) = (&policy, round + 1 >= ROUNDS);
                 async move {
                     match is_asked {
-                        true => self.asked(policy, arrival, is_last).await,
-                        false => (arrival, true),
+                        true => self.asked(policy, arrival, is_last, words).await,
+                        false => arrival,
                     }
                 }
             });
-            let asked: Vec<(Arrival, bool)> = stream::iter(asks).buffered(AT_ONCE).collect().await;
-            arrivals = Vec::with_capacity(asked.len());
-            for (arrival, is_recommended) in asked {
-                if !is_recommended {
-                    refused.insert(arrival.event.event().event_id().to_owned());
-                }
-                arrivals.push(arrival);
-            }
+            arrivals = stream::iter(asks).buffered(AT_ONCE).collect().await;
         }
         Ok(settled)
     }
 
-    /// An event, and whether it has the server's word now. The last time around nobody is asked.
+    /// An event with the server's word, unless that refuses it. The last time around nobody is asked.
     async fn asked(
         &self,
         policy: &PolicyServer,
         arrival: Arrival,
         is_last: bool,
-    ) -> (Arrival, bool) {
+        words: &Words,
+    ) -> Arrival {
+        let event_id = arrival.event.event().event_id();
         if is_last {
-            return (arrival, false);
+            words.refuse(event_id);
+            return arrival;
         }
         match self.recommended(policy, &arrival.event).await {
-            Ok(event) => (Arrival { event, ..arrival }, true),
+            Ok(event) => {
+                words.recommend(&event);
+                Arrival { event, ..arrival }
+            }
             Err(error) => {
-                let (event_id, server) = (arrival.event.event().event_id(), policy.server());
+                let server = policy.server();
                 tracing::debug!(%event_id, %server, %error, "event not recommended");
-                (arrival, false)
+                words.refuse(event_id);
+                arrival
             }
         }
     }

@@ -21,6 +21,7 @@ use serde_json::value::RawValue;
 use crate::{
     Inner,
     missing::Search,
+    policy::Words,
     tables::{InLine, Line, Staged},
 };
 
@@ -165,12 +166,13 @@ impl Inner {
     ) -> Result<BTreeSet<OwnedEventId>, RoomError> {
         let room_id = view.room_id();
         let mut given_up: BTreeSet<OwnedEventId> = BTreeSet::new();
+        let words = Arc::<Words>::default();
         while !events.is_empty() {
             let arrivals = events.iter().map(|event| Arrival {
                 event: event.clone(),
                 way: Way::New,
             });
-            let came = self.fetcher.bring(&self.rooms, room_id, arrivals.collect());
+            let came = (self.fetcher).bring(&self.rooms, room_id, arrivals.collect(), &words);
             let outcomes = Box::pin(came).await?;
             let mut wanting: BTreeMap<OwnedEventId, _> = outcomes
                 .into_iter()
@@ -201,7 +203,7 @@ impl Inner {
             };
             let _turn = self.searches.turn(origin).await;
             let search = Search::new(&self.fetcher, view.clone(), origin, &first).await?;
-            let search = search.patient(is_patient);
+            let search = search.patient(is_patient, words.clone());
             if !search.complete(first, wanted).await? {
                 tracing::debug!(%event_id, "what an event rests on can't be had");
                 given_up.insert(event_id);

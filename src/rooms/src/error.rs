@@ -71,7 +71,7 @@ pub enum RoomError {
     /// The room's policy server doesn't recommend the event, in its own words (`M_FORBIDDEN`).
     #[error("the room's policy server refuses the event: {0}")]
     NotRecommended(String),
-    /// The room's policy server can't be asked now; it can be tried again (`M_FORBIDDEN`).
+    /// The room's policy server can't be asked now, and nothing is said without its word (`M_FORBIDDEN`).
     #[error("the room's policy server could not be reached")]
     PolicyServerSilent,
     /// A room one is still in can't be forgotten (`M_UNKNOWN`).

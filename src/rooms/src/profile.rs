@@ -153,7 +153,8 @@ impl Rooms {
             Err(
                 RoomError::Rejected(_)
                 | RoomError::NotRecommended(_)
-                | RoomError::PolicyServerSilent,
+                | RoomError::PolicyServerSilent
+                | RoomError::LimitExceeded { .. },
             ) => Ok(()),
             other => other.map(drop),
         }

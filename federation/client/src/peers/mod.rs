@@ -161,6 +161,8 @@ struct Call {
     limits: Limits,
     /// Whether it says who asks. What anybody may ask goes without.
     signed: bool,
+    /// Whether it goes to a server that is left alone as well: what is asked isn't asked a second time, and nobody else can answer.
+    insists: bool,
 }
 
 impl Call {
@@ -171,6 +173,7 @@ impl Call {
             body: Bytes::new(),
             limits,
             signed: true,
+            insists: false,
         }
     }
 
@@ -207,6 +210,13 @@ impl Call {
     fn unsigned(self) -> Self {
         Self {
             signed: false,
+            ..self
+        }
+    }
+
+    fn insisting(self) -> Self {
+        Self {
+            insists: true,
             ..self
         }
     }
@@ -337,9 +347,11 @@ impl Peers {
         if !self.is_peer(to) {
             return Err(PeerError::Name);
         }
-        let admitted = self.inner.backoff.admits(to, self.urgent).await;
-        if !admitted.map_err(CommitError::from)? {
-            return Err(PeerError::BackingOff);
+        if !call.insists {
+            let admitted = self.inner.backoff.admits(to, self.urgent).await;
+            if !admitted.map_err(CommitError::from)? {
+                return Err(PeerError::BackingOff);
+            }
         }
         // What goes unsigned is what a server needs to know others; it never waits for their answers.
         if !call.signed {

@@ -14,7 +14,8 @@ const POLICY: Limits = Limits {
 };
 
 impl Peers {
-    /// Asks a policy server to sign an event: its signature, unchecked.
+    /// Asks a policy server to sign an event: its signature, unchecked. Also one that hasn't answered lately: an event that it wasn't asked
+    /// about is refused here for good, and may not be elsewhere.
     ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#post_matrixpolicyv1sign>
     ///
@@ -25,7 +26,7 @@ impl Peers {
         to: &ServerName,
         event: &RawValue,
     ) -> Result<String, PeerError> {
-        let call = Call::post(&["policy", "v1", "sign"], event, POLICY)?;
+        let call = Call::post(&["policy", "v1", "sign"], event, POLICY)?.insisting();
         let signatures: BTreeMap<String, BTreeMap<String, String>> = self.call(to, call).await?;
         let of_server = signatures.get(to.as_str());
         let signature = of_server.and_then(|keys| keys.get(POLICY_KEY_ID));

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::pair::{ONE, Pair, TWO, VERSIONS, join};
+use crate::pair::{ONE, Pair, TWO, VERSIONS, join, membership};
 
 const POLICY: &str = "policy.test";
 const SIGN: &str = "/_matrix/policy/v1/sign";
@@ -196,4 +196,62 @@ async fn a_room_can_do_without_a_policy_server_that_is_away() {
         .set_state(&room, "m.room.policy", "", json!({}))
         .await;
     assert_eq!(say(&pair.alice, &room, "one").await.0, 200);
+}
+
+/// Whoever was away is asked as soon as there is something to ask, however long that was.
+#[tokio::test(start_paused = true)]
+async fn a_policy_server_that_is_back_is_asked() {
+    let pair = Pair::new().await;
+    let (room, policy, key) = protected(&pair, "11").await;
+    answer(&policy, move |event| key.sign("11", event));
+    pair.federation.wire.cut(ONE, POLICY);
+    for txn in 0..8 {
+        let (status, told) = say(&pair.alice, &room, &txn.to_string()).await;
+        assert_eq!(status, 403, "{told}");
+        sleep(Duration::from_secs(10 * 60)).await;
+    }
+    assert_eq!(say(&pair.alice, &room, "still").await.0, 403);
+    pair.federation.wire.heal();
+    assert_eq!(say(&pair.alice, &room, "back").await.0, 200);
+}
+
+/// What a policy server refuses, or doesn't answer, holds up its own room alone. A user's new name is shown in the others, and a
+/// deactivated account leaves them.
+#[tokio::test(start_paused = true)]
+async fn a_policy_server_holds_up_no_other_room() {
+    for (status, errcode) in [
+        (400_u16, "M_FORBIDDEN"),
+        (429, "M_LIMIT_EXCEEDED"),
+        (500, "M_UNKNOWN"),
+    ] {
+        let pair = Pair::new().await;
+        let (_room, policy, _) = protected(&pair, "11").await;
+        let carol = pair.federation[ONE].register("carol").await;
+        let mut others = Vec::new();
+        // Some of them come after that one.
+        for _ in 0..4 {
+            let other = pair.room("public_chat", "11").await;
+            carol.join(&other).await;
+            others.push(other);
+        }
+        let refusal = json!({ "errcode": errcode, "error": "no" });
+        answer(&policy, move |_| (status, refusal.clone()));
+        let name = format!(
+            "/_matrix/client/v3/profile/{}/displayname",
+            encode(&pair.alice.id)
+        );
+        let name = pair.alice.put(name).json(json!({ "displayname": "new" }));
+        name.send().await.ok();
+        sleep(Duration::from_secs(60)).await;
+        for other in &others {
+            let member = carol.state(other, "m.room.member", &pair.alice.id).await;
+            assert_eq!(member["displayname"], "new", "{errcode}");
+        }
+        let api = &pair.federation[ONE].api;
+        api.deactivate(&pair.alice.id, true).await.unwrap();
+        for other in &others {
+            let left = membership(&carol, other, &pair.alice).await;
+            assert_eq!(left, "leave", "{errcode}");
+        }
+    }
 }

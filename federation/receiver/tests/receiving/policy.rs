@@ -14,6 +14,7 @@ use crate::world::World;
 
 const POLICY: &str = "policy.test";
 const SIGN: &str = "/_matrix/policy/v1/sign";
+const MISSING: &str = "/_matrix/federation/v1/get_missing_events/";
 const VERSIONS: [&str; 3] = ["6", "11", "12"];
 
 /// A room whose policy server recommends what doesn't say so.
@@ -117,27 +118,40 @@ async fn what_the_policy_server_does_not_recommend_is_soft_failed() {
         last.json["signatures"][POLICY] = word[POLICY].clone();
         assert_eq!(room.world.send(&[&last]).await[&last.id], json!({}));
         room.world.sees(&last.id).await;
+        // Whoever was away is asked as soon as there is something to ask.
+        room.is_away.store(false, Ordering::Relaxed);
+        drop(room.policy.heard());
+        let back = room.send("back").await;
+        room.world.sees(&back.id).await;
+        assert_eq!(room.asked(), ["back"], "{version}");
         for event in [&spam, &forged, &unasked] {
             assert!(!room.world.shows(&event.id).await, "{version}");
         }
         assert_eq!(
             room.world.texts().await,
-            ["good", "signed", "stale", "last"]
+            ["good", "signed", "stale", "last", "back"]
         );
     }
 }
 
-/// What follows an event that the server hasn't signed either is asked about as well, and goes in behind it.
+/// What follows an event that the server hasn't signed either is asked about as well, and goes in behind it. Nothing is asked about twice,
+/// though what they rest on must be fetched.
 #[tokio::test(start_paused = true)]
 async fn a_chain_of_events_is_asked_about() {
     let mut room = Protected::new("11").await;
     drop(room.policy.heard());
+    let first = room.world.message("first");
+    let missing = room.world.unsent(1).remove(0);
+    let pdu = missing.json.clone();
+    room.world
+        .peer
+        .answer(Method::POST, MISSING, move |_| json!({ "events": [pdu] }));
     let chain = room.world.unsent(20);
-    let pdus: Vec<&Pdu> = chain.iter().collect();
+    let pdus: Vec<&Pdu> = std::iter::once(&first).chain(&chain).collect();
     room.world.send(&pdus).await;
     room.world.sees(&chain[19].id).await;
-    assert_eq!(room.asked().len(), 20);
-    assert_eq!(room.world.texts().await.len(), 20);
+    assert_eq!(room.asked().len(), 22);
+    assert_eq!(room.world.texts().await.len(), 22);
 }
 
 /// Determining if a policy server is enabled: not one without a user in the room. The event that designates it is nobody's to judge.
