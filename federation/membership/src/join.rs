@@ -4,15 +4,16 @@
 
 use std::{collections::BTreeSet, iter::once, time::Duration};
 
-use comity_federation_client::peers::Joined;
+use comity_federation_client::{PeerError, TransportError, peers::Joined};
 use comity_federation_receiver::Checked;
 use comity_protocol::{
     event::{Event, Limits, Signed},
     id::{OwnedServerName, RoomId, ServerName, UserId},
 };
 use comity_rooms::{Entered, Entry, RoomError};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     OtherServers,
@@ -23,9 +24,10 @@ use crate::{
 
 /// How long all attempts together may take; the state of a large room takes its time.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// A join is handed over so often; how long its answer is waited for each time but the last.
-const TRIES: usize = 4;
-const ANSWERED: Duration = Duration::from_secs(60);
+/// A join is handed over so often: again when it isn't answered for that long, or so long after the connection broke.
+const TRIES: usize = 3;
+const ANSWERED: Duration = Duration::from_secs(100);
+const BROKEN: Duration = Duration::from_secs(5);
 /// How long a join waits for the members as well: the rooms that people mostly join are never seen without.
 const GRACE: Duration = Duration::from_millis(500);
 const MEMBER: &str = "m.room.member";
@@ -58,7 +60,8 @@ impl OtherServers {
         joined.await.unwrap_or(Err(NOBODY))
     }
 
-    /// Hands a join over, again where no answer comes: the same event is the same join, and is answered again.
+    /// Hands a join over, again where no answer comes, beside those that are still waited for, since a large room takes its time: the same
+    /// event is the same join, and is answered again.
     async fn send_join(
         &self,
         server: &ServerName,
@@ -67,14 +70,39 @@ impl OtherServers {
     ) -> Result<Joined, Trouble> {
         let peers = &self.0.fetcher.peers;
         let (event_id, pdu) = sent(join)?;
-        for _ in 1..TRIES {
-            let answer = peers.send_join(server, room_id, &event_id, &pdu, true);
-            if let Ok(answer) = timeout(ANSWERED, answer).await {
-                return Ok(answer?);
+        let ask = || peers.send_join(server, room_id, &event_id, &pdu, true);
+        let mut asking = FuturesUnordered::from_iter([ask()]);
+        let (mut tries, mut may_be_in) = (TRIES - 1, false);
+        loop {
+            let answer = asking.next();
+            let answer = match tries {
+                0 => answer.await,
+                _ => match timeout(ANSWERED, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        tries -= 1;
+                        asking.push(ask());
+                        continue;
+                    }
+                },
+            };
+            match answer {
+                Some(Ok(joined)) => return Ok(joined),
+                Some(Err(error)) => {
+                    may_be_in |= may_have_arrived(&error);
+                    if !asking.is_empty() {
+                        continue;
+                    }
+                    if error.is_answer() || !may_be_in || tries == 0 {
+                        return Err(error.into());
+                    }
+                    tries -= 1;
+                    sleep(BROKEN).await;
+                    asking.push(ask());
+                }
+                None => return Err(Trouble::Answer("there is none")),
             }
         }
-        let answer = peers.send_join(server, room_id, &event_id, &pdu, true);
-        Ok(answer.await?)
     }
 
     async fn join_through(&self, intent: &Intent, server: OwnedServerName) -> Result<(), Trouble> {
@@ -189,6 +217,17 @@ impl OtherServers {
         // The template's authoriser is of this server.
         let signed = checks.countersigned(event, &answered, server).await;
         signed.ok_or(Trouble::Answer("the join is not signed by its authoriser"))
+    }
+}
+
+/// Whether a request of which no answer came may have been done. What stands before a server may lose patience with it.
+fn may_have_arrived(error: &PeerError) -> bool {
+    match error {
+        PeerError::Unreachable(error) => {
+            matches!(error, TransportError::Broken(_) | TransportError::Timeout)
+        }
+        PeerError::Refused(refusal) => matches!(refusal.status, 502 | 504),
+        _ => false,
     }
 }
 

@@ -77,6 +77,8 @@ pub enum Fate {
     Lost,
     /// It arrives, its answer never does.
     AnswerLost,
+    /// It arrives, and the connection breaks before its answer.
+    AnswerBroken,
     /// There is no connection.
     Refused,
 }
@@ -191,7 +193,7 @@ impl Wire {
             Fate::Refused => return Err(unreachable()),
             Fate::Lost => std::future::pending().await,
             Fate::After(time) => tokio::time::sleep(time).await,
-            Fate::Arrives | Fate::AnswerLost => {}
+            Fate::Arrives | Fate::AnswerLost | Fate::AnswerBroken => {}
         }
         self.pass(from, to).await;
         let attached = self.0.state.lock().servers.get(to).cloned();
@@ -206,8 +208,12 @@ impl Wire {
         };
         let answered = attached.process.within(answering).await;
         let response = answered.ok_or_else(|| TransportError::Broken("it died".to_owned()))??;
-        if fate == Fate::AnswerLost {
-            std::future::pending().await
+        match fate {
+            Fate::AnswerLost => std::future::pending().await,
+            Fate::AnswerBroken => {
+                return Err(TransportError::Broken("in the midst of it".to_owned()));
+            }
+            _ => {}
         }
         if attached.sound {
             self.check(&what, response.status().as_u16(), response.body());
