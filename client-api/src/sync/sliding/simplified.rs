@@ -1,5 +1,8 @@
 //! `POST /unstable/org.matrix.simplified_msc3575/sync`: sliding sync as clients speak it today, MSC4186 before it was accepted.
 //!
+//! Each request says all that it wants. Its `txn_id` isn't answered: matrix-rust-sdk would take what it said for kept and leave it
+//! out from then on, `enabled` of the extensions that bring keys first of all.
+//!
 //! <https://github.com/matrix-org/matrix-spec-proposals/pull/4186>
 
 use std::collections::BTreeMap;
@@ -44,7 +47,6 @@ pub(in crate::sync) struct Parameters {
 #[derive(Deserialize)]
 pub(in crate::sync) struct Body {
     conn_id: Option<String>,
-    txn_id: Option<String>,
     lists: Option<BTreeMap<String, WantedList>>,
     room_subscriptions: Option<BTreeMap<String, Details>>,
     #[serde(default)]
@@ -70,8 +72,6 @@ struct Details {
 #[derive(Serialize)]
 pub(in crate::sync) struct Answer {
     pos: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    txn_id: Option<String>,
     lists: BTreeMap<String, Count>,
     rooms: BTreeMap<String, Room>,
     extensions: Extensions,
@@ -134,7 +134,6 @@ pub(in crate::sync) async fn post(
     let rooms = answer.rooms.into_iter();
     Ok(Json(Answer {
         pos: answer.pos,
-        txn_id: body.txn_id,
         lists: counts(answer.lists),
         rooms: rooms
             .map(|(room_id, room)| (room_id, room.into()))
