@@ -60,7 +60,7 @@ pub async fn ready(client: Client) -> Client {
 }
 
 /// What makes a new room an encrypted one.
-fn encryption() -> Raw<AnyInitialStateEvent> {
+pub fn encryption() -> Raw<AnyInitialStateEvent> {
     let content = RoomEncryptionEventContent::with_recommended_defaults();
     InitialStateEvent::with_empty_state_key(content).to_raw_any()
 }

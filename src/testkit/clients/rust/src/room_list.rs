@@ -1,22 +1,26 @@
 //! The list of rooms as Element X shows it: sliding sync through matrix-sdk-ui's room list.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{StreamExt as _, pin_mut};
-use matrix_sdk::ruma::OwnedRoomId;
 use matrix_sdk::ruma::api::client::room::create_room::v3::{Request as CreateRoom, RoomPreset};
+use matrix_sdk::ruma::events::AnyInitialStateEvent;
 use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
+use matrix_sdk::ruma::serde::Raw;
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId};
 use matrix_sdk::{Client, RoomState};
 use matrix_sdk_ui::eyeball_im::Vector;
 use matrix_sdk_ui::room_list_service::filters::new_filter_non_left;
 use matrix_sdk_ui::room_list_service::{RoomList, RoomListItem};
 use matrix_sdk_ui::sync_service::SyncService;
+use matrix_sdk_ui::timeline::{RoomExt as _, TimelineItem};
 use tokio::time::timeout;
 
 use crate::device::{client, log_in, sign_up, unique};
-use crate::encryption::{encrypting, ready};
+use crate::encryption::{encrypting, encryption, ready};
 use crate::{HOME, Report, restart};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,7 +38,7 @@ struct Scenario {
 }
 
 pub async fn converse(report: &mut Report) {
-    crate::converse!(report, open_the_list, a_message_moves_up an_invitation_comes the_list_goes_on the_list_empties);
+    crate::converse!(report, open_the_list, a_message_moves_up an_invitation_comes a_secret_is_read the_list_goes_on the_list_empties);
 }
 
 fn room(name: &str) -> CreateRoom {
@@ -44,10 +48,10 @@ fn room(name: &str) -> CreateRoom {
     request
 }
 
-async fn say(client: &Client, room: &OwnedRoomId, body: &str) -> Result<()> {
+async fn say(client: &Client, room: &OwnedRoomId, body: &str) -> Result<OwnedEventId> {
     let room = client.get_room(room).context("the room is not there")?;
-    room.send(RoomMessageEventContent::text_plain(body)).await?;
-    Ok(())
+    let sent = room.send(RoomMessageEventContent::text_plain(body)).await?;
+    Ok(sent.event_id)
 }
 
 /// Waits until the list, as a client draws it, is so.
@@ -125,13 +129,19 @@ async fn a_message_moves_up(scenario: &mut Scenario) -> Result<()> {
     Ok(())
 }
 
-async fn an_invitation_comes(scenario: &mut Scenario) -> Result<()> {
+/// Bob invites alice into a room of this name, she finds it in the list and enters.
+async fn enter(
+    scenario: &Scenario,
+    name: &str,
+    state: Vec<Raw<AnyInitialStateEvent>>,
+) -> Result<OwnedRoomId> {
     let Scenario {
         alice, bob, list, ..
     } = scenario;
-    let mut request = room("by invitation");
+    let mut request = room(name);
     request.preset = Some(RoomPreset::PrivateChat);
     request.invite = alice.user_id().map(ToOwned::to_owned).into_iter().collect();
+    request.initial_state = state;
     let made = bob.create_room(request).await?.room_id().to_owned();
     let stands = async |state: RoomState| {
         let what = format!("the room as {state:?}");
@@ -140,7 +150,7 @@ async fn an_invitation_comes(scenario: &mut Scenario) -> Result<()> {
             shown.any(|room| {
                 room.room_id() == made
                     && room.state() == state
-                    && room.name().as_deref() == Some("by invitation")
+                    && room.name().as_deref() == Some(name)
             })
         };
         shows(list, &what, is).await
@@ -148,7 +158,52 @@ async fn an_invitation_comes(scenario: &mut Scenario) -> Result<()> {
     stands(RoomState::Invited).await?;
     let invited = alice.get_room(&made).context("no invitation")?;
     invited.join().await?;
-    stands(RoomState::Joined).await
+    stands(RoomState::Joined).await?;
+    Ok(made)
+}
+
+async fn an_invitation_comes(scenario: &mut Scenario) -> Result<()> {
+    enter(scenario, "by invitation", Vec::new()).await?;
+    Ok(())
+}
+
+/// She opens a room and reads in it what was encrypted: its keys come on a connection of their own.
+async fn a_secret_is_read(scenario: &mut Scenario) -> Result<()> {
+    let made = enter(scenario, "a secret", vec![encryption()]).await?;
+    let Scenario {
+        alice,
+        bob,
+        service,
+        ..
+    } = scenario;
+    let opened = alice.get_room(&made).context("no room")?;
+    service
+        .room_list_service()
+        .subscribe_to_rooms(&[&made])
+        .await;
+    let timeline = opened.timeline().await?;
+    let (mut shown, changes) = timeline.subscribe().await;
+    pin_mut!(changes);
+    let said = say(bob, &made, "psst").await?;
+    let is_read = |shown: &Vector<Arc<TimelineItem>>| {
+        let mut events = shown.iter().filter_map(|item| item.as_event());
+        events.any(|event| {
+            let message = event.content().as_message();
+            event.event_id().is_some_and(|id| id == said)
+                && message.is_some_and(|message| message.body() == "psst")
+        })
+    };
+    let drawn = async {
+        while !is_read(&shown) {
+            let changes = changes.next().await.context("the timeline ended")?;
+            for change in changes {
+                change.apply(&mut shown);
+            }
+        }
+        Ok(())
+    };
+    let drawn = timeout(PATIENCE, drawn).await;
+    drawn.context("waited in vain for the message")?
 }
 
 /// A kill of the server ends no list.
