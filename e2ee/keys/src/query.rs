@@ -55,6 +55,13 @@ pub struct UserDevices {
     pub self_signing_key: Option<Box<RawValue>>,
 }
 
+impl UserDevices {
+    /// Whether there is nothing by which somebody could encrypt for the user.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty() && self.master_key.is_none()
+    }
+}
+
 /// What is known of a user.
 pub(crate) struct Rows {
     pub devices: Vec<Device>,

@@ -173,7 +173,8 @@ impl Inner {
         Ok(())
     }
 
-    /// A user of ours came into a room: the servers there may not have heard of their devices.
+    /// A user of ours came into a room: the servers there may not have heard of their devices. To others only those
+    /// with keys are any, so of who has none there is nothing to be heard.
     async fn introduce(
         self: &Arc<Self>,
         logged: &Logged,
@@ -192,7 +193,15 @@ impl Inner {
         {
             return Ok(());
         }
-        self.tell_latest(logged, user, view.servers().await?).await
+        let servers = view.servers().await?;
+        if servers.iter().all(|server| self.is_local(server)) {
+            return Ok(());
+        }
+        let list = self.keys.devices(user.as_str()).await.map_err(unread)?;
+        match list {
+            Some(list) if !list.is_empty() => self.tell_latest(logged, user, servers).await,
+            _ => Ok(()),
+        }
     }
 
     async fn tell_latest(
@@ -202,10 +211,7 @@ impl Inner {
         servers: impl IntoIterator<Item = OwnedServerName>,
     ) -> Result<(), RoomError> {
         let latest = self.keys.latest_update(user.as_str()).await;
-        let latest = latest.map_err(|error| match error {
-            KeysError::Read(error) => error.into(),
-            error => RoomError::Damaged(error.to_string()),
-        })?;
+        let latest = latest.map_err(unread)?;
         let changed = ListChanged {
             devices: latest.into_iter().collect(),
             ..ListChanged::default()
@@ -282,7 +288,7 @@ impl Inner {
     }
 
     /// A room is known wholly now: whoever was in it all the time and wasn't known to be hears what we
-    /// have said there, the latest of it; the rest they ask for.
+    /// have said there, the latest of it; the rest they ask for. Our join too: who left them out needn't have made it known.
     async fn completed(
         self: &Arc<Self>,
         logged: &Logged,
@@ -363,6 +369,13 @@ impl Inner {
             }
         }
         Ok(())
+    }
+}
+
+fn unread(error: KeysError) -> RoomError {
+    match error {
+        KeysError::Read(error) => error.into(),
+        error => RoomError::Damaged(error.to_string()),
     }
 }
 

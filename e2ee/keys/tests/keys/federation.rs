@@ -183,6 +183,34 @@ async fn a_list_is_kept_while_a_room_is_shared() {
     assert_eq!(asked.count(), 0, "{log:?}");
 }
 
+/// Who comes into a room is introduced to the servers there, by the latest change of their list; of who has no keys there is
+/// nothing to tell.
+#[tokio::test(start_paused = true)]
+async fn who_has_keys_is_introduced() {
+    let federation = Federation::of([A]).await;
+    let peer = HostilePeer::on(&federation.wire, "evil.test");
+    let send = "/_matrix/federation/v1/send/";
+    peer.answer(Method::PUT, send, |_| json!({ "pdus": {} }));
+    let alice = federation[A].register("alice").await;
+    let room = room_of(&alice).await;
+    let _: PeerRoom = peer.join(&federation[A], &room, "mallory").await;
+    let bob = federation[A].register("bob").await;
+    Device::of(&bob).publish().await;
+    let carol = federation[A].register("carol").await;
+    settle().await;
+    drop(peer.heard());
+    join(&bob, &room, A).await;
+    join(&carol, &room, A).await;
+    settle().await;
+    let heard = peer.heard().into_iter();
+    let edus = heard.flat_map(|asked| asked.body["edus"].as_array().cloned().unwrap_or_default());
+    let updates = edus.filter(|edu| edu["edu_type"] == "m.device_list_update");
+    let of: Vec<Value> = updates
+        .map(|edu| edu["content"]["user_id"].clone())
+        .collect();
+    assert_eq!(of, [bob.id.as_str()]);
+}
+
 /// Who left and came back may have changed everything meanwhile: what is kept of them doesn't count any more.
 #[tokio::test(start_paused = true)]
 async fn a_list_is_not_kept_without_a_shared_room() {
