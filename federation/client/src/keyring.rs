@@ -67,7 +67,7 @@ struct Server {
     asking: tokio::sync::Mutex<Option<LastAsked>>,
 }
 
-/// When a server was last asked for its keys, and whether nobody answered.
+/// When a server was last asked for its keys, and whether it gave no answer.
 #[derive(Clone, Copy)]
 struct LastAsked {
     ts: u64,
@@ -259,28 +259,26 @@ impl Keyring {
             ts,
             is_silent: true,
         });
-        match self.ask(server).await {
-            Ok(answer) => {
-                last.is_silent = false;
-                let known = self.learn(server, &place, &answer, ts).await?;
-                Ok(had(known, false))
-            }
-            Err(is_silent) => {
-                last.is_silent = is_silent;
-                Ok(had(known, is_silent))
-            }
-        }
+        let (answer, is_silent) = self.ask(server).await;
+        last.is_silent = is_silent;
+        let known = match answer {
+            Some(answer) => self.learn(server, &place, &answer, ts).await?,
+            None => known,
+        };
+        // What a notary has kept may be old; the server itself may tell more another time.
+        let is_silent = is_silent && !enough(&known);
+        Ok(had(known, is_silent))
     }
 
-    /// The server's keys from itself, else from a notary; else whether the server gave no answer.
-    async fn ask(&self, server: &ServerName) -> Result<Answer, bool> {
+    /// The server's keys from itself, else from a notary; and whether the server itself gave no answer.
+    async fn ask(&self, server: &ServerName) -> (Option<Answer>, bool) {
         let now = self.0.peers.now_ms();
         let said = self.0.peers.server_keys(server).await;
         let is_silent = said
             .as_ref()
             .is_err_and(|error| !error.is_answer() && !matches!(error, PeerError::Name));
         match said.map(|said| Answer::check(server, &said, now)) {
-            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Ok(answer)) => return (Some(answer), false),
             Ok(Err(error)) => tracing::info!(%server, %error, "keys that can't be used"),
             Err(error) => tracing::debug!(%server, %error, "no keys from the server itself"),
         }
@@ -291,14 +289,14 @@ impl Keyring {
                         .iter()
                         .filter_map(|said| Answer::check(server, said.get().as_bytes(), now).ok());
                     let latest = checked.max_by_key(Answer::valid_until_ts);
-                    if let Some(latest) = latest {
-                        return Ok(latest);
+                    if latest.is_some() {
+                        return (latest, is_silent);
                     }
                 }
                 Err(error) => tracing::debug!(%notary, %error, "no keys from a notary"),
             }
         }
-        Err(is_silent)
+        (None, is_silent)
     }
 
     fn place(&self, server: &ServerName) -> Arc<Server> {

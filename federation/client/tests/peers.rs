@@ -470,33 +470,67 @@ async fn b5_notaries_hand_over_what_servers_signed() {
     }
 }
 
+/// An event of a server, signed by the key `ed25519:{key}`.
+fn event_by(of: &str, key: &str, seed: u8, ts: i64) -> WellFormed {
+    let builder = EventBuilder {
+        version: RoomVersion::V10,
+        room_id: Some(RoomId::parse("!r:a").unwrap()),
+        sender: UserId::parse(format!("@u:{of}")).unwrap(),
+        event_type: "m.room.message".to_owned(),
+        state_key: None,
+        content: RawValue::from_string("{}".to_owned()).unwrap(),
+        redacts: None,
+        prev_events: vec![Reference::by_id(EventId::parse("$p").unwrap())],
+        auth_events: vec![],
+        depth: 2,
+        origin_server_ts: ts,
+        opaque_id: String::new(),
+    };
+    let key = SigningKey::from_seed(key, &[seed; 32]).unwrap();
+    let signed = key
+        .sign_event(server(of), builder.build().unwrap())
+        .unwrap();
+    let json = signed.event().json().as_bytes().to_vec();
+    WellFormed::parse(RoomVersion::V10, &json, EventLimits::New).unwrap()
+}
+
+/// D5: a notary that has a server's old keys says nothing of whether the server itself would tell newer ones.
+#[tokio::test(start_paused = true)]
+async fn d5_a_notary_hides_no_silence() {
+    for lanes in LANES {
+        let net = Net::new(|to, _| match to.as_str() {
+            "notary" => Ok((200, json!({ "server_keys": [keys_of("away", 2, FAR)] }))),
+            _ => Err(TransportError::Timeout),
+        });
+        let (peers, tenant) = fresh(&net, lanes).await;
+        let now = i64::try_from(tenant.runtime().clock().now_ms()).unwrap();
+        let notaries = vec!["notary".try_into().unwrap()];
+        let ring = Keyring::new(peers, tenant, &own(), notaries);
+        let (old, new) = (
+            event_by("away", "t", 2, now),
+            event_by("away", "new", 5, now),
+        );
+        let silent = async |event: &WellFormed| {
+            let keys = ring.keys_for(std::slice::from_ref(event)).await.unwrap();
+            let is_verified = event.clone().verify(&keys).is_ok();
+            (is_verified, keys.silent("away").is_some())
+        };
+        // The second time nobody is asked.
+        assert_eq!(silent(&new).await, (false, true));
+        assert_eq!(silent(&new).await, (false, true));
+        assert_eq!(silent(&old).await, (true, false));
+        after(60).await;
+        net.answer(|_, _| Ok((200, keys_of("away", 2, FAR))));
+        assert_eq!(silent(&new).await, (false, false));
+    }
+}
+
 /// The ring for a lot of events: their servers are asked side by side, each once; an old key stays
 /// good for old events though its server doesn't publish it any more.
 #[tokio::test(start_paused = true)]
 async fn keys_for_events() {
     for lanes in LANES {
-        let event = |of: &str, seed: u8, ts: i64| {
-            let builder = EventBuilder {
-                version: RoomVersion::V10,
-                room_id: Some(RoomId::parse("!r:a").unwrap()),
-                sender: UserId::parse(format!("@u:{of}")).unwrap(),
-                event_type: "m.room.message".to_owned(),
-                state_key: None,
-                content: RawValue::from_string("{}".to_owned()).unwrap(),
-                redacts: None,
-                prev_events: vec![Reference::by_id(EventId::parse("$p").unwrap())],
-                auth_events: vec![],
-                depth: 2,
-                origin_server_ts: ts,
-                opaque_id: String::new(),
-            };
-            let key = SigningKey::from_seed("t", &[seed; 32]).unwrap();
-            let signed = key
-                .sign_event(server(of), builder.build().unwrap())
-                .unwrap();
-            let json = signed.event().json().as_bytes().to_vec();
-            WellFormed::parse(RoomVersion::V10, &json, EventLimits::New).unwrap()
-        };
+        let event = |of: &str, seed: u8, ts: i64| event_by(of, "t", seed, ts);
         let net = Net::new(|to, _| match to.as_str() {
             "a" => Ok((200, keys_of("a", 2, FAR))),
             "b" => Ok((200, keys_of("b", 3, FAR))),

@@ -9,6 +9,7 @@ mod discover;
 mod page;
 mod stream;
 mod well_known;
+mod whole;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use comity_protocol::id::{OwnedServerName, ServerName};
 use comity_runtime::Runtime;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -29,6 +30,7 @@ use tokio::{
 pub use address::is_public;
 use dial::{Dialer, Purpose, Srv};
 use discover::{Ask, Route, Routes, WellKnown};
+use whole::Places;
 
 use crate::transport::{Limits, Streamed, Transport, TransportError};
 
@@ -71,6 +73,7 @@ pub struct Outbound {
     routes: Routes,
     idle: Mutex<Idle>,
     in_flight: Semaphore,
+    places: Places,
     runtime: Runtime,
 }
 
@@ -90,6 +93,7 @@ impl Outbound {
             routes: Routes::new(runtime.clone()),
             idle: Mutex::default(),
             in_flight: Semaphore::new(IN_FLIGHT),
+            places: Places::default(),
             runtime,
         })
     }
@@ -113,7 +117,10 @@ impl Outbound {
             let Some(connection) = self.take(to) else {
                 break None;
             };
-            match exchange(connection, request.clone(), max_bytes).await {
+            match self
+                .exchange(to, connection, request.clone(), max_bytes)
+                .await
+            {
                 Err(Failed {
                     error: TransportError::Broken(why),
                     unsent,
@@ -126,7 +133,7 @@ impl Outbound {
         let answer = match answer {
             Some(answer) => answer,
             None => match self.open(&route).await {
-                Ok(connection) => exchange(connection, request, max_bytes).await,
+                Ok(connection) => self.exchange(to, connection, request, max_bytes).await,
                 Err(error) => {
                     self.routes.failed(to);
                     Err(error.into())
@@ -136,6 +143,28 @@ impl Outbound {
         let (answer, connection) = answer.map_err(|failed| failed.error)?;
         self.keep(to, connection);
         Ok(answer)
+    }
+
+    /// One request and its whole answer.
+    async fn exchange(
+        &self,
+        to: &ServerName,
+        mut connection: Connection,
+        request: Request<Bytes>,
+        max_bytes: usize,
+    ) -> Result<(Response<Bytes>, Option<Connection>), Failed> {
+        let answer = connection.try_send_request(request.map(Full::new)).await;
+        let answer = answer.map_err(|mut failed| Failed {
+            unsent: failed.take_message().is_some(),
+            error: broken(failed.error()),
+        })?;
+        let (head, body) = answer.into_parts();
+        fits(&head.headers, max_bytes)?;
+        let body = self.places.read(to, body, max_bytes).await?;
+        // Soon, where it can be used again at all.
+        let again = tokio::time::timeout(READY, connection.ready()).await;
+        let connection = matches!(again, Ok(Ok(()))).then_some(connection);
+        Ok((Response::from_parts(head, body), connection))
     }
 
     async fn open(&self, route: &Route) -> Result<Connection, TransportError> {
@@ -243,33 +272,6 @@ impl From<TransportError> for Failed {
         let unsent = false;
         Self { error, unsent }
     }
-}
-
-/// One request and its whole answer.
-async fn exchange(
-    mut connection: Connection,
-    request: Request<Bytes>,
-    max_bytes: usize,
-) -> Result<(Response<Bytes>, Option<Connection>), Failed> {
-    let answer = connection.try_send_request(request.map(Full::new)).await;
-    let answer = answer.map_err(|mut failed| Failed {
-        unsent: failed.take_message().is_some(),
-        error: broken(failed.error()),
-    })?;
-    let (head, body) = answer.into_parts();
-    fits(&head.headers, max_bytes)?;
-    let body = Limited::new(body, max_bytes).collect().await;
-    let body = body.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            TransportError::TooLarge
-        } else {
-            TransportError::Broken(error.to_string())
-        }
-    })?;
-    // Soon, where it can be used again at all.
-    let again = tokio::time::timeout(READY, connection.ready()).await;
-    let connection = matches!(again, Ok(Ok(()))).then_some(connection);
-    Ok((Response::from_parts(head, body.to_bytes()), connection))
 }
 
 /// Refuses an answer by its head.

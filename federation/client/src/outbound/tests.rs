@@ -234,6 +234,56 @@ async fn g2_answers_are_cut_at_the_cap() {
     }
 }
 
+/// G2, law 11: of one server's long answers two are read at a time, and what is short, or another's, doesn't wait for them.
+#[tokio::test]
+async fn g2_few_long_answers_are_held_at_a_time() {
+    const LONG: Limits = Limits {
+        timeout: Duration::from_secs(60),
+        max_bytes: 2 * whole::SHORT,
+    };
+    let authority = Authority::new("long");
+    let answer = |head: &str| {
+        let mut answer = ok(&"x".repeat(whole::SHORT + 2));
+        match head.split(' ').nth(1).unwrap() {
+            "/short" => ok("{}"),
+            // Its last byte never comes.
+            "/endless" => {
+                answer.pop();
+                answer
+            }
+            _ => answer,
+        }
+    };
+    let (slow, _) = authority.serve(loopback(), answer).await;
+    let (other, _) = authority.serve(loopback(), answer).await;
+    let outbound = Arc::new(authority.outbound(true));
+    let get = |from: SocketAddr, path: &'static str, limits: Limits| {
+        let outbound = outbound.clone();
+        async move {
+            let from = OwnedServerName::try_from(from.to_string().as_str()).unwrap();
+            let request = Request::get(path).body(Bytes::new()).unwrap();
+            let answer = outbound.send(&from, request, limits).await;
+            answer.map(|answer| answer.into_body().len())
+        }
+    };
+    let all = outbound.places.free();
+    let endless = [(), ()].map(|()| tokio::spawn(get(slow, "/endless", LONG)));
+    while outbound.places.free() > all - 2 {
+        tokio::task::yield_now().await;
+    }
+    let hasty = Limits {
+        timeout: Duration::from_millis(500),
+        ..LONG
+    };
+    let waits = get(slow, "/long", hasty).await;
+    assert_eq!(waits, Err(TransportError::Timeout));
+    assert_eq!(get(slow, "/short", LONG).await, Ok(2));
+    assert_eq!(get(other, "/long", LONG).await, Ok(whole::SHORT + 2));
+    endless[0].abort();
+    assert_eq!(get(slow, "/long", LONG).await, Ok(whole::SHORT + 2));
+    assert_eq!(outbound.places.free(), all - 1);
+}
+
 /// A server that closes idle connections: the next request goes by a new one.
 #[tokio::test]
 async fn a_closed_connection_is_not_an_error() {

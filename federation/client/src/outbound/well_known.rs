@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use comity_protocol::id::{OwnedServerName, is_reachable_name};
+use comity_protocol::id::{OwnedServerName, ServerName, is_reachable_name};
 use http::{HeaderMap, Response, Uri, header};
 use serde::Deserialize;
 
@@ -53,8 +53,10 @@ impl Outbound {
                 .header(header::ACCEPT, "application/json")
                 .body(Bytes::new())
                 .map_err(|_| TransportError::Name)?;
+            let name = <&ServerName>::try_from(authority.as_str());
+            let name = name.map_err(|_| TransportError::Name)?;
             let connection = self.open(&route).await?;
-            let answer = super::exchange(connection, request, MAX_BYTES).await;
+            let answer = self.exchange(name, connection, request, MAX_BYTES).await;
             let (answer, _) = answer.map_err(|failed| failed.error)?;
             if !answer.status().is_redirection() {
                 return Ok(answer);
