@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
 
-use std::{collections::BTreeSet, iter::once, time::Duration};
+use std::{collections::BTreeSet, iter::once, mem::take, time::Duration};
 
 use comity_federation_client::{PeerError, TransportError, peers::Joined};
 use comity_federation_receiver::Checked;
@@ -12,7 +12,7 @@ use comity_protocol::{
 };
 use comity_rooms::{Entered, Entry, RoomError};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 const TRIES: usize = 3;
 const ANSWERED: Duration = Duration::from_secs(100);
 const BROKEN: Duration = Duration::from_secs(5);
+/// Before it is handed over again where there was too much to do here to look at all that came.
+const BUSY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 /// How long a join waits for the members as well: the rooms that people mostly join are never seen without.
 const GRACE: Duration = Duration::from_millis(500);
 const MEMBER: &str = "m.room.member";
@@ -112,21 +114,24 @@ impl OtherServers {
         let version = made.room_version.as_deref();
         let join = self.complete(intent, version, &made.event, &server)?;
         let version = join.event().version();
-        let answer = self.send_join(&server, room_id, &join).await?;
+        let checks = &self.0.fetcher.checks;
+        let mut waits = BUSY.into_iter();
+        let (answer, state, auth_chain) = loop {
+            let mut answer = self.send_join(&server, room_id, &join).await?;
+            let (state, auth_chain) = (take(&mut answer.state), take(&mut answer.auth_chain));
+            let state = checks.checked(version, room_id, Limits::Past, state).await;
+            let auth_chain = checks.checked(version, room_id, Limits::Past, auth_chain);
+            let auth_chain = auth_chain.await;
+            if !state.is_busy && !auth_chain.is_busy {
+                break (answer, state, auth_chain);
+            }
+            // What wasn't looked at would be missing for good. It isn't kept: it may be large, and the same event is answered again.
+            let wait = waits.next();
+            sleep(wait.ok_or(Trouble::Ours(RoomError::Incomplete))?).await;
+        };
         let join = self
             .with_authorisers_signature(join, &server, answer.event)
             .await?;
-        let checks = &self.0.fetcher.checks;
-        let state = checks
-            .checked(version, room_id, Limits::Past, answer.state)
-            .await;
-        let auth_chain = checks
-            .checked(version, room_id, Limits::Past, answer.auth_chain)
-            .await;
-        if state.is_busy || auth_chain.is_busy {
-            // What wasn't looked at would be missing for good.
-            return Err(Trouble::Ours(RoomError::Incomplete));
-        }
         let unheard = self.awaited(&state.unheard).await?;
         let is_whole = unheard.is_empty() && self.awaited(&auth_chain.unheard).await?.is_empty();
         let named = match answer.members_omitted {
@@ -203,7 +208,7 @@ impl OtherServers {
         &self,
         join: Signed,
         server: &ServerName,
-        answered: Option<Box<serde_json::value::RawValue>>,
+        answered: Option<Box<RawValue>>,
     ) -> Result<Signed, Trouble> {
         let event = join.event();
         if event

@@ -2,7 +2,6 @@
 
 use comity_federation_client::PeerError;
 use comity_rooms::RoomError;
-use serde_json::Value;
 
 use crate::template::TemplateError;
 
@@ -56,8 +55,8 @@ pub(crate) fn refusal(error: &PeerError) -> Option<RoomError> {
         "M_UNABLE_TO_GRANT_JOIN" => RoomError::UnableToGrantJoin,
         "M_INVITE_BLOCKED" => RoomError::InviteBlocked,
         "M_LIMIT_EXCEEDED" => {
-            let wait = refusal.body.get("retry_after_ms");
-            let wait = wait.and_then(Value::as_u64).unwrap_or_default();
+            let wait = error.retry_after().unwrap_or_default().as_millis();
+            let wait = u64::try_from(wait).unwrap_or(u64::MAX);
             RoomError::LimitExceeded {
                 retry_after_ms: wait.clamp(WAITS.0, WAITS.1),
             }

@@ -64,10 +64,10 @@ pub struct Checked {
 /// Checks events. Cheap to clone.
 #[derive(Clone)]
 pub struct Checks {
-    keyring: Keyring,
-    pool: Pool,
+    pub(crate) keyring: Keyring,
+    pub(crate) pool: Pool,
     /// Pieces of work that one caller has in the pool at a time: what is much is slower, not shed.
-    at_once: usize,
+    pub(crate) at_once: usize,
 }
 
 impl Checks {

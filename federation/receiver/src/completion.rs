@@ -86,7 +86,9 @@ impl Fetcher {
                 Some(wanted) => wanted,
             };
         }
-        if patience <= Patience::ForKeys && search.may_be_had_later().await? {
+        // What wasn't looked at would be left out for good, however long that has lasted.
+        let waits = patience <= Patience::ForKeys && search.may_be_had_later().await?;
+        if waits || search.was_busy() {
             return Ok(Completion::Unchecked);
         }
         // What our join follows goes last: it is what the state is asked for.

@@ -3,7 +3,8 @@
 //! Whoever lets us in counts us in at once, and so does everybody they tell; here the room is known when the answer to
 //! the join has come and is stored. What is sent of it until then is answered, so nobody sends it again. So it is held,
 //! and staged when the entry has ended, whichever server it went by. In memory, for a crash ends the entry as well; one
-//! between the entry and the staging loses what was held, and what follows it later asks for it.
+//! between the entry and the staging loses what was held, as does a store that keeps nothing for a minute, and what follows
+//! it later asks for it.
 
 use std::{
     collections::BTreeMap,
@@ -12,19 +13,23 @@ use std::{
     time::Duration,
 };
 
-use comity_protocol::id::{OwnedRoomId, RoomId, ServerName};
+use comity_protocol::id::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use comity_runtime::watch;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::time::sleep;
 
 use crate::{Inner, TransactionError};
 
-/// Bytes of events held, of all rooms; beyond it whoever sends more is to repeat it.
+/// Bytes of events held; beyond it whoever sends more is to repeat it.
 const HELD_BYTES: usize = 16 << 20;
+/// Of these what one server sent: any may write events of a room whose entry it draws out, and the others are to find a place.
+const OF_SERVER: usize = 4 << 20;
+/// And of one room.
+const OF_ROOM: usize = 8 << 20;
 /// What holding events costs beside their bytes.
 const HELD_EACH: usize = 4 << 10;
-/// Before events are staged again that couldn't be; doubled each time. After one longer than the second they are given up.
+/// Before events are staged again that couldn't be; doubled each time. When it is longer than the second they are given up.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The rooms that are being entered. Cheap to clone.
@@ -56,9 +61,66 @@ impl Entering {
     }
 }
 
-/// Room for what is held.
-pub(crate) fn held() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(HELD_BYTES))
+/// What is held. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Held(Arc<Mutex<Bytes>>);
+
+#[derive(Default)]
+struct Bytes {
+    all: usize,
+    of_server: BTreeMap<OwnedServerName, usize>,
+    of_room: BTreeMap<OwnedRoomId, usize>,
+}
+
+/// A place for events of a server and room, until it is dropped.
+struct Place {
+    held: Held,
+    server: OwnedServerName,
+    room_id: OwnedRoomId,
+    bytes: usize,
+}
+
+impl Held {
+    fn place(&self, server: &ServerName, room_id: &RoomId, bytes: usize) -> Option<Place> {
+        let mut held = self.0.lock();
+        let of_server = held.of_server.get(server).copied().unwrap_or_default();
+        let of_room = held.of_room.get(room_id).copied().unwrap_or_default();
+        let taken = [
+            (held.all, HELD_BYTES),
+            (of_server, OF_SERVER),
+            (of_room, OF_ROOM),
+        ];
+        let fits = |(taken, most): (usize, usize)| taken.saturating_add(bytes) <= most;
+        if !taken.into_iter().all(fits) {
+            return None;
+        }
+        held.all += bytes;
+        held.of_server.insert(server.to_owned(), of_server + bytes);
+        held.of_room.insert(room_id.to_owned(), of_room + bytes);
+        Some(Place {
+            held: self.clone(),
+            server: server.to_owned(),
+            room_id: room_id.to_owned(),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.held.0.lock();
+        held.all = held.all.saturating_sub(self.bytes);
+        give_back(&mut held.of_server, &self.server, self.bytes);
+        give_back(&mut held.of_room, &self.room_id, self.bytes);
+    }
+}
+
+fn give_back<K: Ord>(taken: &mut BTreeMap<K, usize>, of: &K, bytes: usize) {
+    let left = taken.get(of).map_or(0, |taken| taken.saturating_sub(bytes));
+    match taken.get_mut(of) {
+        Some(taken) if left > 0 => *taken = left,
+        _ => drop(taken.remove(of)),
+    }
 }
 
 impl Inner {
@@ -69,6 +131,7 @@ impl Inner {
     pub(crate) fn stage_later(
         self: &Arc<Self>,
         origin: &ServerName,
+        room_id: &RoomId,
         entering: Option<watch::Receiver<()>>,
         pdus: Vec<Box<RawValue>>,
     ) -> Result<(), TransactionError> {
@@ -76,27 +139,64 @@ impl Inner {
             return Ok(());
         };
         let bytes: usize = pdus.iter().map(|pdu| pdu.get().len()).sum();
-        let permits = u32::try_from(bytes.saturating_add(HELD_EACH)).unwrap_or(u32::MAX);
-        let held = self.held.clone().try_acquire_many_owned(permits);
-        let held = held.map_err(|_| TransactionError::Busy)?;
+        let place = self
+            .held
+            .place(origin, room_id, bytes.saturating_add(HELD_EACH));
+        let place = place.ok_or(TransactionError::Busy)?;
         let (inner, origin) = (Arc::downgrade(self), origin.to_owned());
         // Boxed, for what it calls has called this.
         let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             while entering.changed().await.is_ok() {}
             let mut wait = RETRY.0;
-            while let (Some(inner), true) = (inner.upgrade(), wait <= RETRY.1) {
+            while let Some(inner) = inner.upgrade() {
                 let turn = inner.turns.turn(&origin).await;
                 let Err(error) = inner.stage(&origin, pdus.clone()).await else {
                     break;
                 };
                 tracing::warn!(%origin, %error, "events of a room that was entered can't be kept yet");
+                if wait > RETRY.1 {
+                    break;
+                }
                 drop((turn, inner));
                 sleep(wait).await;
                 wait *= 2;
             }
-            drop(held);
+            drop(place);
         });
         drop(self.runtime.spawn("federation early events", work));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Law 11: what is held is bounded in all, by its room and by who sent it, until it is given back.
+    #[test]
+    fn nobody_takes_all_that_is_held() {
+        const MIB: usize = 1 << 20;
+        let held = Held::default();
+        let place = |server: &str, room: &str, mib: usize| {
+            let server: &ServerName = server.try_into().unwrap();
+            held.place(server, room.try_into().unwrap(), mib * MIB)
+        };
+        let one = place("a", "!a:x", 3).unwrap();
+        assert!(place("a", "!a:x", 2).is_none(), "of one server");
+        assert!(place("a", "!b:x", 2).is_none(), "whatever the room");
+        let mut others = vec![place("a", "!a:x", 1).unwrap()];
+        others.push(place("b", "!a:x", 4).unwrap());
+        assert!(place("c", "!a:x", 1).is_none(), "of one room");
+        others.push(place("c", "!b:x", 4).unwrap());
+        others.push(place("d", "!b:x", 4).unwrap());
+        assert!(place("e", "!c:x", 1).is_none(), "in all");
+        drop(one);
+        assert!(place("a", "!c:x", 3).is_some());
+        drop(others);
+        let left = held.0.lock();
+        assert_eq!(
+            (left.all, left.of_server.len(), left.of_room.len()),
+            (0, 0, 0)
+        );
     }
 }

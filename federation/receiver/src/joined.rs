@@ -35,7 +35,7 @@ impl Fetcher {
             way: Way::New,
         };
         let words = Arc::<Words>::default();
-        let came = self.bring(rooms, room_id, vec![arrival()], &words);
+        let came = self.bring(rooms, room_id, vec![arrival()], &words, None);
         let mut outcomes = came.await?;
         if let Some((_, Outcome::Wanted(wanted))) = outcomes.pop() {
             let view = rooms.view(room_id).await?;
@@ -44,7 +44,7 @@ impl Fetcher {
             let search = search.patient(true, words.clone());
             Box::pin(search.complete(join.clone(), wanted)).await?;
         }
-        let came = self.bring(rooms, room_id, vec![arrival()], &words);
+        let came = self.bring(rooms, room_id, vec![arrival()], &words, None);
         outcomes = came.await?;
         let outcome = outcomes.pop().map(|(_, outcome)| outcome);
         Ok(outcome == Some(Outcome::Settled(Verdict::Accepted)))

@@ -29,6 +29,8 @@ mod policy;
 mod searches;
 mod staging;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod unheard;
 mod waiting;
@@ -43,7 +45,6 @@ use comity_rooms::Rooms;
 use comity_runtime::Runtime;
 use comity_storage::{ReadError, RoomKey};
 use comity_to_device::ToDevice;
-use tokio::sync::Semaphore;
 
 pub use checks::{Checked, Checks, PduError};
 pub use completion::{Completion, Patience};
@@ -52,7 +53,9 @@ pub use keys::KeysElsewhere;
 pub use missing::Fetcher;
 pub use transaction::{MAX_EDUS, MAX_PDUS, Transaction, TransactionError};
 
-use crate::{searches::Searches, staging::Staging, tables::Line, waiting::WaitingRoom};
+use crate::{
+    entering::Held, searches::Searches, staging::Staging, tables::Line, waiting::WaitingRoom,
+};
 
 /// Takes what other servers send. Cheap to clone.
 #[derive(Clone)]
@@ -71,8 +74,8 @@ pub(crate) struct Inner {
     /// One transaction of a server at a time: the specification allows it one in flight, and order and
     /// repetition are only told apart so.
     turns: PerServer,
-    /// Bytes that may still be held of rooms that are being entered.
-    held: Arc<Semaphore>,
+    /// What is held of rooms that are being entered.
+    held: Held,
 }
 
 impl Receiver {
@@ -100,7 +103,7 @@ impl Receiver {
             waiting,
             searches: Searches::default(),
             turns: PerServer::new(1),
-            held: entering::held(),
+            held: Held::default(),
         }))
     }
 

@@ -256,7 +256,8 @@ impl<'a> Search<'a> {
                 };
                 missing = still;
             }
-            if self.is_patient && self.may_be_had_later().await? {
+            // What wasn't looked at would be left out for good.
+            if self.was_busy() || (self.is_patient && self.may_be_had_later().await?) {
                 continue;
             }
             // What can't be had is no state for us, nor has ours to shrink for it (D5).
@@ -328,9 +329,14 @@ impl<'a> Search<'a> {
         self.whole_state(server, event_id).await
     }
 
+    /// Whether events weren't looked at for load.
+    pub(crate) fn was_busy(&self) -> bool {
+        self.was_busy.load(Ordering::Relaxed)
+    }
+
     /// Whether events couldn't be checked that may be later.
     pub(crate) async fn may_be_had_later(&self) -> Result<bool, RoomError> {
-        if self.was_busy.load(Ordering::Relaxed) {
+        if self.was_busy() {
             return Ok(true);
         }
         let unheard = self.unheard.lock().clone();
@@ -440,7 +446,8 @@ impl<'a> Search<'a> {
         // Of those that don't rest on each other the older come first.
         arrivals.sort_by_key(|arrival| arrival.event.event().depth());
         let (rooms, room_id) = (self.view.rooms(), self.view.room_id());
-        let came = self.fetcher.bring(rooms, room_id, arrivals, &self.words);
+        let until = Some(self.until);
+        let came = (self.fetcher).bring(rooms, room_id, arrivals, &self.words, until);
         let outcomes = Box::pin(came).await?;
         let mut wanting = BTreeMap::new();
         for (event_id, outcome) in outcomes {

@@ -172,7 +172,8 @@ impl Inner {
                 event: event.clone(),
                 way: Way::New,
             });
-            let came = (self.fetcher).bring(&self.rooms, room_id, arrivals.collect(), &words);
+            let arrivals = arrivals.collect();
+            let came = (self.fetcher).bring(&self.rooms, room_id, arrivals, &words, None);
             let outcomes = Box::pin(came).await?;
             let mut wanting: BTreeMap<OwnedEventId, _> = outcomes
                 .into_iter()

@@ -393,6 +393,24 @@ mod tests {
         assert!([2, 4, 5].iter().all(|num| told.contains(num)), "{told:?}");
     }
 
+    /// Law 11: of so many stays the last event is owed and no more, the latest.
+    #[test]
+    fn earlier_stays_are_bounded() {
+        let mut queue = Queue::default();
+        let stays = u32::try_from(STAYS).unwrap() + 5;
+        for num in 1..=stays {
+            queue.event(due("!a:x", num));
+            if num == 3 {
+                queue.fall_behind();
+            }
+            queue.entered("!a:x".try_into().unwrap());
+        }
+        queue.event(due("!a:x", stays + 1));
+        let owed = queue.changes().pop().unwrap().1.unwrap();
+        assert_eq!(owed.ends, (6..=stays).collect::<Vec<_>>());
+        assert_eq!(owed.newest, Some(stays + 1));
+    }
+
     #[test]
     fn a_queue_is_idle_when_its_rows_are_written_too() {
         let mut queue = Queue::default();

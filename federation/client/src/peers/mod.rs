@@ -140,6 +140,14 @@ impl PeerError {
         }
     }
 
+    /// How long the server wants to be left alone, where it says so.
+    ///
+    /// <https://spec.matrix.org/v1.19/client-server-api/#rate-limiting>
+    pub fn retry_after(&self) -> Option<Duration> {
+        let named = self.refusal()?.body.get("retry_after_ms")?;
+        named.as_u64().map(Duration::from_millis)
+    }
+
     /// Whether the server doesn't know the endpoint, in any of the ways that servers say so.
     ///
     /// <https://spec.matrix.org/v1.19/server-server-api/#unsupported-endpoints>

@@ -1,14 +1,18 @@
 //! Policy servers: what comes from others without the word of the room's.
 //! <https://spec.matrix.org/v1.19/server-server-api/#policy-servers>
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use comity_testkit::{HostilePeer, Pdu};
+use comity_testkit::{Fate, HostilePeer, Pdu};
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::world::World;
 
@@ -152,6 +156,57 @@ async fn a_chain_of_events_is_asked_about() {
     room.world.sees(&chain[19].id).await;
     assert_eq!(room.asked().len(), 22);
     assert_eq!(room.world.texts().await.len(), 22);
+}
+
+/// A server that is overwhelmed, or out of reach for a moment, has said nothing of the event: it is asked once more, when it wants to be.
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_of_an_event_is_asked_once_more() {
+    let overwhelmed =
+        json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "x", "retry_after_ms": 4_000 });
+    for (status, said) in [
+        (429, overwhelmed),
+        (503, json!({ "errcode": "M_UNKNOWN", "error": "x" })),
+    ] {
+        let mut room = Protected::new("11").await;
+        let key = room.policy.policy_key(1);
+        let begun = Instant::now();
+        let was_asked = AtomicBool::new(false);
+        room.policy.answer(Method::POST, SIGN, move |asked| {
+            let is_early = status == 429 && begun.elapsed() < Duration::from_secs(4);
+            match was_asked.swap(true, Ordering::Relaxed) && !is_early {
+                true => (200, key.sign("11", &asked.body)),
+                false => (status, said.clone()),
+            }
+        });
+        let event = room.send("asked twice").await;
+        room.world.sees(&event.id).await;
+    }
+}
+
+/// D8: a search takes no longer for a policy server that is slow; it goes on another time, with what it has by then.
+#[tokio::test(start_paused = true)]
+async fn d8_a_slow_policy_server_draws_no_search_out() {
+    let mut room = Protected::new("11").await;
+    let known = room.world.room.clone();
+    let chain = room.world.unsent(90);
+    let news = room.world.say("news");
+    room.world.room = known;
+    let pdus: Vec<Value> = chain.iter().map(|event| event.json.clone()).collect();
+    let peer = &room.world.peer;
+    peer.answer(Method::POST, MISSING, move |_| json!({ "events": pdus }));
+    let wire = &room.world.federation.wire;
+    wire.judge(|passing| match passing.request.uri().path() {
+        SIGN => Fate::After(Duration::from_secs(9)),
+        _ => Fate::Arrives,
+    });
+    drop(room.policy.heard());
+    room.world.send(&[&news]).await;
+    sleep(Duration::from_secs(85)).await;
+    // Eight at a time for one minute.
+    let asked = room.asked().len();
+    assert!((40..=64).contains(&asked), "{asked}");
+    room.world.sees(&news.id).await;
+    assert_eq!(room.world.texts().await.len(), 91);
 }
 
 /// Determining if a policy server is enabled: not one without a user in the room. The event that designates it is nobody's to judge.
