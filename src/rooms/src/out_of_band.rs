@@ -87,6 +87,7 @@ impl Rooms {
             membership: Membership::Invite.as_str().to_owned(),
             sender: event.sender().to_string(),
             event_id: Some(event.event_id().to_string()),
+            made: event.origin_server_ts(),
             event: Some(stripped_state(signed.event())),
             state,
             via: vec![origin.to_string()],
@@ -121,6 +122,7 @@ impl Rooms {
             membership: Membership::Knock.as_str().to_owned(),
             sender: event.sender().to_string(),
             event_id: Some(event.event_id().to_string()),
+            made: event.origin_server_ts(),
             event: Some(stripped_state(event)),
             state,
             via: via.iter().map(ToString::to_string).collect(),
@@ -159,6 +161,7 @@ impl Rooms {
             membership: member.membership,
             sender: user.to_string(),
             event_id: None,
+            made: 0,
             event: None,
             state: create
                 .iter()
@@ -227,6 +230,7 @@ impl Rooms {
             membership: membership.as_str().to_owned(),
             sender: event.sender().to_string(),
             event_id: Some(event.event_id().to_string()),
+            made: event.origin_server_ts(),
             event: Some(client_event(event, ClientFormat::WithoutRoomId, None)),
             state: Vec::new(),
             via: Vec::new(),

@@ -4,7 +4,8 @@
 //! signature of the event. What of ours lacks it is drafted, the room given back, the server asked, and the
 //! event brought to the door as others are ([`Change::take_in`]); what of others lacks it the door
 //! gives back with the server to be asked, and takes again with its word or without ([`Rooms::receive_with`]).
-//! It says nothing of whether an event is allowed, so nobody is asked about one that isn't.
+//! It says nothing of whether an event is allowed, so nobody is asked about one that isn't; only what others send is asked about
+//! with what it follows, before all of it is judged.
 //!
 //! What a new room begins with, an upgrade's last events in the old one, and aliases that the server itself takes out of
 //! the state go without: whoever receives them asks.

@@ -576,6 +576,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
             membership: "invite".into(),
             sender: "@bob:elsewhere".into(),
             event_id: None,
+            made: 0,
             event: None,
             state: Vec::new(),
             via: Vec::new(),

@@ -129,7 +129,8 @@ impl Change {
     }
 
     /// Whether a user of ours was invited to a room that we aren't in, or has knocked on it, after they left it by this event, which comes
-    /// late: that stands. An event made since ends it.
+    /// late: that stands. An event made since ends it. Which was made first the events say themselves: both are mostly of one server, and
+    /// our clock may be another.
     async fn waits_beside(
         &self,
         user: &str,
@@ -145,23 +146,20 @@ impl Change {
         let name = user.to_owned();
         let beside = RoomText { room, name };
         let beside = live.reader().get::<tables::OutOfBands>(&beside).await?;
-        let beside = beside.map(|row| row.value.membership);
+        let Some(beside) = beside.map(|row| row.value) else {
+            return Ok(false);
+        };
         let member = UserRoom {
             user: user.to_owned(),
             room,
         };
         let member = live.reader().get::<tables::Members>(&member).await?;
         // One that the state speaks of, too, is the state's.
-        let member = member
-            .filter(|row| row.value.num == 0 && Some(&row.value.membership) == beside.as_ref());
-        let waits =
-            member.filter(|row| matches!(row.value.membership.as_str(), "invite" | "knock"));
+        let is_beside = member
+            .is_some_and(|row| row.value.num == 0 && row.value.membership == beside.membership);
+        let waits = matches!(beside.membership.as_str(), "invite" | "knock");
         let said = event.map_or(i64::MIN, |known| known.event.origin_server_ts());
-        Ok(waits.is_some_and(|row| {
-            // Our own stamps are in microseconds.
-            let since_ms = i64::try_from(row.value.since / 1_000);
-            since_ms.is_ok_and(|since_ms| said < since_ms)
-        }))
+        Ok(is_beside && waits && said < beside.made)
     }
 
     /// In a room that we aren't in, what it says of a user of ours itself ends what was kept beside it: but an invite or a knock, of which

@@ -9,6 +9,9 @@ use crate::{
     tables::Verdict,
 };
 
+/// Policy servers asked about one event, one after the other.
+const ASKED: usize = 3;
+
 impl Change {
     /// Lets an event through the door that is to be part of the room, ours or one that another server hands over, and waits
     /// until it is durable. Where the room's policy server hasn't given its word on it, the room is given back, the
@@ -26,8 +29,8 @@ impl Change {
         const FORBIDDEN: RoomError = RoomError::Forbidden("the room's rules forbid the event");
         let (rooms, room_id) = (self.rooms.clone(), self.room_id()?.to_owned());
         let mut change = self;
-        // Once more if the room has taken another policy server meanwhile.
-        for _ in 0..3 {
+        // Again if the room has taken another policy server meanwhile.
+        for asked in 0..=ASKED {
             let arrival = Arrival {
                 event: event.clone(),
                 way: Way::Handshake,
@@ -41,7 +44,8 @@ impl Change {
                     change.commit().await?;
                     return Ok(placed);
                 }
-                Outcome::Unasked(policy) => policy,
+                Outcome::Unasked(policy) if asked < ASKED => policy,
+                Outcome::Unasked(_) => break,
                 Outcome::Settled(_) | Outcome::Refused(Refusal::Forbidden) => {
                     return Err(FORBIDDEN);
                 }

@@ -44,6 +44,8 @@ pub struct OutOfBand {
     pub sender: String,
     /// The id of the event that set it.
     pub event_id: Option<String>,
+    /// When that was made, in milliseconds since 1970 by its server's clock.
+    pub made: i64,
     /// That event: of an invite or knock as stripped state, of what ended it as clients see events.
     pub event: Option<String>,
     /// What the user may know of the room, as stripped state.

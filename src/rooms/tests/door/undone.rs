@@ -148,4 +148,13 @@ async fn a_late_leave_ends_no_newer_invite() {
     assert_eq!(beside.unwrap().membership, "invite");
     let row = rooms.member(erin, &room_id).await.unwrap().unwrap();
     assert_eq!(row.value.membership, "invite");
+    // One that was made since does.
+    let since = Draft::member(ADMIN, erin.as_str(), "leave", &[&id(&kick)]);
+    let since = room.world.remote.make(since);
+    assert_eq!(room.hears(&since).await, ACCEPTED);
+    let reader = rooms.tenant().reader();
+    let beside = rooms.out_of_band(&reader, erin, &room_id).await.unwrap();
+    assert_eq!(beside, None);
+    let row = rooms.member(erin, &room_id).await.unwrap().unwrap();
+    assert_eq!(row.value.membership, "leave");
 }
