@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3events>
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use axum::extract::State;
 use comity_protocol::{
@@ -59,7 +59,7 @@ pub(super) async fn get(
         }
         listen(&api, &user, &wanted).await
     };
-    while_signed_in(&user, answer).await.map(Json)
+    while_signed_in(&user, pin!(answer)).await.map(Json)
 }
 
 /// What happens in the user's rooms, or in one of them.

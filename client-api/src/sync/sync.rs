@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync>
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use axum::extract::State;
 use comity_accounts::{AccountError, presence};
@@ -55,7 +55,7 @@ pub(super) async fn get(
     let presence = api.accounts.presence();
     presence.saw(user.id.as_str(), Some(state), false);
     let answer = async { Ok(api.sync.sync(&request).await?) };
-    while_signed_in(&user, answer).await.map(Json)
+    while_signed_in(&user, pin!(answer)).await.map(Json)
 }
 
 /// As what who syncs is seen.
@@ -76,7 +76,9 @@ async fn filter(api: &Api, user: &User, filter: Option<&str>) -> Result<Filter, 
     let json = if filter.starts_with('{') {
         filter
     } else {
-        stored = match api.accounts.filter(user.id.as_str(), filter).await {
+        // Apart, as the requests that wait would all keep the room that reading it takes.
+        let read = Box::pin(api.accounts.filter(user.id.as_str(), filter));
+        stored = match read.await {
             Ok(stored) => Value::Object(stored).to_string(),
             Err(AccountError::NotFound(_)) => {
                 return Err(ApiError::invalid_param("There is no such filter"));

@@ -53,10 +53,9 @@ impl Accounts {
         self.unexpired(access.expires_ts)?;
         let mut attempts = Attempts::default();
         loop {
-            if let Some(verified) = self
-                .first_request(&hash, &access, locked_too, &mut attempts)
-                .await?
-            {
+            // Apart, so that the requests of known tokens aren't as large.
+            let first = Box::pin(self.first_request(&hash, &access, locked_too, &mut attempts));
+            if let Some(verified) = first.await? {
                 return Ok(verified);
             }
         }

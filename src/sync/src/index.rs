@@ -279,7 +279,9 @@ impl Index {
                 }
             }
         }
-        let rows = rooms.memberships(&rooms.tenant().reader(), user).await?;
+        // Apart: few requests come this way, and all that wait would keep the room it takes.
+        let reader = rooms.tenant().reader();
+        let rows = Box::pin(rooms.memberships(&reader, user)).await?;
         let mut state = self.state.lock();
         let State { rooms, users, .. } = &mut *state;
         let Some(user) = users.get_mut(&name) else {

@@ -10,6 +10,7 @@ pub(super) mod v4;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     time::Duration,
 };
 
@@ -113,7 +114,7 @@ async fn answer(
     let presence = api.accounts.presence();
     presence.saw(user.id.as_str(), Some(state), false);
     let answer = async { Ok(api.sync.slide(&request).await?) };
-    while_signed_in(user, answer).await
+    while_signed_in(user, pin!(answer)).await
 }
 
 /// Windows of a list: each from a place up to one, both inclusive.

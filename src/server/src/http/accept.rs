@@ -30,10 +30,11 @@ pub(super) async fn accept(listener: Listener, shared: Arc<Shared>) {
                 back_off = BACK_OFF.0;
                 // Answers are written whole; waiting to fill a packet only delays them.
                 let _ = stream.set_nodelay(true);
-                let connection =
-                    connection::serve(stream, peer, listener.tls.clone(), Arc::clone(&shared));
-                shared.runtime.spawn("connection", async move {
-                    connection.await;
+                let (tls, shared) = (listener.tls.clone(), Arc::clone(&shared));
+                let runtime = shared.runtime.clone();
+                runtime.spawn("connection", async move {
+                    // Made in here: handed in, its state would take its room twice.
+                    connection::serve(stream, peer, tls, shared).await;
                     drop(place);
                 });
             }

@@ -1,6 +1,11 @@
 //! One connection from its first byte to its last.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use comity_runtime::Runtime;
 use hyper::{
@@ -64,20 +69,22 @@ where
 {
     let activity = Activity::http1(&shared.limits, patience);
     let io = TokioIo::new(Patient::new(stream, Arc::clone(&activity)));
-    let connection = http1::Builder::new()
-        // Reading begins with 8 kB and grows only for those who send more.
-        .max_buf_size(shared.limits.head_bytes.max(8 * 1024))
-        // `Patient` holds the clocks, of which hyper has only this one.
-        .header_read_timeout(None)
-        .serve_connection(
-            io,
-            service_fn({
-                let shared = Arc::clone(&shared);
-                move |request| {
-                    door::enter(Arc::clone(&shared), peer, Arc::clone(&activity), request)
-                }
-            }),
-        );
+    let connection = pin!(
+        http1::Builder::new()
+            // Reading begins with 8 kB and grows only for those who send more.
+            .max_buf_size(shared.limits.head_bytes.max(8 * 1024))
+            // `Patient` holds the clocks, of which hyper has only this one.
+            .header_read_timeout(None)
+            .serve_connection(
+                io,
+                service_fn({
+                    let shared = Arc::clone(&shared);
+                    move |request| {
+                        door::enter(Arc::clone(&shared), peer, Arc::clone(&activity), request)
+                    }
+                }),
+            ),
+    );
     until_closed(connection, &shared).await;
 }
 
@@ -102,19 +109,18 @@ where
         // Finds peers that are gone, which an idle deadline cannot while a poll is open.
         .keep_alive_interval(shared.limits.idle)
         .keep_alive_timeout(shared.limits.stalled_write);
-    let connection = builder.serve_connection(
+    let connection = pin!(builder.serve_connection(
         io,
         service_fn({
             let shared = Arc::clone(&shared);
             move |request| door::enter(Arc::clone(&shared), peer, Arc::clone(&activity), request)
         }),
-    );
+    ));
     until_closed(connection, &shared).await;
 }
 
 /// Drives a connection; when the server drains, it answers what it has begun and takes no more.
-async fn until_closed<C: GracefulConnection>(connection: C, shared: &Shared) {
-    tokio::pin!(connection);
+async fn until_closed<C: GracefulConnection>(mut connection: Pin<&mut C>, shared: &Shared) {
     let ended = tokio::select! {
         biased;
         () = shared.lifecycle.reached(Phase::Draining) => {
@@ -144,5 +150,18 @@ where
     fn execute(&self, future: F) {
         let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
         self.0.spawn("stream", future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// W4: a plain connection's task, of which there is one for each client that waits.
+    #[test]
+    fn w4_a_connections_task_is_small() {
+        fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(super::serve);
+        assert!(size <= 2 << 10, "{size}");
     }
 }

@@ -4,7 +4,9 @@
 //! compressed or too large before a byte of it is buffered; answers preflights and health checks; turns
 //! a panic into a 500 that names the id.
 
-use std::{convert::Infallible, fmt::Write, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    convert::Infallible, fmt::Write, net::SocketAddr, panic::AssertUnwindSafe, pin::Pin, sync::Arc,
+};
 
 use axum::{body::Body, extract::ConnectInfo};
 use futures_util::FutureExt;
@@ -29,6 +31,9 @@ use super::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Takes a request in and answers it.
+///
+/// Thousands wait in here at a time. So the request is taken apart before anything waits: what comes after has
+/// no room for it, where each function that it was handed through would have one of its own.
 pub(super) fn enter(
     shared: Arc<Shared>,
     peer: SocketAddr,
@@ -37,17 +42,15 @@ pub(super) fn enter(
 ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send {
     // From this call on, not from the first poll: in between hyper may ask for more bytes.
     let under_way = activity.begin();
+    let id = request_id(shared.runtime.random().u64());
+    // The query is left out: it may hold an access token.
+    let span = tracing::error_span!(
+        parent: None, "request", id = %id, method = %request.method(), path = request.uri().path()
+    );
+    let peer = shared.proxies.client(peer, request.headers());
+    let asked = span.in_scope(|| Asked::of(&shared, peer, request, under_way.is_ambiguous()));
     async move {
-        let id = request_id(shared.runtime.random().u64());
-        // The query is left out: it may hold an access token.
-        let span = tracing::error_span!(
-            parent: None, "request", id = %id, method = %request.method(), path = request.uri().path()
-        );
-        let ambiguous = under_way.is_ambiguous();
-        let peer = shared.proxies.client(peer, request.headers());
-        let response = answer(&shared, peer, request, ambiguous, &id)
-            .instrument(span)
-            .await;
+        let response = answer(&shared, asked, &id).instrument(span).await;
         let (mut parts, body) = response.into_parts();
         if let Ok(id) = HeaderValue::from_str(&id) {
             parts.headers.insert(REQUEST_ID, id);
@@ -57,21 +60,9 @@ pub(super) fn enter(
     }
 }
 
-async fn answer(
-    shared: &Shared,
-    peer: SocketAddr,
-    request: Request<Incoming>,
-    ambiguous: bool,
-    id: &str,
-) -> Response<Body> {
+async fn answer(shared: &Shared, asked: Asked, id: &str) -> Response<Body> {
     let began = shared.runtime.clock().monotonic();
-    let refused = ambiguous
-        .then(two_lengths)
-        .or_else(|| refuse(shared, &request));
-    let response = match refused.or_else(|| by_ourselves(shared, &request)) {
-        Some(response) => response,
-        None => endpoint(shared, peer, request, id).await,
-    };
+    let response = asked.answer(id).await;
     let status = response.status().as_u16();
     let micros = shared
         .runtime
@@ -85,6 +76,66 @@ async fn answer(
         tracing::debug!(status, micros, "answered");
     }
     response
+}
+
+/// Who answers.
+enum Asked {
+    /// We, at once.
+    Ourselves(Box<Response<Body>>),
+    /// An endpoint; `Err` where it panicked.
+    Endpoint(
+        Pin<Box<dyn Future<Output = Result<Response<Body>, Panicked>> + Send>>,
+        Verdict,
+    ),
+}
+
+struct Panicked;
+
+impl Asked {
+    fn of(shared: &Shared, peer: SocketAddr, request: Request<Incoming>, ambiguous: bool) -> Self {
+        let refused = ambiguous
+            .then(two_lengths)
+            .or_else(|| refuse(shared, &request));
+        if let Some(response) = refused.or_else(|| by_ourselves(shared, &request)) {
+            return Self::Ourselves(Box::new(response));
+        }
+        let verdict = Verdict::default();
+        let bounds = shared.limits.body_of(request.uri().path());
+        let mut request = request.map(|body| {
+            if hyper::body::Body::is_end_stream(&body) {
+                Body::empty()
+            } else {
+                let gap = shared.limits.body_gap;
+                Body::new(Bounded::new(body, bounds, gap, verdict.clone()))
+            }
+        });
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let answering = AssertUnwindSafe(shared.router.clone().oneshot(request)).catch_unwind();
+        let answering = answering.map(|answered| match answered {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(never)) => match never {},
+            // What it said was logged where it happened, under this request's id.
+            Err(_) => Err(Panicked),
+        });
+        Self::Endpoint(Box::pin(answering), verdict)
+    }
+
+    async fn answer(self, id: &str) -> Response<Body> {
+        let (answering, verdict) = match self {
+            Self::Ourselves(response) => return *response,
+            Self::Endpoint(answering, verdict) => (answering, verdict),
+        };
+        let response = answering.await.unwrap_or_else(|Panicked| panicked(id));
+        match verdict.broken() {
+            None => response,
+            Some(Broken::TooLarge) => closing(too_large()),
+            Some(Broken::TooSlow) => closing(error(
+                StatusCode::REQUEST_TIMEOUT,
+                "M_UNKNOWN",
+                "The request's body took too long",
+            )),
+        }
+    }
 }
 
 /// Requests that reach no endpoint whatever they ask for.
@@ -123,41 +174,6 @@ fn by_ourselves(shared: &Shared, request: &Request<Incoming>) -> Option<Response
             }))
         }
         _ => None,
-    }
-}
-
-async fn endpoint(
-    shared: &Shared,
-    peer: SocketAddr,
-    request: Request<Incoming>,
-    id: &str,
-) -> Response<Body> {
-    let verdict = Verdict::default();
-    let bounds = shared.limits.body_of(request.uri().path());
-    let mut request = request.map(|body| {
-        if hyper::body::Body::is_end_stream(&body) {
-            Body::empty()
-        } else {
-            let gap = shared.limits.body_gap;
-            Body::new(Bounded::new(body, bounds, gap, verdict.clone()))
-        }
-    });
-    request.extensions_mut().insert(ConnectInfo(peer));
-    let answering = AssertUnwindSafe(shared.router.clone().oneshot(request)).catch_unwind();
-    let response = match answering.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        // What it said was logged where it happened, under this request's id.
-        Err(_) => panicked(id),
-    };
-    match verdict.broken() {
-        None => response,
-        Some(Broken::TooLarge) => closing(too_large()),
-        Some(Broken::TooSlow) => closing(error(
-            StatusCode::REQUEST_TIMEOUT,
-            "M_UNKNOWN",
-            "The request's body took too long",
-        )),
     }
 }
 
