@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use comity_protocol::auth::Membership;
 use comity_sync::{
     answer::Counts,
     sliding::{Hero, List, RoomAnswer, RoomConfig, of_pairs},
@@ -170,6 +171,8 @@ impl From<RoomAnswer> for Room {
         let has_timeline = room.timeline.is_some();
         let timeline = room.timeline.unwrap_or_default();
         let (joined_count, invited_count) = room.members.unzip();
+        // Here it would say that the user is invited.
+        let waits = matches!(room.membership, Membership::Invite | Membership::Knock);
         Self {
             name: room.name,
             avatar: room.avatar,
@@ -185,7 +188,7 @@ impl From<RoomAnswer> for Room {
             num_live: has_timeline.then_some(timeline.live),
             joined_count,
             invited_count,
-            invite_state: room.stripped_state,
+            invite_state: room.stripped_state.filter(|_| waits),
             unread: room.unread,
         }
     }

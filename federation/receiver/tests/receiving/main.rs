@@ -14,6 +14,7 @@ mod messages;
 mod missing;
 mod policy;
 mod send;
+mod sliding;
 mod waiting;
 mod ways;
 mod world;

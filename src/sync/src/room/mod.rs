@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use comity_protocol::{
     auth::{MemberContent, Membership},
-    client_event::ClientFormat,
+    client_event::{ClientFormat, stripped_state},
     id::OwnedRoomId,
 };
 use comity_rooms::{
@@ -42,6 +42,8 @@ pub(crate) struct Stood {
 /// How a user went from a room.
 pub(crate) struct Departure {
     pub standing: Standing,
+    /// The event that says that they are out.
+    pub member: Found,
     /// Where they left.
     place: Option<(i64, i64)>,
     /// The state then.
@@ -52,6 +54,12 @@ impl Departure {
     /// Whether they were in it until then.
     pub fn was_inside(&self) -> bool {
         self.standing.joined_until == Some(self.standing.since)
+    }
+
+    /// What they may know who were never in it: that they aren't.
+    pub fn stripped(&self) -> Vec<Box<RawValue>> {
+        let member = RawValue::from_string(stripped_state(&self.member.event));
+        member.into_iter().collect()
     }
 }
 
@@ -206,8 +214,8 @@ impl RoomSync<'_> {
         // The state is the one in which they left; of what came between that and a later ban, or an
         // invite declined, they learn nothing (E3).
         let left = match standing.joined_until {
-            Some(until) => view.at(until).await?.unwrap_or(member),
-            None => member,
+            Some(until) => view.at(until).await?.unwrap_or_else(|| member.clone()),
+            None => member.clone(),
         };
         // They left before this server came: it knows nothing of what they knew.
         if left.root_before()?.is_none() {
@@ -217,6 +225,7 @@ impl RoomSync<'_> {
         let place = left.place();
         Ok(Some(Departure {
             standing,
+            member,
             place,
             last,
         }))

@@ -297,20 +297,27 @@ impl Part<'_> {
             ..known
         };
         let bump_stamp = Some(self.wanted.listed.active());
-        if self.room.out_of_band().await?.is_some() {
-            // An invite or a knock that ended: nobody told us more than the client knows.
+        // That the user is out, and nothing of the room.
+        let ended = |stripped_state| {
             let answer = RoomAnswer {
                 bump_stamp,
+                stripped_state,
                 ..self.answer(true)
             };
-            return Ok(self.known.map(|_| self.told(answer, fresh, &[])));
+            self.known.map(|_| self.told(answer, fresh, &[]))
+        };
+        if let Some(kept) = self.room.out_of_band().await? {
+            // An invite or a knock that ended: nobody told us more than the client knows. One that came since is the next answer's.
+            let stands = kept.membership == self.room.stood.now.as_str();
+            return Ok(ended(stands.then(|| kept.stripped())));
         }
         let view = self.room.view().await?;
         let departure = self.room.departure(&view).await?;
         let was_there =
             |departure: &crate::room::Departure| departure.standing.joined_until.is_some();
         let Some(departure) = departure.filter(|d| self.known.is_some() || was_there(d)) else {
-            return Ok(None);
+            // Whom forks put out where they met was told that they are in, and there is no event that says otherwise.
+            return Ok(ended(None));
         };
         let then = self.then().await?;
         let since = match self.known {
@@ -345,6 +352,7 @@ impl Part<'_> {
             required_state: change.state,
             gone_state: change.gone,
             timeline,
+            stripped_state: (!was_there(&departure)).then(|| departure.stripped()),
             ..self.answer(initial)
         };
         Ok(Some(self.told(answer, fresh, &stretch.found)))
