@@ -162,6 +162,44 @@ async fn lists_are_filtered() {
     }
 }
 
+/// MSC4186, Lists: a room that one was invited to, or banned from, and never in holds no place once one knows that it is over; one
+/// that one was removed from does.
+#[tokio::test(start_paused = true)]
+async fn a_room_that_one_was_never_in_holds_no_place() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let mine = named(&alice, "Mine").await;
+    let banned = named(&bob, "Banned").await;
+    bob.ban(&banned, &alice.id).await;
+    let withdrawn = bob.create_room(json!({ "invite": [alice.id] })).await;
+    let sorted = |mut rooms: Vec<String>| {
+        rooms.sort();
+        rooms
+    };
+    let mut connection = Connection::of(&alice);
+    let wanted = lists(list(9, 1, json!([])));
+    let first = connection.ask(wanted.clone()).await;
+    assert_eq!(rooms(&first), sorted(vec![mine.clone(), withdrawn.clone()]));
+    assert_eq!(first["lists"]["all"]["count"], 2);
+    bob.kick(&withdrawn, &alice.id).await;
+    let told = connection.ask(wanted.clone()).await;
+    assert_eq!(rooms(&told), [withdrawn]);
+    assert!(
+        told["rooms"][&rooms(&told)[0]]
+            .get("invite_state")
+            .is_none()
+    );
+    let kicked = named(&bob, "Kicked").await;
+    alice.join(&kicked).await;
+    bob.kick(&kicked, &alice.id).await;
+    bob.ban(&kicked, &alice.id).await;
+    let told = connection.ask(wanted.clone()).await;
+    assert_eq!(told["lists"]["all"]["count"], 2);
+    let fresh = slide(&alice, None, wanted, 0).await;
+    assert_eq!(rooms(&fresh), sorted(vec![mine, kicked]));
+    assert_eq!(fresh["lists"]["all"]["count"], 2);
+}
+
 /// The rooms of a space are those that it has now, whoever comes to it and goes; a space that one isn't in has none.
 #[tokio::test(start_paused = true)]
 async fn a_space_is_what_it_is_now() {

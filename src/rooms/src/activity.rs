@@ -58,6 +58,8 @@ pub struct Place {
     pub since: u64,
     /// By whom, where that is known.
     pub sender: Option<String>,
+    /// They were in it once, and we were.
+    pub was_in: bool,
     /// What they were told of the room, if we aren't in it: its type and whether it is encrypted.
     pub told: Option<(Option<String>, bool)>,
 }
@@ -160,8 +162,10 @@ impl Rooms {
             // Number 0 is also that of the create event, which sets no membership.
             let header = header.filter(|_| named).map(|row| row.value.sender);
             let told = kept.as_ref().map(|row| introduced(&row.value.state));
+            let outside = kept.is_some();
             Place {
-                since: member.map_or(0, |member| member.since),
+                since: member.as_ref().map_or(0, |member| member.since),
+                was_in: member.is_some_and(|member| member.was_in && !outside),
                 sender: kept.map(|row| row.value.sender).or(header),
                 told,
             }

@@ -335,6 +335,7 @@ impl Rooms {
             seq,
             forgotten: false,
             since: self.stamp(0),
+            was_in: false,
         };
         let changed = log::Resolved {
             seq,
@@ -422,6 +423,7 @@ impl Change {
                         num: num.0,
                         seq: self.live()?.head.seq,
                         forgotten: member.forgotten && gone,
+                        was_in: member.was_in || membership == Membership::Join,
                         ..member
                     }
                 }

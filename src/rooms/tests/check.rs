@@ -50,6 +50,7 @@ struct Rows {
     keys: BTreeMap<(String, String), u32>,
     nodes: Vec<RoomHash>,
     chains: BTreeMap<ChainKey, Bytes>,
+    alice: Member,
     summary: Summary,
     relations: Vec<(RoomRelation, Relation)>,
     related: Vec<(RoomRelated, Num)>,
@@ -117,6 +118,10 @@ impl Rows {
                 .into_iter()
                 .map(|(key, v)| (key.key, v))
                 .collect(),
+            alice: {
+                let alice = rooms.member(user("@alice:localhost"), room_id.try_into().unwrap());
+                alice.await.unwrap().unwrap().value
+            },
             summary: values::<Summaries>(rooms, room).await.remove(0).1,
             relations: values::<Relations>(rooms, room).await,
             related: values::<Related>(rooms, room).await,
@@ -557,12 +562,20 @@ const DAMAGES: &[(Broken, Damage)] = &[
             seq: 1,
             forgotten: false,
             since: 0,
+            was_in: true,
         };
         let key = UserRoom {
             user: "@carol:localhost".into(),
             room: rows.room,
         };
         batch.put::<Members>(&key, &Member { num: 3, ..member });
+    }),
+    (Broken::Member, |rows, batch| {
+        let member = Member {
+            was_in: false,
+            ..rows.alice.clone()
+        };
+        batch.put::<Members>(&rows.alices(), &member);
     }),
     (Broken::Summary, |rows, batch| {
         let summary = Summary {
@@ -591,6 +604,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
             seq: 1,
             forgotten: false,
             since: 0,
+            was_in: false,
         };
         let key = UserRoom {
             user: "@carol:localhost".into(),

@@ -1,7 +1,7 @@
 //! What is kept beside the state follows the *difference* of two states, whatever made them differ:
 //! an event, or the resolution of forks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
     auth::{AuthFact, MemberContent, Membership},
@@ -34,6 +34,11 @@ impl Moved {
     /// Whether the user was not in the room before, and is now.
     pub fn joined(&self) -> bool {
         self.membership == Membership::Join && self.before != Membership::Join
+    }
+
+    /// Whether the user is in the room, or was just before.
+    fn was_in(&self) -> bool {
+        [self.before, self.membership].contains(&Membership::Join)
     }
 
     pub fn into_entry(self) -> (String, String) {
@@ -70,7 +75,6 @@ impl Change {
                 let membership = event.map_or_else(Membership::default, membership_of);
                 summary.member(before, membership, self.is_ours(&state_key));
                 if !self.waits_beside(&state_key, membership, event).await? {
-                    self.put_member(room, &state_key, membership, *new, seq)?;
                     moved.push(Moved {
                         user: state_key,
                         before,
@@ -89,6 +93,7 @@ impl Change {
                 None => facts.remove(key),
             };
         }
+        self.put_members(room, &moved, seq).await?;
         if summary != self.live()?.summary {
             came_back = self.come_or_go(&summary)?;
             if let Some(by) = &summary.replacement
@@ -225,33 +230,47 @@ impl Change {
         <&UserId>::try_from(user).is_ok_and(|user| self.rooms.is_local(user))
     }
 
-    fn put_member(
+    async fn put_members(
         &mut self,
         room: RoomKey,
-        user: &str,
-        membership: Membership,
-        num: Option<EventNum>,
+        moved: &[Moved],
         seq: i64,
     ) -> Result<(), RoomError> {
-        let room_id = self.live()?.room_id.to_string();
-        let key = UserRoom {
-            user: user.to_owned(),
+        let key = |moved: &Moved| UserRoom {
+            user: moved.user.clone(),
             room,
         };
-        if num.is_none() && !self.is_ours(user) {
-            self.batch.delete::<tables::Members>(&key);
-            return Ok(());
-        }
-        // Of a user of ours whom a resolution of forks put out it says that they are: they were told that they were in.
-        let member = Member {
-            room_id,
-            membership: membership.as_str().to_owned(),
-            num: num.map_or(0, |num| num.0),
-            seq,
-            forgotten: false,
-            since: self.live()?.head.active,
+        // Of others it doesn't matter whether they were in; of most of ours what they do says so.
+        let asked = |moved: &&Moved| self.is_ours(&moved.user) && !moved.was_in();
+        let asked: Vec<UserRoom> = moved.iter().filter(asked).map(key).collect();
+        let were_in: BTreeSet<String> = if asked.is_empty() {
+            BTreeSet::new()
+        } else {
+            let reader = self.live()?.reader();
+            let rows = reader.get_many::<tables::Members>(&asked).await?;
+            let rows = asked.into_iter().zip(rows);
+            rows.filter(|(_, row)| row.as_ref().is_some_and(|row| row.value.was_in))
+                .map(|(key, _)| key.user)
+                .collect()
         };
-        self.batch.put::<tables::Members>(&key, &member);
+        for moved in moved {
+            let is_ours = self.is_ours(&moved.user);
+            if moved.num.is_none() && !is_ours {
+                self.batch.delete::<tables::Members>(&key(moved));
+                continue;
+            }
+            // Of a user of ours whom a resolution of forks put out it says that they are: they were told that they were in.
+            let member = Member {
+                room_id: self.live()?.room_id.to_string(),
+                membership: moved.membership.as_str().to_owned(),
+                num: moved.num.map_or(0, |num| num.0),
+                seq,
+                forgotten: false,
+                since: self.live()?.head.active,
+                was_in: is_ours && (moved.was_in() || were_in.contains(&moved.user)),
+            };
+            self.batch.put::<tables::Members>(&key(moved), &member);
+        }
         Ok(())
     }
 }

@@ -99,7 +99,8 @@ impl Walk<'_> {
                 let says = (row.num, row.membership.as_str()) == (num.0, membership.as_str());
                 // Of a room that we have left something else may be known since.
                 let elsewhere = row.num == 0 && !room.head.mode.takes_part();
-                row.room_id == room.info.room_id && (says || elsewhere)
+                let entered = row.was_in || !ours || row.membership() != Membership::Join;
+                row.room_id == room.info.room_id && (says || elsewhere) && entered
             });
             if !fits {
                 self.say(

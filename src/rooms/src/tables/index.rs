@@ -26,6 +26,8 @@ pub struct Member {
     pub forgotten: bool,
     /// When it was set ([`crate::Rooms::stamp`]).
     pub since: u64,
+    /// A user of ours who is or was joined, as far as that is known here; of others it says nothing.
+    pub was_in: bool,
 }
 
 impl Member {

@@ -59,9 +59,10 @@ impl Listed {
         self.is("leave") || self.is("ban")
     }
 
-    /// Whether someone else removed the user.
+    /// Whether someone else removed the user, who was in it once.
     pub fn was_removed(&self, user: &UserId) -> bool {
-        let sender = self.stands.as_ref().and_then(|place| place.sender.as_ref());
+        let place = self.stands.as_ref().filter(|place| place.was_in);
+        let sender = place.and_then(|place| place.sender.as_ref());
         self.is_gone() && sender.is_some_and(|sender| sender != user.as_str())
     }
 
