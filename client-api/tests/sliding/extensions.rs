@@ -3,7 +3,7 @@
 use comity_testkit::{Server, User, encode};
 use serde_json::{Value, json};
 
-use crate::{Connection, SLIDING, V3, extension, named, rooms, text};
+use crate::{Connection, SLIDING, V3, bodies, extension, named, rooms, slide, text};
 
 /// MSC4538: messages to the device have a token of their own, and stay until it is given back.
 #[tokio::test(start_paused = true)]
@@ -167,35 +167,130 @@ async fn receipts_are_told_as_they_move() {
     assert_eq!(nothing["extensions"]["receipts"]["rooms"], json!({}));
 }
 
+/// A public room of alice's in which bob is, and types or ceases to.
+struct Typist {
+    server: Server,
+    alice: User,
+    bob: User,
+    room: String,
+}
+
+impl Typist {
+    async fn new() -> Self {
+        let server = Server::start().await;
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        let room = named(&alice, "Pub").await;
+        bob.join(&room).await;
+        Self {
+            server,
+            alice,
+            bob,
+            room,
+        }
+    }
+
+    async fn types(&self, typing: bool) {
+        let (room, bob) = (encode(&self.room), encode(&self.bob.id));
+        let path = format!("{V3}/rooms/{room}/typing/{bob}");
+        let body = json!({ "typing": typing, "timeout": 60_000 });
+        self.bob.put(path).json(body).send().await.ok();
+    }
+
+    /// Who is told to type, if anything is told of that.
+    fn users(&self, answer: &Value) -> Value {
+        let typing = &answer["extensions"]["typing"]["rooms"][&self.room];
+        typing["content"]["user_ids"].clone()
+    }
+}
+
 /// MSC4508: who types in the rooms in scope; a room that comes back into scope is told as it is.
 #[tokio::test(start_paused = true)]
 async fn typing_is_told_in_scope() {
-    let server = Server::start().await;
-    let alice = server.register("alice").await;
-    let bob = server.register("bob").await;
-    let room = named(&alice, "Pub").await;
-    bob.join(&room).await;
-    let type_on = async |typing: bool| {
-        let path = format!("{V3}/rooms/{}/typing/{}", encode(&room), encode(&bob.id));
-        let body = json!({ "typing": typing, "timeout": 60_000 });
-        bob.put(path).json(body).send().await.ok();
-    };
-    let users = |answer: &Value| {
-        let typing = &answer["extensions"]["typing"]["rooms"][&room];
-        typing["content"]["user_ids"].clone()
-    };
-    let mut connection = Connection::of(&alice);
+    let typist = Typist::new().await;
+    let users = |answer: &Value| typist.users(answer);
+    let mut connection = Connection::of(&typist.alice);
     let wanted = extension("typing", json!({}));
     connection.ask(wanted.clone()).await;
-    let (typed, ()) = tokio::join!(connection.wait(wanted.clone(), 30_000), type_on(true));
-    assert_eq!(users(&typed), json!([bob.id]));
+    let told = connection.wait(wanted.clone(), 30_000);
+    let (typed, ()) = tokio::join!(told, typist.types(true));
+    assert_eq!(users(&typed), json!([typist.bob.id]));
     let nothing = connection.ask(wanted.clone()).await;
     assert_eq!(users(&nothing), json!(null));
-    type_on(false).await;
-    let out = connection
-        .ask(extension("typing", json!({ "lists": [] })))
-        .await;
+    typist.types(false).await;
+    let out = extension("typing", json!({ "lists": [] }));
+    let out = connection.ask(out).await;
     assert_eq!(users(&out), json!(null));
     let back = connection.ask(wanted).await;
     assert_eq!(users(&back), json!([]));
+}
+
+/// That somebody types is told and not written, but for the first time in a run; what got lost on its way is told again.
+#[tokio::test(start_paused = true)]
+async fn typing_alone_is_not_kept() {
+    let typist = Typist::new().await;
+    let users = |answer: &Value| typist.users(answer);
+    let typing = json!([typist.bob.id]);
+    let mut connection = Connection::of(&typist.alice);
+    let wanted = extension("typing", json!({}));
+    connection.ask(wanted.clone()).await;
+    typist.types(true).await;
+    assert_eq!(users(&connection.ask(wanted.clone()).await), typing);
+    typist.types(false).await;
+    let pos = connection.pos.clone();
+    let asked = async {
+        let answer = slide(&typist.alice, pos.as_deref(), wanted.clone(), 0).await;
+        // Nobody waits for what is written.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        answer
+    };
+    let (cost, lost) = typist.server.cost(asked).await;
+    assert_eq!(users(&lost), json!([]));
+    assert_eq!(cost.rows_written, 0);
+    let again = connection.ask(wanted.clone()).await;
+    assert_eq!(users(&again), json!([]));
+    let nothing = connection.ask(wanted.clone()).await;
+    assert_eq!(users(&nothing), json!(null));
+    assert_eq!(nothing["pos"], again["pos"]);
+    typist.types(true).await;
+    assert_eq!(users(&connection.ask(wanted.clone()).await), typing);
+    // What is told together with something else goes and gets lost with it.
+    typist.types(false).await;
+    typist.bob.send(&typist.room, "news").await;
+    let pos = connection.pos.clone();
+    for _ in 0..2 {
+        let answer = slide(&typist.alice, pos.as_deref(), wanted.clone(), 0).await;
+        assert_eq!(bodies(&answer["rooms"][&typist.room]), ["news"]);
+        assert_eq!(users(&answer), json!([]));
+        connection.pos = Some(text(&answer["pos"]));
+    }
+    let nothing = connection.ask(wanted).await;
+    assert_eq!(users(&nothing), json!(null));
+}
+
+/// Whoever typed when the server ended is told to have ceased, once.
+#[tokio::test(start_paused = true)]
+async fn a_restart_ends_typing() {
+    let typist = Typist::new().await;
+    let mut connection = Connection::of(&typist.alice);
+    let wanted = extension("typing", json!({}));
+    connection.ask(wanted.clone()).await;
+    typist.types(true).await;
+    let told = connection.ask(wanted.clone()).await;
+    assert_eq!(typist.users(&told), json!([typist.bob.id]));
+    // What is written next in the same lane is on the disk after that answer's position.
+    let me = encode(&typist.alice.id);
+    let data = format!("{V3}/user/{me}/account_data/org.example");
+    let data = typist.alice.put(data).json(json!({}));
+    data.send().await.ok();
+    let mut pos = text(&told["pos"]);
+    let again = typist.server.restarted().await;
+    let alice = again.with_token(&typist.alice.token);
+    for expected in [json!([]), json!(null)] {
+        let request = alice.post(SLIDING).query("pos", &pos);
+        let answer = request.json(wanted.clone()).send().await.ok();
+        let typing = &answer["extensions"]["typing"]["rooms"][&typist.room];
+        assert_eq!(typing["content"]["user_ids"], expected);
+        pos = text(&answer["pos"]);
+    }
 }

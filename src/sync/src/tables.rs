@@ -109,7 +109,7 @@ pub struct Known {
     pub data: Pos,
     /// Up to where it knows the receipts; 0: it knows none.
     pub receipts: Pos,
-    /// The run of the server, and its serial of typing ([`Ephemeral`]), up to which it knows who types.
+    /// The run of the server, and its serial of typing ([`Ephemeral`]), up to which it knows who types; serial 0: it was shown nobody.
     pub typing: (u64, u64),
 }
 

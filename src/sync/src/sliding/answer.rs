@@ -132,17 +132,20 @@ pub struct AccountData {
 }
 
 impl SlidingAnswer {
-    /// Whether it says anything.
+    /// Whether it says nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.extensions.is_empty()
+        let typing = self.extensions.typing.as_ref();
+        self.is_quiet() && typing.is_none_or(BTreeMap::is_empty)
+    }
+
+    /// Whether it says nothing but who types.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.rooms.is_empty() && self.extensions.is_quiet()
     }
 }
 
 impl ExtensionsAnswer {
-    fn is_empty(&self) -> bool {
-        let empty = |rooms: &Option<BTreeMap<String, Box<RawValue>>>| {
-            rooms.as_ref().is_none_or(BTreeMap::is_empty)
-        };
+    fn is_quiet(&self) -> bool {
         self.to_device
             .as_ref()
             .is_none_or(|to_device| to_device.events.is_empty())
@@ -153,8 +156,7 @@ impl ExtensionsAnswer {
                 .account_data
                 .as_ref()
                 .is_none_or(|data| data.global.is_empty() && data.rooms.is_empty())
-            && empty(&self.receipts)
-            && empty(&self.typing)
+            && self.receipts.as_ref().is_none_or(BTreeMap::is_empty)
             && self.threads.as_ref().is_none_or(ThreadUpdates::is_empty)
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     tables::{
         Connection, ConnectionRooms, Connections, InConnection, Known, OfDevice, Position, hash,
     },
-    token::{SlidingPos, SyncToken},
+    token::{Ephemeral, SlidingPos, SyncToken},
 };
 
 /// Connections that a device may have; another one ends that which was written to least lately.
@@ -60,6 +60,8 @@ pub(super) struct Looked {
     rooms: Mutex<BTreeMap<RoomKey, Look>>,
     /// Up to where no thread was written in since the position of this id.
     threads: Mutex<Option<(u64, Heads)>>,
+    /// Rooms of which an answer that wrote nothing told who types, up to which serial.
+    typing: Mutex<BTreeMap<RoomKey, u64>>,
 }
 
 /// Up to where there is nothing to tell to a client that knows so much and wants so much.
@@ -98,6 +100,22 @@ impl Looked {
     pub fn no_threads(&self, position: &Position, upto: Heads) {
         *self.threads.lock() = Some((position.id, upto));
     }
+
+    /// Up to which serial an answer that wrote nothing told who types in a room; 0: none did.
+    pub fn typing(&self, room: RoomKey) -> u64 {
+        self.typing.lock().get(&room).copied().unwrap_or_default()
+    }
+
+    /// Such an answer told of these rooms.
+    fn typing_told(&self, rooms: impl Iterator<Item = RoomKey>, serial: u64) {
+        let mut typing = self.typing.lock();
+        typing.extend(rooms.map(|room| (room, serial)));
+    }
+
+    /// The client has come no further: what was told since was lost.
+    fn typing_came(&self, upto: u64) {
+        self.typing.lock().retain(|_, told| *told <= upto);
+    }
 }
 
 /// A connection as a request finds it.
@@ -125,6 +143,27 @@ impl At {
             .get(&room)
             .or_else(|| self.rooms.get(&room))
             .copied()
+    }
+
+    /// The position of an answer that says who types in these rooms, and nothing else: the request's, but for how far it has come
+    /// in what lives in memory. Then nothing is written, for the client gives back in its text what it was told; `None` where
+    /// that text would be the same, or where no row says that the client was shown somebody type in this run, so that
+    /// after it nobody could tell it that they don't.
+    pub fn passing(&self, told: &BTreeMap<RoomKey, Known>, now: Ephemeral) -> Option<Position> {
+        let position = self.position.as_ref()?;
+        let before = position.ephemeral;
+        let shown = |room: &RoomKey| {
+            let known = self.known(*room).unwrap_or_default();
+            known.typing.0 == now.node && known.typing.1 > 0
+        };
+        if before.node != now.node || before.typing >= now.typing || !told.keys().all(shown) {
+            return None;
+        }
+        self.looked.typing_told(told.keys().copied(), now.typing);
+        Some(Position {
+            ephemeral: now,
+            ..position.clone()
+        })
     }
 
     /// The required state that a number stands for.
@@ -244,11 +283,16 @@ impl Sync {
             |position: &&Position| position.id == pos.id && position.incarnation == incarnation;
         let newest = Some(&row.newest).filter(is);
         let base = row.base.as_ref().filter(is);
-        let (position, told) = match (newest, base) {
+        let (mut position, told) = match (newest, base) {
             (Some(newest), _) => (newest.clone(), by_room(row)),
             (None, Some(base)) => (base.clone(), BTreeMap::new()),
             (None, None) => return Err(SlidingError::UnknownPos),
         };
+        let came = pos.token.ephemeral;
+        if came.node == self.0.index.node() {
+            position.ephemeral = came;
+            cached.looked.typing_came(came.typing);
+        }
         Ok(At {
             of,
             position: Some(position),

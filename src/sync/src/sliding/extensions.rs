@@ -249,7 +249,7 @@ impl Extending<'_> {
                     true => self.typing(room),
                     false => None,
                 };
-                let told_now = (self.ephemeral.node, self.ephemeral.typing);
+                let (typing, typing_upto) = typing.unzip();
                 self.looked(room, (&data).into(), (&receipts).into());
                 let (data, data_upto) = data.unwrap_or((Vec::new(), room.known.data));
                 let (receipts, receipts_upto) = receipts.unwrap_or((None, room.known.receipts));
@@ -259,11 +259,7 @@ impl Extending<'_> {
                 let known = Known {
                     data: data_upto,
                     receipts: receipts_upto,
-                    typing: if typing.is_some() {
-                        told_now
-                    } else {
-                        room.known.typing
-                    },
+                    typing: typing_upto.unwrap_or(room.known.typing),
                     ..room.known
                 };
                 let keep = is_news || (room.told.is_some() && first);
@@ -377,28 +373,27 @@ impl Extending<'_> {
         Ok(Some((event, bound)))
     }
 
-    /// Who types in a room, if the client doesn't know.
+    /// Who types in a room, if the client doesn't know, and what it knows then ([`Known::typing`]).
     ///
     /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4508>
-    fn typing(&self, room: &Room<'_, '_>) -> Option<Box<RawValue>> {
+    fn typing(&self, room: &Room<'_, '_>) -> Option<(Box<RawValue>, (u64, u64))> {
         let (run, serial) = room.known.typing;
-        // Serials of another run say nothing.
-        let known = if run == self.ephemeral.node {
-            serial
-        } else {
-            0
-        };
-        let users = self
-            .sync
-            .0
-            .rooms
-            .typing()
-            .changed_after(room.room_id, known)?;
-        if known == 0 && users.is_empty() {
+        let in_this_run = run == self.ephemeral.node;
+        let known = serial.max(self.at.looked.typing(room.wanted.listed.room));
+        let (last, users) = self.sync.0.rooms.typing().users(room.room_id);
+        // Whoever typed when another run ended is told to have ceased.
+        let is_news = last > known || !in_this_run;
+        if !is_news || (users.is_empty() && serial == 0) {
             return None;
         }
+        // Where nobody was shown to type in this run, nobody has to be told to have ceased in the next.
+        let told = match users.is_empty() && !in_this_run {
+            true => 0,
+            false => self.ephemeral.typing,
+        };
         let content = json!({ "user_ids": users });
-        raw(&json!({ "type": "m.typing", "content": content }))
+        let event = raw(&json!({ "type": "m.typing", "content": content }))?;
+        Some((event, (self.ephemeral.node, told)))
     }
 
     fn seen(&self, room: &Room<'_, '_>) -> Option<Look> {

@@ -3,8 +3,8 @@
 //! The engine is that of `/sync`: a room's part is what happened between two positions of the room's lane. What is different is that
 //! the client doesn't know all rooms up to the same position, so what it knows of each is kept with its [`connection`]. A request
 //! finds the rooms it is about ([`lists`]), compares what is known of each with where it is in memory, and builds what is missing
-//! ([`room`], [`extensions`]). An answer that says something gets a position of its own; one that doesn't has the request's, and
-//! nothing is written.
+//! ([`room`], [`extensions`]). An answer that says something gets a position of its own; one that doesn't, or says who types and no
+//! more, has the request's, and nothing is written.
 //!
 //! <https://github.com/matrix-org/matrix-spec-proposals/blob/main/proposals/4186-simplified-sliding-sync.md>
 
@@ -125,6 +125,14 @@ impl Sync {
                     }
                     continue;
                 }
+            }
+            let passing = match answer.is_quiet() && !answer.is_empty() {
+                true => at.passing(&told, ephemeral),
+                false => None,
+            };
+            if let Some(position) = passing.filter(|position| !is_far(position, &heads)) {
+                answer.pos = position.text();
+                return Ok(answer);
             }
             answer.pos = next.text();
             match self.keep(at, next, told).await {
