@@ -362,6 +362,11 @@ fn sync_cases() -> Vec<Case> {
             };
             batch.put::<sync::ConnectionRooms>(&key, &sync::Known::default());
         }),
+        of_alice::<sync::ConnectionStates>(NoConnection, |_, batch| {
+            let (of, number) = (connection_of_ghost(), 0);
+            let wanted = comity_sync::sliding::Required::default();
+            batch.put::<sync::ConnectionStates>(&sync::OfConnection { of, number }, &wanted);
+        }),
         of_alice::<sync::Connections>(Position, |world, batch| {
             let (key, mut connection) = world.connection.clone();
             connection.newest.serial = 9;

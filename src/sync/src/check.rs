@@ -1,8 +1,8 @@
 //! Whether the rows of sliding sync agree with one another: what `comity check` asks of them once each row by itself is as its table
 //! writes it ([`comity_storage::check`]).
 //!
-//! A connection is of a device that is there, and its latest position follows the one that its client has; what is known of rooms is
-//! of a connection that is there. Nothing is written, and a page of rows is held at a time.
+//! A connection is of a device that is there, and its latest position follows the one that its client has; what is known of rooms, and
+//! wanted of them, is of a connection that is there. Nothing is written, and a page of rows is held at a time.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -12,7 +12,9 @@ use comity_storage::{
     check::{Listener, Pages},
 };
 
-use crate::tables::{Connection, ConnectionRooms, Connections, Hash, OfDevice, hash};
+use crate::tables::{
+    Connection, ConnectionRooms, ConnectionStates, Connections, Hash, OfDevice, hash,
+};
 
 /// Something that rows of sliding sync say differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub struct Finding {
 pub enum Broken {
     /// A connection of a device that isn't there.
     NoDevice,
-    /// A room of a connection that isn't there.
+    /// Something of a connection that isn't there.
     NoConnection,
     /// The latest position doesn't follow the one that the client has.
     Position,
@@ -60,7 +62,8 @@ impl fmt::Display for Finding {
 /// The store can't be read.
 pub async fn tenant(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(), ReadError> {
     connections(reader, to).await?;
-    rooms(reader, to).await
+    belong::<ConnectionRooms>(reader, to, |key| key.of).await?;
+    belong::<ConnectionStates>(reader, to, |key| key.of).await
 }
 
 async fn connections(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(), ReadError> {
@@ -85,15 +88,20 @@ async fn connections(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<
     Ok(())
 }
 
-async fn rooms(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(), ReadError> {
-    let mut pages = Pages::<ConnectionRooms>::all();
+/// What belongs to connections has one.
+async fn belong<T: Table>(
+    reader: &Reader,
+    to: &mut dyn Listener<Finding>,
+    of: fn(T::Key) -> OfDevice,
+) -> Result<(), ReadError> {
+    let mut pages = Pages::<T>::all();
     while let Some(rows) = pages.next(reader).await? {
         to.walked(rows.len());
-        let mut of: Vec<OfDevice> = rows.into_iter().map(|(key, _)| key.of).collect();
+        let mut of: Vec<OfDevice> = rows.into_iter().map(|(key, _)| of(key)).collect();
         of.dedup();
         let there = reader.get_many::<Connections>(&of).await?;
         for (key, _) in of.iter().zip(there).filter(|(_, row)| row.is_none()) {
-            say::<ConnectionRooms>(to, &key.user, Broken::NoConnection);
+            say::<T>(to, &key.user, Broken::NoConnection);
         }
     }
     Ok(())

@@ -75,6 +75,30 @@ impl Key for InConnection {
     }
 }
 
+/// A number of a connection's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfConnection {
+    /// Which connection.
+    pub of: OfDevice,
+    /// The number.
+    pub number: u16,
+}
+
+impl Key for OfConnection {
+    fn home(&self) -> Home<'_> {
+        self.of.home()
+    }
+    fn write(&self, to: &mut KeyWriter) {
+        self.of.write(to);
+        to.u32(self.number.into());
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        let of = OfDevice::read(from)?;
+        let number = u16::try_from(from.u32()?).map_err(|_| Damaged("a number is too great"))?;
+        Ok(Self { of, number })
+    }
+}
+
 /// How far an answer went: what its `pos` names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
@@ -99,7 +123,7 @@ pub struct Known {
     pub upto: Pos,
     /// How many of the latest events up to there it has been given, without a gap between them.
     pub limit: u32,
-    /// Which state it knows: one of [`Connection::required`].
+    /// Which state it knows: a number of one of [`ConnectionStates`].
     pub required: u16,
     /// What it was told of the room's being direct.
     pub dm: bool,
@@ -122,11 +146,9 @@ pub struct Connection {
     pub newest: Position,
     /// What the client knows at that one and not at the base yet, by room.
     pub told: Vec<([u8; 16], Known)>,
-    /// The required states that rooms were told by.
-    pub required: Vec<Required>,
 }
 
-postcard_value!(Connection, Known);
+postcard_value!(Connection, Known, Required);
 
 /// `user, device, connection` → [`Connection`].
 #[derive(Debug)]
@@ -152,10 +174,24 @@ impl Table for ConnectionRooms {
     type Value = Known;
 }
 
+/// `user, device, connection, number` → the required state that rooms were told by under this number, from 0 on. A row of its own,
+/// written when the first room is told by it, for it may be long and each answer writes the connection's row.
+#[derive(Debug)]
+pub struct ConnectionStates;
+
+impl Table for ConnectionStates {
+    const NAME: &'static str = "sliding sync required state";
+    const FAMILY: Family = Family::Hot;
+    const TAG: [u8; 2] = *b"Yq";
+    type Key = OfConnection;
+    type Value = Required;
+}
+
 /// Every table of this crate, for the check of a store.
 pub fn all() -> Vec<Registered> {
     vec![
         Registered::of::<Connections>(),
         Registered::of::<ConnectionRooms>(),
+        Registered::of::<ConnectionStates>(),
     ]
 }

@@ -234,7 +234,7 @@ fn window(last: usize, limit: u32, pairs: &[(&str, &str)], user: &UserId) -> Lis
         ranges: Some(vec![(0, last)]),
         config: RoomConfig {
             timeline_limit: limit,
-            required: of_pairs(&pairs, user.as_str()),
+            required: of_pairs(&pairs, user.as_str()).into(),
         },
         ..List::default()
     }

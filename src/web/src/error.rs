@@ -147,6 +147,7 @@ impl From<SlidingError> for ApiError {
     fn from(error: SlidingError) -> Self {
         match error {
             SlidingError::UnknownPos => Self::bad("M_UNKNOWN_POS", "The position is unknown"),
+            SlidingError::TooMuch => Self::invalid_param("The lists overlap in too many ways"),
             SlidingError::Sync(error) => error.into(),
             SlidingError::Commit(error) => error.into(),
         }

@@ -161,7 +161,7 @@ impl Details {
         check_state(self.required_state.len(), names)?;
         Ok(RoomConfig {
             timeline_limit: timeline_limit(self.timeline_limit),
-            required: of_pairs(&self.required_state, user.id.as_str()),
+            required: of_pairs(&self.required_state, user.id.as_str()).into(),
         })
     }
 }

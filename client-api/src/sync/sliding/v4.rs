@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
-use comity_sync::sliding::{Element, Hero, List, Pattern, RoomAnswer, RoomConfig};
+use comity_sync::sliding::{Element, Hero, List, Pattern, Required, RoomAnswer, RoomConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -178,7 +178,7 @@ impl Details {
         };
         Ok(RoomConfig {
             timeline_limit: timeline_limit(self.timeline_limit),
-            required: pattern.into(),
+            required: Required::from(pattern).into(),
         })
     }
 }

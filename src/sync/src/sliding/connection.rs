@@ -16,14 +16,15 @@ use comity_accounts::{
     Belongings,
     tables::{Devices, UserPart},
 };
-use comity_storage::{Batch, CommitError, Expect, Heads, Home, Pos, Range, RoomKey};
+use comity_storage::{Batch, CommitError, Expect, Heads, Home, Key, Pos, Range, RoomKey};
 use parking_lot::Mutex;
 
-use super::{Required, RoomConfig, SlidingError, SlidingRequest};
+use super::{Required, SlidingError, SlidingRequest, looked::Looked};
 use crate::{
     Sync, SyncError,
     tables::{
-        Connection, ConnectionRooms, Connections, InConnection, Known, OfDevice, Position, hash,
+        Connection, ConnectionRooms, ConnectionStates, Connections, InConnection, Known,
+        OfConnection, OfDevice, Position, hash,
     },
     token::{Ephemeral, SlidingPos, SyncToken},
 };
@@ -34,6 +35,8 @@ const OF_DEVICE: usize = 16;
 const ROOMS: usize = 2_000_000;
 /// Required states that a connection remembers; one that no room was told by gives way.
 const REQUIRED: usize = 256;
+/// Bytes of their names that count as much as a room in memory.
+const OF_ROOM: usize = 64;
 
 /// The connections in memory.
 #[derive(Default)]
@@ -51,71 +54,9 @@ struct Cached {
     row: Connection,
     /// What the client knows at the base.
     rooms: Arc<BTreeMap<RoomKey, Known>>,
+    /// The required states that rooms were told by, by their numbers.
+    required: Arc<Vec<Arc<Required>>>,
     looked: Arc<Looked>,
-}
-
-/// Rooms that were looked at and had nothing to tell. Only in memory: forgetting means looking again.
-#[derive(Default)]
-pub(super) struct Looked {
-    rooms: Mutex<BTreeMap<RoomKey, Look>>,
-    /// Up to where no thread was written in since the position of this id.
-    threads: Mutex<Option<(u64, Heads)>>,
-    /// Rooms of which an answer that wrote nothing told who types, up to which serial.
-    typing: Mutex<BTreeMap<RoomKey, u64>>,
-}
-
-/// Up to where there is nothing to tell to a client that knows so much and wants so much.
-#[derive(Debug, Clone)]
-pub(super) struct Look {
-    pub known: Known,
-    pub config: RoomConfig,
-    pub upto: Pos,
-    pub data: Pos,
-    pub receipts: Pos,
-}
-
-impl Looked {
-    /// Up to where nothing is to be told of a room beyond what is known; `None` if nobody looked.
-    pub fn at(&self, room: RoomKey, known: &Known, config: &RoomConfig) -> Option<Look> {
-        let looked = self.rooms.lock();
-        let look = looked.get(&room);
-        look.filter(|look| look.known == *known && look.config == *config)
-            .cloned()
-    }
-
-    /// Remembers that nothing is to be told up to here.
-    pub fn put(&self, room: RoomKey, look: Look) {
-        self.rooms.lock().insert(room, look);
-    }
-
-    /// From where to look for threads that were written in since a position.
-    pub fn threads_since(&self, position: &Position) -> Heads {
-        let looked = self.threads.lock();
-        let of_position = looked.as_ref().filter(|(id, _)| *id == position.id);
-        let heads = of_position.map(|(_, heads)| heads.clone());
-        heads.unwrap_or_else(|| Heads::new(position.heads.clone()))
-    }
-
-    /// Remembers that none was up to here.
-    pub fn no_threads(&self, position: &Position, upto: Heads) {
-        *self.threads.lock() = Some((position.id, upto));
-    }
-
-    /// Up to which serial an answer that wrote nothing told who types in a room; 0: none did.
-    pub fn typing(&self, room: RoomKey) -> u64 {
-        self.typing.lock().get(&room).copied().unwrap_or_default()
-    }
-
-    /// Such an answer told of these rooms.
-    fn typing_told(&self, rooms: impl Iterator<Item = RoomKey>, serial: u64) {
-        let mut typing = self.typing.lock();
-        typing.extend(rooms.map(|room| (room, serial)));
-    }
-
-    /// The client has come no further: what was told since was lost.
-    fn typing_came(&self, upto: u64) {
-        self.typing.lock().retain(|_, told| *told <= upto);
-    }
 }
 
 /// A connection as a request finds it.
@@ -123,7 +64,10 @@ pub(super) struct At {
     pub of: OfDevice,
     /// The request's position; `None` if the connection begins with it.
     pub position: Option<Position>,
-    pub required: Vec<Required>,
+    /// By their numbers.
+    required: Arc<Vec<Arc<Required>>>,
+    /// The numbers that this answer gives.
+    numbered: BTreeSet<usize>,
     pub looked: Arc<Looked>,
     /// The row that this rests on.
     row: Option<Pos>,
@@ -168,38 +112,56 @@ impl At {
 
     /// The required state that a number stands for.
     pub fn required(&self, number: u16) -> Option<&Required> {
-        self.required.get(usize::from(number))
+        let required = self.required.get(usize::from(number));
+        required.map(|required| &**required)
+    }
+
+    /// The same required state, as it is held already if it is: whoever compares them then compares addresses.
+    pub fn held(&self, required: Arc<Required>) -> Arc<Required> {
+        let mut told = self.required.iter();
+        let told = told.find(|told| **told == required);
+        told.cloned().unwrap_or_else(|| self.looked.held(required))
     }
 
     /// The number of a required state, which is remembered from now on; `told` are those that the answer tells by.
     ///
     /// # Errors
-    /// [`SlidingError::UnknownPos`] where rooms were told by too many already: the connection has to begin anew.
+    /// [`SlidingError::UnknownPos`] where rooms were told by too many already: the connection has to begin anew;
+    /// [`SlidingError::TooMuch`] if that is no help.
     pub fn number(
         &mut self,
-        required: &Required,
+        required: &Arc<Required>,
         told: &BTreeMap<RoomKey, Known>,
     ) -> Result<u16, SlidingError> {
-        let place = match self.required.iter().position(|known| known == required) {
+        let mut places = self.required.iter();
+        let place = match places.position(|known| known == required) {
             Some(place) => place,
-            None if self.required.len() < REQUIRED => {
-                self.required.push(required.clone());
-                self.required.len() - 1
-            }
             None => {
-                let rooms = self.rooms.values().chain(self.told.values());
-                let used = rooms
-                    .chain(told.values())
-                    .map(|known| usize::from(known.required));
-                let used: BTreeSet<usize> = used.collect();
-                let mut places = self.required.iter_mut().enumerate();
-                let free = places.find(|(place, _)| !used.contains(place));
-                let (place, free) = free.ok_or(SlidingError::UnknownPos)?;
-                *free = required.clone();
+                let place = self.free_number(told).ok_or(match self.position {
+                    Some(_) => SlidingError::UnknownPos,
+                    None => SlidingError::TooMuch,
+                })?;
+                let all = Arc::make_mut(&mut self.required);
+                match all.get_mut(place) {
+                    Some(free) => *free = required.clone(),
+                    None => all.push(required.clone()),
+                }
+                self.numbered.insert(place);
                 place
             }
         };
         u16::try_from(place).map_err(|_| SlidingError::UnknownPos)
+    }
+
+    /// A number that stands for nothing yet, or for what no room was told by.
+    fn free_number(&self, told: &BTreeMap<RoomKey, Known>) -> Option<usize> {
+        if self.required.len() < REQUIRED {
+            return Some(self.required.len());
+        }
+        let rooms = self.rooms.values().chain(self.told.values());
+        let used = rooms.chain(told.values());
+        let used: BTreeSet<usize> = used.map(|known| usize::from(known.required)).collect();
+        (0..REQUIRED).find(|place| !used.contains(place))
     }
 }
 
@@ -256,7 +218,8 @@ impl Kept {
 impl Cached {
     /// What it counts for.
     fn size(&self) -> usize {
-        self.rooms.len() + self.row.told.len() + 16
+        let required = self.required.iter().map(|required| required.bytes());
+        self.rooms.len() + self.row.told.len() + required.sum::<usize>() / OF_ROOM + 16
     }
 }
 
@@ -296,7 +259,8 @@ impl Sync {
         Ok(At {
             of,
             position: Some(position),
-            required: row.required.clone(),
+            required: cached.required.clone(),
+            numbered: BTreeSet::new(),
             looked: cached.looked.clone(),
             row: Some(cached.pos),
             device: None,
@@ -335,7 +299,8 @@ impl Sync {
         Ok(Some(At {
             of,
             position: None,
-            required: Vec::new(),
+            required: Arc::default(),
+            numbered: BTreeSet::new(),
             looked: Arc::default(),
             row,
             device,
@@ -351,19 +316,20 @@ impl Sync {
 
     async fn stored(&self, of: &OfDevice) -> Result<Option<Cached>, SyncError> {
         let reader = self.0.rooms.tenant().lane(Home::User(&of.user)).reader();
-        let range = Range::of(of_home(of), |key| {
-            key.str(&of.user).fixed(&of.device).fixed(&of.conn);
-        });
-        let (row, rooms) = futures_util::try_join!(
+        let (row, rooms, states) = futures_util::try_join!(
             reader.get::<Connections>(of),
-            reader.scan::<ConnectionRooms>(range),
+            reader.scan::<ConnectionRooms>(Range::of(of_home(of), |key| of.write(key))),
+            reader.scan::<ConnectionStates>(Range::of(of_home(of), |key| of.write(key))),
         )?;
         let Some(row) = row else { return Ok(None) };
         let rooms = rooms.into_iter().map(|(key, row)| (key.room, row.value));
+        // In the order of their numbers, of which none is left out.
+        let required = states.into_iter().map(|(_, row)| Arc::new(row.value));
         Ok(Some(Cached {
             pos: row.pos,
             row: row.value,
             rooms: Arc::new(rooms.collect()),
+            required: Arc::new(required.collect()),
             looked: Arc::default(),
         }))
     }
@@ -410,15 +376,21 @@ impl Sync {
                 .into_iter()
                 .map(|(room, known)| (room.0, known))
                 .collect(),
-            required: at.required,
         };
         batch.put::<Connections>(&at.of, &row);
+        for (number, required) in (0..).zip(&*at.required) {
+            if at.numbered.contains(&usize::from(number)) {
+                let of = at.of.clone();
+                batch.put::<ConnectionStates>(&OfConnection { of, number }, required);
+            }
+        }
         match lane.append(batch).await {
             Ok(appended) => {
                 let cached = Cached {
                     pos: appended.pos,
                     row,
                     rooms,
+                    required: at.required,
                     looked: at.looked,
                 };
                 self.0.connections.put(&at.of, cached);
@@ -443,9 +415,8 @@ fn by_room(row: &Connection) -> BTreeMap<RoomKey, Known> {
 
 /// Removes what a connection's client knew.
 fn end(batch: &mut Batch, of: &OfDevice) {
-    batch.delete_all::<ConnectionRooms>(of_home(of), |key| {
-        key.str(&of.user).fixed(&of.device).fixed(&of.conn);
-    });
+    batch.delete_all::<ConnectionRooms>(of_home(of), |key| of.write(key));
+    batch.delete_all::<ConnectionStates>(of_home(of), |key| of.write(key));
 }
 
 /// Connections go with their devices.
@@ -460,5 +431,88 @@ impl Belongings for OfDevices {
         batch.delete_all::<ConnectionRooms>(home, |key| {
             key.str(user_id).fixed(&device);
         });
+        batch.delete_all::<ConnectionStates>(home, |key| {
+            key.str(user_id).fixed(&device);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sliding::{Element, Pattern};
+
+    /// A connection that begins.
+    fn at() -> At {
+        At {
+            of: OfDevice {
+                user: "@alice:here".to_owned(),
+                device: hash("D"),
+                conn: hash(""),
+            },
+            position: None,
+            required: Arc::default(),
+            numbered: BTreeSet::new(),
+            looked: Arc::default(),
+            row: None,
+            device: None,
+            rooms: Arc::default(),
+            told: BTreeMap::new(),
+            ended: Vec::new(),
+        }
+    }
+
+    fn piece(n: usize) -> Arc<Required> {
+        let pattern = Pattern {
+            include: BTreeSet::from([Element::exact("org.example", &n.to_string())]),
+            ..Pattern::default()
+        };
+        Arc::new(pattern.into())
+    }
+
+    /// G8: a connection remembers so many required states; one that no room was told by gives way, and a request that needs more by
+    /// itself is not sent away to begin anew.
+    #[test]
+    fn g8_required_states_are_bounded() {
+        let mut at = at();
+        let mut told = BTreeMap::new();
+        for n in 0..REQUIRED {
+            let required = at.number(&piece(n), &told).unwrap();
+            assert_eq!(usize::from(required), n);
+            let known = Known {
+                required,
+                ..Known::default()
+            };
+            told.insert(RoomKey::of(&n.to_string()), known);
+        }
+        let again = at.number(&piece(3), &told).unwrap();
+        assert_eq!(again, 3);
+        let refused = at.number(&piece(REQUIRED), &told);
+        assert!(matches!(refused, Err(SlidingError::TooMuch)));
+        at.position = Some(Position {
+            id: 1,
+            serial: 1,
+            incarnation: 0,
+            heads: Vec::new(),
+            ephemeral: Ephemeral::default(),
+            data: None,
+        });
+        let refused = at.number(&piece(REQUIRED), &told);
+        assert!(matches!(refused, Err(SlidingError::UnknownPos)));
+        told.remove(&RoomKey::of("7"));
+        assert_eq!(at.number(&piece(REQUIRED), &told).unwrap(), 7);
+        assert_eq!(at.required(7), Some(&*piece(REQUIRED)));
+    }
+
+    /// G8: what many rooms are wanted by is held once, from request to request.
+    #[test]
+    fn g8_what_is_wanted_is_held_once() {
+        let mut at = at();
+        let told = at.held(piece(1));
+        at.number(&told, &BTreeMap::new()).unwrap();
+        at.looked = Arc::default();
+        assert!(Arc::ptr_eq(&at.held(piece(1)), &told));
+        let wanted = at.held(piece(2));
+        assert!(Arc::ptr_eq(&at.held(piece(2)), &wanted));
     }
 }

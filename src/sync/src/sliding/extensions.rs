@@ -16,10 +16,7 @@ use serde_json::{json, value::RawValue};
 
 use super::{
     AccountData, E2ee, ExtensionsAnswer, Messages, Scope, SlidingRequest, ThreadUpdates,
-    WantedMessages, WantedThreads,
-    connection::{At, Look},
-    lists::Wanted,
-    threads::Threads,
+    WantedMessages, WantedThreads, connection::At, lists::Wanted, looked::Look, threads::Threads,
 };
 use crate::{
     Sync, SyncError,

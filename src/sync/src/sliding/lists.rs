@@ -6,20 +6,27 @@ use std::{
 };
 
 use comity_accounts::{InviteVerdict, Invites};
-use comity_protocol::id::UserId;
+use comity_protocol::id::{RoomId, UserId};
 use comity_storage::{Reader, RoomKey};
 
-use super::{Filters, List, RoomConfig, SlidingRequest, outline::Listed};
-use crate::{Sync, SyncError, tables::Known};
+use super::{Filters, List, RoomConfig, SlidingRequest, connection::At, outline::Listed};
+use crate::{Sync, SyncError};
 
 /// A room that the request is about.
 pub(super) struct Wanted {
     pub listed: Listed,
     pub config: RoomConfig,
     /// The lists in whose windows it is.
-    pub lists: BTreeSet<String>,
+    pub lists: Arc<BTreeSet<String>>,
     /// It is one of the subscriptions.
     pub subscribed: bool,
+}
+
+/// By what a room is wanted: the lists that have it in their windows, the subscription to it.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct By<'a> {
+    lists: Vec<&'a str>,
+    subscription: Option<&'a RoomId>,
 }
 
 /// What lists say, and the rooms that are wanted, the last active first.
@@ -31,12 +38,12 @@ pub(super) struct Interest {
 }
 
 impl Sync {
-    /// The rooms that a request is about, `known` being those that its connection knows.
+    /// The rooms that a request is about, at a position of its connection.
     pub(super) async fn interest(
         &self,
         request: &SlidingRequest,
         reader: &Reader,
-        known: impl Fn(RoomKey) -> Option<Known>,
+        at: &At,
     ) -> Result<Interest, SyncError> {
         let user = &request.user;
         let asks = |asks: fn(&Filters) -> bool| {
@@ -61,19 +68,21 @@ impl Sync {
         } else {
             Invites::default()
         };
+        let is_news = |one: &Listed| {
+            let known = at.known(one.room);
+            known.is_some_and(|known| one.place.pos > known.upto)
+        };
         // What the user may be told of at all: a room that they forgot, as long as the client doesn't know that it is left.
         let tellable = |one: &Listed| {
             let sender = one.stands.as_ref().and_then(|place| place.sender.as_ref());
             let sender = sender.and_then(|sender| <&UserId>::try_from(sender.as_str()).ok());
             let refused = |by| invites.by(by) != InviteVerdict::Allow;
             let unwelcome = one.is("invite") && sender.is_some_and(refused);
-            let news = known(one.room).is_some_and(|known| one.place.pos > known.upto);
-            !unwelcome && (!one.place.forgotten || news)
+            !unwelcome && (!one.place.forgotten || is_news(one))
         };
         // Who left knows it once they were told; who was removed may not have noticed.
         let shown = |one: &&Listed| {
-            let news = known(one.room).is_some_and(|known| one.place.pos > known.upto);
-            tellable(one) && (!one.is_gone() || news || one.was_removed(user))
+            tellable(one) && (!one.is_gone() || is_news(one) || one.was_removed(user))
         };
         let sides = Sides {
             direct: &direct,
@@ -81,31 +90,42 @@ impl Sync {
             spaces: &spaces,
         };
         let mut counts = BTreeMap::new();
-        let mut wanted: BTreeMap<RoomKey, (RoomConfig, BTreeSet<String>, bool)> = BTreeMap::new();
+        let mut wanted: BTreeMap<RoomKey, By<'_>> = BTreeMap::new();
         for (name, list) in &request.lists {
             let rooms = listed.iter().filter(shown);
             let mut count = 0;
             for one in rooms.filter(|one| sides.pass(&list.filters, one)) {
                 if list.has(count) {
-                    let (config, lists, _) = wanted.entry(one.room).or_default();
-                    config.add(&list.config);
-                    lists.insert(name.clone());
+                    wanted.entry(one.room).or_default().lists.push(name);
                 }
                 count += 1;
             }
             counts.insert(name.clone(), count);
         }
-        for (room_id, config) in &request.subscriptions {
-            let (wants, _, subscribed) = wanted.entry(RoomKey::of(room_id.as_str())).or_default();
-            wants.add(config);
-            *subscribed = true;
+        for room_id in request.subscriptions.keys() {
+            let by = wanted.entry(RoomKey::of(room_id.as_str())).or_default();
+            by.subscription = Some(room_id);
         }
+        // Many rooms are wanted by the same, and share what that comes to.
+        let mut joined: BTreeMap<By<'_>, (RoomConfig, Arc<BTreeSet<String>>)> = BTreeMap::new();
         // A subscription to a room that the user was never in any way is passed over: there is nothing of it here.
         let wanted = listed.into_iter().filter_map(|listed| {
-            let (config, lists, subscribed) = wanted.remove(&listed.room)?;
+            let by = wanted.remove(&listed.room)?;
             if !tellable(&listed) {
                 return None;
             }
+            let subscribed = by.subscription.is_some();
+            let (config, lists) = match joined.get(&by) {
+                Some(joined) => joined.clone(),
+                None => {
+                    let mut config = request.config_of(&by.lists, by.subscription);
+                    config.required = at.held(config.required);
+                    let lists = by.lists.iter().map(|name| (*name).to_owned());
+                    let made = (config, Arc::new(lists.collect()));
+                    joined.insert(by, made.clone());
+                    made
+                }
+            };
             Some(Wanted {
                 listed,
                 config,
@@ -166,7 +186,10 @@ impl Sides<'_> {
         let room_id = &one.place.room_id;
         let is = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
         let (room_type, encrypted) = one.kind();
-        let room_type = room_type.map(str::to_owned);
+        let is_of = |types: &BTreeSet<Option<String>>| {
+            let mut types = types.iter();
+            types.any(|of| of.as_deref() == room_type)
+        };
         let none = BTreeSet::new();
         let tags = self.tags.get(room_id).unwrap_or(&none);
         let in_space = |spaces: &BTreeSet<comity_protocol::id::OwnedRoomId>| {
@@ -178,11 +201,8 @@ impl Sides<'_> {
         is(filters.is_dm, self.direct.contains(room_id))
             && is(filters.is_encrypted, encrypted)
             && is(filters.is_invited, one.is("invite"))
-            && filters
-                .room_types
-                .as_ref()
-                .is_none_or(|types| types.contains(&room_type))
-            && !filters.not_room_types.contains(&room_type)
+            && filters.room_types.as_ref().is_none_or(is_of)
+            && !is_of(&filters.not_room_types)
             && filters.spaces.as_ref().is_none_or(in_space)
             && filters
                 .tags

@@ -13,6 +13,7 @@ mod change;
 mod connection;
 mod extensions;
 mod lists;
+mod looked;
 mod outline;
 mod request;
 mod required;
@@ -69,6 +70,9 @@ pub enum SlidingError {
     /// The position was not given to this device, or is forgotten (`M_UNKNOWN_POS`): the connection has to begin anew.
     #[error("the position is unknown")]
     UnknownPos,
+    /// The lists and subscriptions of the request come to more combinations of wanted state than a connection can remember.
+    #[error("the lists overlap in too many ways")]
+    TooMuch,
     /// Something can't be read.
     #[error(transparent)]
     Sync(#[from] SyncError),
@@ -177,9 +181,7 @@ impl Sync {
     ) -> Result<(SlidingAnswer, BTreeMap<RoomKey, Known>), SlidingError> {
         let heads = Heads::new(next.heads.clone());
         let reader = self.0.rooms.tenant().reader().at(heads);
-        let interest = self
-            .interest(request, &reader, |room| at.known(room))
-            .await?;
+        let interest = self.interest(request, &reader, at).await?;
         let ignored = OnceCell::new();
         let teller = Teller {
             sync: self,

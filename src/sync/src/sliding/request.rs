@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use comity_protocol::id::{OwnedRoomId, OwnedUserId};
+use comity_protocol::id::{OwnedRoomId, OwnedUserId, RoomId};
 use comity_storage::Pos;
 
 use super::Required;
@@ -45,6 +46,16 @@ impl SlidingRequest {
         }
     }
 
+    /// What is wanted of a room that these lists have in their windows, and that may be subscribed to.
+    pub(super) fn config_of(&self, lists: &[&str], subscription: Option<&RoomId>) -> RoomConfig {
+        let lists = lists.iter().filter_map(|name| self.lists.get(*name));
+        let subscription = subscription.and_then(|room_id| self.subscriptions.get(room_id));
+        let mut configs = lists.map(|list| &list.config).chain(subscription);
+        let mut config = configs.next().cloned().unwrap_or_default();
+        configs.for_each(|other| config.add(other));
+        config
+    }
+
     /// Under what it is remembered which members were told.
     pub(super) fn told_by(&self) -> String {
         format!("{}\u{1f}{}", self.device, self.connection)
@@ -56,15 +67,17 @@ impl SlidingRequest {
 pub struct RoomConfig {
     /// Events of the timeline at the most.
     pub timeline_limit: u32,
-    /// State.
-    pub required: Required,
+    /// State, held once for all rooms of which it is wanted.
+    pub required: Arc<Required>,
 }
 
 impl RoomConfig {
     /// What either wants.
     pub(super) fn add(&mut self, other: &Self) {
         self.timeline_limit = self.timeline_limit.max(other.timeline_limit);
-        self.required.add(&other.required);
+        if !self.required.covers(&other.required) {
+            Arc::make_mut(&mut self.required).add(&other.required);
+        }
     }
 }
 

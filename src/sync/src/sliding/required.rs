@@ -112,7 +112,7 @@ impl Required {
 
     /// Whether all that the other wants is wanted.
     pub(crate) fn covers(&self, other: &Self) -> bool {
-        self.0.is_superset(&other.0)
+        std::ptr::eq(self, other) || self.0.is_superset(&other.0)
     }
 
     /// Whether an entry is wanted.

@@ -11,9 +11,10 @@ use tokio::sync::OnceCell;
 use super::{
     Required, RoomAnswer, SlidingRequest, SlidingTimeline,
     change::{Change, Then, heroes_of},
-    connection::{At, Look},
+    connection::At,
     extensions::Telling,
     lists::Wanted,
+    looked::Look,
 };
 use crate::{
     Request, Sync, SyncError,
@@ -363,7 +364,7 @@ impl Part<'_> {
         RoomAnswer {
             initial,
             membership: self.room.stood.now,
-            lists: self.wanted.lists.clone(),
+            lists: BTreeSet::clone(&self.wanted.lists),
             bump_stamp: None,
             name: None,
             avatar: None,
