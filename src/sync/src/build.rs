@@ -109,9 +109,9 @@ impl Sync {
     }
 
     fn has_typing(&self, place: &Place, known: Option<Ephemeral>) -> bool {
-        let room_id = RoomId::parse(&place.room_id);
+        let room_id = RoomId::parse(&*place.room_id);
         let known = known.map_or(0, |known| known.typing);
-        place.membership == "join"
+        place.is_joined()
             && room_id.is_ok_and(|room_id| {
                 self.0
                     .rooms
@@ -134,7 +134,7 @@ impl Sync {
         let since = since.get(lane);
         // What happened before this run isn't known.
         let room_changed = changed > since || since < self.0.index.start(lane);
-        place.pos > since || place.data > since || (place.membership == "join" && room_changed)
+        place.pos > since || place.data > since || (place.is_joined() && room_changed)
     }
 
     /// Adds the rooms that have anything to say; those that the user has joined since.
@@ -155,7 +155,7 @@ impl Sync {
                 .map(|(room, place)| self.room(build, *room, place));
             for ((room, place), part) in chunk.iter().zip(try_join_all(parts).await?) {
                 if let Some((section, is_new)) = part {
-                    sections.put(place.room_id.clone(), section);
+                    sections.put(place.room_id.to_string(), section);
                     new.extend(is_new.then_some(*room));
                 }
             }
@@ -177,7 +177,7 @@ impl Sync {
             stood.then = Membership::Leave;
             stood.is_news = true;
         }
-        let Ok(room_id) = RoomId::parse(&place.room_id) else {
+        let Ok(room_id) = RoomId::parse(&*place.room_id) else {
             return Ok(None);
         };
         let sync = RoomSync {
@@ -234,7 +234,7 @@ impl Sync {
         if since.get(lane) >= self.0.index.start(lane) {
             return Ok(since.get(lane) < self.0.index.completed(room));
         }
-        let Ok(room_id) = RoomId::parse(&place.room_id) else {
+        let Ok(room_id) = RoomId::parse(&*place.room_id) else {
             return Ok(false);
         };
         let then = build.reader.at(since.clone());
@@ -274,7 +274,7 @@ impl Sync {
         place: &Place,
     ) -> Result<Option<Stood>, SyncError> {
         let bound = build.reader.bound(Home::Room(room));
-        let known = Membership::from_name(&place.membership).unwrap_or_default();
+        let known = place.membership;
         let now = if place.pos <= bound {
             known
         } else {
@@ -303,7 +303,7 @@ impl Sync {
         reader: &Reader,
         place: &Place,
     ) -> Result<Option<Membership>, SyncError> {
-        let Ok(room_id) = <&comity_protocol::id::RoomId>::try_from(place.room_id.as_str()) else {
+        let Ok(room_id) = <&comity_protocol::id::RoomId>::try_from(&*place.room_id) else {
             return Ok(None);
         };
         match self.0.rooms.view_at(reader, room_id).await {

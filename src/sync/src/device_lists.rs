@@ -126,7 +126,7 @@ impl Sync {
             self.joined_root(user, room, place, &from),
             self.joined_root(user, room, place, to),
         )?;
-        let Some(room_id) = RoomId::parse(&place.room_id).ok().filter(|_| then != now) else {
+        let Some(room_id) = RoomId::parse(&*place.room_id).ok().filter(|_| then != now) else {
             return Ok(Moved::default());
         };
         let view = match self.0.rooms.view_at(to, &room_id).await {
@@ -156,12 +156,12 @@ impl Sync {
     ) -> Result<Option<AnyRoot>, SyncError> {
         let bound = reader.bound(Home::Room(room));
         if place.pos <= bound {
-            if place.membership != "join" {
+            if !place.is_joined() {
                 return Ok(None);
             }
             return Ok(self.0.rooms.root_at(reader, room).await?);
         }
-        let Ok(room_id) = RoomId::parse(&place.room_id) else {
+        let Ok(room_id) = RoomId::parse(&*place.room_id) else {
             return Ok(None);
         };
         let view = match self.0.rooms.view_at(reader, &room_id).await {
@@ -173,7 +173,7 @@ impl Sync {
     }
 
     fn joined_rooms(&self, user: &UserId) -> BTreeSet<RoomKey> {
-        let joined = |_: RoomKey, place: &Place, _: u64| place.membership == "join";
+        let joined = |_: RoomKey, place: &Place, _: u64| place.is_joined();
         let rooms = self.0.index.rooms_of(user, joined).into_iter();
         rooms.map(|(room, _)| room).collect()
     }

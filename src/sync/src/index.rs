@@ -11,7 +11,7 @@ use std::{
 
 use comity_accounts::{Accounts, Change};
 use comity_keys::{Changed, ListChanged};
-use comity_protocol::id::UserId;
+use comity_protocol::{auth, id::UserId};
 use comity_rooms::{Rooms, log};
 use comity_runtime::watch;
 use comity_storage::{Heads, Home, Lane, Logged, Pos, Record, RoomKey};
@@ -68,11 +68,11 @@ struct User {
     messages: Pos,
 }
 
-/// A user's place in a room as the index knows it.
+/// A user's place in a room as the index knows it: many are looked at for one answer, so it costs little to copy.
 #[derive(Debug, Clone)]
 pub(crate) struct Membership {
-    pub room_id: String,
-    pub membership: String,
+    pub room_id: Arc<str>,
+    pub membership: auth::Membership,
     /// The position that set it.
     pub pos: Pos,
     pub forgotten: bool,
@@ -203,7 +203,7 @@ impl Index {
         let state = self.state.lock();
         let loaded = |user: &str| state.users.get(user).filter(|user| user.loaded);
         let (user, other) = (loaded(user.as_str())?, loaded(other)?);
-        let joined = |place: &Membership| place.membership == "join";
+        let joined = |place: &Membership| place.is_joined();
         Some(
             user.rooms
                 .iter()
@@ -290,20 +290,18 @@ impl Index {
         user.loaded = true;
         for (room, row) in rows {
             let member = row.value;
-            let joined = member.membership == "join";
             user.rooms.entry(room).or_insert_with(|| {
-                if joined {
+                let place = Membership {
+                    membership: member.membership(),
+                    room_id: member.room_id.into(),
+                    pos: row.pos,
+                    forgotten: member.forgotten,
+                    data: 0,
+                };
+                if place.is_joined() {
                     rooms.entry(room).or_default().joined.insert(name.clone());
                 }
-                let (room_id, membership, forgotten) =
-                    (member.room_id, member.membership, member.forgotten);
-                Membership {
-                    room_id,
-                    membership,
-                    pos: row.pos,
-                    forgotten,
-                    data: 0,
-                }
+                place
             });
         }
         Ok(user.wake.subscribe())
@@ -385,11 +383,17 @@ impl Index {
     }
 }
 
+impl Membership {
+    pub fn is_joined(&self) -> bool {
+        self.membership == auth::Membership::Join
+    }
+}
+
 impl User {
     fn joined(&self) -> Vec<RoomKey> {
         self.rooms
             .iter()
-            .filter(|(_, place)| place.membership == "join")
+            .filter(|(_, place)| place.is_joined())
             .map(|(room, _)| *room)
             .collect()
     }
@@ -416,7 +420,7 @@ impl State {
                 };
                 let room = RoomKey::of(&record.subject);
                 if let Some((user, membership)) = placed.member {
-                    self.set_member(room, &record.subject, &user, membership, logged.pos);
+                    self.set_member(room, &record.subject, &user, &membership, logged.pos);
                 }
                 self.room_changed(room, logged.pos);
             }
@@ -426,7 +430,7 @@ impl State {
                 };
                 let room = RoomKey::of(&record.subject);
                 for (user, membership) in resolved.members {
-                    self.set_member(room, &record.subject, &user, membership, logged.pos);
+                    self.set_member(room, &record.subject, &user, &membership, logged.pos);
                 }
             }
             log::kind::COMPLETED => {
@@ -495,33 +499,26 @@ impl State {
             .put(logged.lane, logged.pos, Changed { user, only });
     }
 
-    fn set_member(
-        &mut self,
-        room: RoomKey,
-        room_id: &str,
-        user: &str,
-        membership: String,
-        pos: Pos,
-    ) {
+    fn set_member(&mut self, room: RoomKey, room_id: &str, user: &str, membership: &str, pos: Pos) {
         let Some(name) = self.users.get_key_value(user).map(|(name, _)| name.clone()) else {
             return;
         };
+        let place = Membership {
+            room_id: room_id.into(),
+            membership: auth::Membership::from_name(membership).unwrap_or_default(),
+            pos,
+            forgotten: false,
+            data: 0,
+        };
         let joined = &mut self.rooms.entry(room).or_default().joined;
-        if membership == "join" {
+        if place.is_joined() {
             joined.insert(name.clone());
         } else {
             joined.remove(&name);
         }
         if let Some(user) = self.users.get_mut(&name) {
             let data = user.rooms.get(&room).map_or(0, |place| place.data);
-            let place = Membership {
-                room_id: room_id.to_owned(),
-                membership,
-                pos,
-                forgotten: false,
-                data,
-            };
-            user.rooms.insert(room, place);
+            user.rooms.insert(room, Membership { data, ..place });
             user.wake.send_modify(|serial| *serial += 1);
         }
     }

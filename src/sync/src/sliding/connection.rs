@@ -19,7 +19,7 @@ use comity_accounts::{
 use comity_storage::{Batch, CommitError, Expect, Heads, Home, Key, Pos, Range, RoomKey};
 use parking_lot::Mutex;
 
-use super::{Required, SlidingError, SlidingRequest, looked::Looked};
+use super::{Required, SlidingError, SlidingRequest, base::Base, looked::Looked};
 use crate::{
     Sync, SyncError,
     tables::{
@@ -53,7 +53,7 @@ struct Cached {
     pos: Pos,
     row: Connection,
     /// What the client knows at the base.
-    rooms: Arc<BTreeMap<RoomKey, Known>>,
+    rooms: Base,
     /// The required states that rooms were told by, by their numbers.
     required: Arc<Vec<Arc<Required>>>,
     looked: Arc<Looked>,
@@ -73,7 +73,7 @@ pub(super) struct At {
     row: Option<Pos>,
     /// The device's row, on which a connection that wasn't there rests: none outlives its device.
     device: Option<(UserPart, Pos)>,
-    rooms: Arc<BTreeMap<RoomKey, Known>>,
+    rooms: Base,
     /// What the position adds to those.
     told: BTreeMap<RoomKey, Known>,
     /// Connections that end when this one begins.
@@ -83,10 +83,8 @@ pub(super) struct At {
 impl At {
     /// What the client knows of a room.
     pub fn known(&self, room: RoomKey) -> Option<Known> {
-        self.told
-            .get(&room)
-            .or_else(|| self.rooms.get(&room))
-            .copied()
+        let told = self.told.get(&room).copied();
+        told.or_else(|| self.rooms.get(room))
     }
 
     /// The position of an answer that says who types in these rooms, and nothing else: the request's, but for how far it has come
@@ -158,7 +156,7 @@ impl At {
         if self.required.len() < REQUIRED {
             return Some(self.required.len());
         }
-        let rooms = self.rooms.values().chain(self.told.values());
+        let rooms = self.rooms.all().chain(self.told.values());
         let used = rooms.chain(told.values());
         let used: BTreeSet<usize> = used.map(|known| usize::from(known.required)).collect();
         (0..REQUIRED).find(|place| !used.contains(place))
@@ -219,7 +217,7 @@ impl Cached {
     /// What it counts for.
     fn size(&self) -> usize {
         let required = self.required.iter().map(|required| required.bytes());
-        self.rooms.len() + self.row.told.len() + required.sum::<usize>() / OF_ROOM + 16
+        self.rooms.size() + self.row.told.len() + required.sum::<usize>() / OF_ROOM + 16
     }
 }
 
@@ -304,7 +302,7 @@ impl Sync {
             looked: Arc::default(),
             row,
             device,
-            rooms: Arc::default(),
+            rooms: Base::default(),
             told: BTreeMap::new(),
             ended: others
                 .into_iter()
@@ -328,7 +326,7 @@ impl Sync {
         Ok(Some(Cached {
             pos: row.pos,
             row: row.value,
-            rooms: Arc::new(rooms.collect()),
+            rooms: rooms.collect(),
             required: Arc::new(required.collect()),
             looked: Arc::default(),
         }))
@@ -363,7 +361,7 @@ impl Sync {
                 };
                 batch.put::<ConnectionRooms>(&key, known);
             }
-            Arc::make_mut(&mut rooms).extend(at.told);
+            rooms.add(at.told);
         }
         for of in &at.ended {
             batch.delete::<Connections>(of);
@@ -456,7 +454,7 @@ mod tests {
             looked: Arc::default(),
             row: None,
             device: None,
-            rooms: Arc::default(),
+            rooms: Base::default(),
             told: BTreeMap::new(),
             ended: Vec::new(),
         }

@@ -115,16 +115,16 @@ impl Extending<'_> {
         };
         let told = self.rooms(telling).await?;
         for (wanted, told) in told {
-            let room_id = &wanted.listed.place.room_id;
+            let room_id: &str = &wanted.listed.place.room_id;
             let has_data = !told.data.is_empty();
             if let Some(data) = answer.account_data.as_mut().filter(|_| has_data) {
-                data.rooms.insert(room_id.clone(), told.data);
+                data.rooms.insert(room_id.to_owned(), told.data);
             }
             if let (Some(receipts), Some(event)) = (&mut answer.receipts, told.receipts) {
-                receipts.insert(room_id.clone(), event);
+                receipts.insert(room_id.to_owned(), event);
             }
             if let (Some(typing), Some(event)) = (&mut answer.typing, told.typing) {
-                typing.insert(room_id.clone(), event);
+                typing.insert(room_id.to_owned(), event);
             }
             let entry = telling.entry(wanted.listed.room);
             entry.or_default().known = told.known;
@@ -219,34 +219,31 @@ impl Extending<'_> {
         &self,
         telling: &BTreeMap<RoomKey, Telling>,
     ) -> Result<Vec<(&Wanted, OfRoom)>, SyncError> {
-        let wants = &self.request.extensions;
         let mut rooms = Vec::new();
-        for wanted in self.wanted.iter().filter(|wanted| wanted.listed.is("join")) {
+        for wanted in self
+            .wanted
+            .iter()
+            .filter(|wanted| wanted.listed.place.is_joined())
+        {
             let room = wanted.listed.room;
             let told = telling.get(&room);
             let known = told.map(|told| told.known).or_else(|| self.at.known(room));
-            let room_id = <&RoomId>::try_from(wanted.listed.place.room_id.as_str());
+            let room_id = <&RoomId>::try_from(&*wanted.listed.place.room_id);
             if let (Some(known), Ok(room_id)) = (known, room_id) {
-                rooms.push(Room {
+                let room = Room {
                     wanted,
                     room_id,
                     known,
                     told,
-                });
+                };
+                rooms.extend(self.may_tell(&room).then_some(room));
             }
         }
         let mut told = Vec::new();
         for chunk in rooms.chunks(CHUNK) {
             let parts = chunk.iter().map(|room| async move {
-                let (data, receipts) = try_join!(
-                    self.data(room, has(wants.account_data.as_ref(), room.wanted)),
-                    self.receipts(room, has(wants.receipts.as_ref(), room.wanted)),
-                )?;
-                let typing = match has(wants.typing.as_ref(), room.wanted) {
-                    true => self.typing(room),
-                    false => None,
-                };
-                let (typing, typing_upto) = typing.unzip();
+                let (data, receipts) = try_join!(self.data(room), self.receipts(room))?;
+                let (typing, typing_upto) = self.typing(room).unzip();
                 self.looked(room, (&data).into(), (&receipts).into());
                 let (data, data_upto) = data.unwrap_or((Vec::new(), room.known.data));
                 let (receipts, receipts_upto) = receipts.unwrap_or((None, room.known.receipts));
@@ -272,6 +269,29 @@ impl Extending<'_> {
             told.extend(of_rooms.filter_map(|(room, part)| Some((room.wanted, part?))));
         }
         Ok(told)
+    }
+
+    /// Whether there may be anything to tell: comparisons, no read.
+    fn may_tell(&self, room: &Room<'_, '_>) -> bool {
+        room.told.is_some()
+            || self.data_moved(room)
+            || self.receipts_moved(room)
+            || self.typing(room).is_some()
+    }
+
+    fn data_moved(&self, room: &Room<'_, '_>) -> bool {
+        let wanted = self.request.extensions.account_data.as_ref();
+        let looked = self.seen(room).map_or(room.known.data, |look| look.data);
+        let is_later = || self.later(room, room.wanted.listed.place.data, looked);
+        has(wanted, room.wanted) && (looked == 0 || is_later())
+    }
+
+    fn receipts_moved(&self, room: &Room<'_, '_>) -> bool {
+        let wanted = self.request.extensions.receipts.as_ref();
+        let looked = self.seen(room);
+        let looked = looked.map_or(room.known.receipts, |look| look.receipts);
+        let is_later = || self.later(room, room.wanted.listed.changed, looked);
+        has(wanted, room.wanted) && (looked == 0 || is_later())
     }
 
     /// Remembers up to where nothing is to be told of a room, so that nobody looks again.
@@ -310,13 +330,11 @@ impl Extending<'_> {
     async fn data(
         &self,
         room: &Room<'_, '_>,
-        wanted: bool,
     ) -> Result<Option<(Vec<Box<RawValue>>, Pos)>, SyncError> {
-        let listed = &room.wanted.listed;
-        let looked = self.seen(room).map_or(room.known.data, |look| look.data);
-        if !wanted || !(looked == 0 || self.later(room, listed.place.data, looked)) {
+        if !self.data_moved(room) {
             return Ok(None);
         }
+        let listed = &room.wanted.listed;
         let (user, room_id) = (self.request.user.as_str(), room.room_id.as_str());
         let data = self
             .sync
@@ -333,15 +351,11 @@ impl Extending<'_> {
     async fn receipts(
         &self,
         room: &Room<'_, '_>,
-        wanted: bool,
     ) -> Result<Option<(Option<Box<RawValue>>, Pos)>, SyncError> {
-        let (listed, user) = (&room.wanted.listed, &self.request.user);
-        let looked = self
-            .seen(room)
-            .map_or(room.known.receipts, |look| look.receipts);
-        if !wanted || !(looked == 0 || self.later(room, listed.changed, looked)) {
+        if !self.receipts_moved(room) {
             return Ok(None);
         }
+        let (listed, user) = (&room.wanted.listed, &self.request.user);
         let bound = self.reader.bound(Home::Room(listed.room));
         let (rooms, reader, room_id) = (&self.sync.0.rooms, self.reader, room.room_id);
         let receipts = match (room.known.receipts, room.told) {
@@ -374,6 +388,9 @@ impl Extending<'_> {
     ///
     /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4508>
     fn typing(&self, room: &Room<'_, '_>) -> Option<(Box<RawValue>, (u64, u64))> {
+        if !has(self.request.extensions.typing.as_ref(), room.wanted) {
+            return None;
+        }
         let (run, serial) = room.known.typing;
         let in_this_run = run == self.ephemeral.node;
         let known = serial.max(self.at.looked.typing(room.wanted.listed.room));
@@ -456,6 +473,6 @@ fn has(scope: Option<&Scope>, wanted: &Wanted) -> bool {
         && scope
             .rooms
             .as_ref()
-            .is_none_or(|rooms| rooms.contains(&wanted.listed.place.room_id));
+            .is_none_or(|rooms| rooms.contains(&*wanted.listed.place.room_id));
     in_lists || subscribed
 }

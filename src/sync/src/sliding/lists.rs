@@ -6,7 +6,10 @@ use std::{
 };
 
 use comity_accounts::{InviteVerdict, Invites};
-use comity_protocol::id::{RoomId, UserId};
+use comity_protocol::{
+    auth::Membership,
+    id::{RoomId, UserId},
+};
 use comity_storage::{Reader, RoomKey};
 
 use super::{Filters, List, RoomConfig, SlidingRequest, connection::At, outline::Listed};
@@ -63,7 +66,7 @@ impl Sync {
             },
             self.spaces(request, reader),
         )?;
-        let invites = if listed.iter().any(|one| one.is("invite")) {
+        let invites = if listed.iter().any(|one| one.is(Membership::Invite)) {
             self.0.accounts.invites(user.as_str()).await?
         } else {
             Invites::default()
@@ -77,7 +80,7 @@ impl Sync {
             let sender = one.stands.as_ref().and_then(|place| place.sender.as_ref());
             let sender = sender.and_then(|sender| <&UserId>::try_from(sender.as_str()).ok());
             let refused = |by| invites.by(by) != InviteVerdict::Allow;
-            let unwelcome = one.is("invite") && sender.is_some_and(refused);
+            let unwelcome = one.is(Membership::Invite) && sender.is_some_and(refused);
             !unwelcome && (!one.place.forgotten || is_news(one))
         };
         // Who left knows it once they were told; who was removed may not have noticed.
@@ -183,7 +186,7 @@ struct Sides<'a> {
 
 impl Sides<'_> {
     fn pass(&self, filters: &Filters, one: &Listed) -> bool {
-        let room_id = &one.place.room_id;
+        let room_id: &str = &one.place.room_id;
         let is = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
         let (room_type, encrypted) = one.kind();
         let is_of = |types: &BTreeSet<Option<String>>| {
@@ -200,7 +203,7 @@ impl Sides<'_> {
         };
         is(filters.is_dm, self.direct.contains(room_id))
             && is(filters.is_encrypted, encrypted)
-            && is(filters.is_invited, one.is("invite"))
+            && is(filters.is_invited, one.is(Membership::Invite))
             && filters.room_types.as_ref().is_none_or(is_of)
             && !is_of(&filters.not_room_types)
             && filters.spaces.as_ref().is_none_or(in_space)

@@ -9,6 +9,7 @@
 //! <https://github.com/matrix-org/matrix-spec-proposals/blob/main/proposals/4186-simplified-sliding-sync.md>
 
 mod answer;
+mod base;
 mod change;
 mod connection;
 mod extensions;
@@ -42,6 +43,7 @@ pub use self::{
 use self::{
     connection::At,
     extensions::{Extending, Telling},
+    lists::Wanted,
     room::Teller,
 };
 pub(crate) use self::{
@@ -197,19 +199,26 @@ impl Sync {
         };
         let mut telling: BTreeMap<RoomKey, Telling> = BTreeMap::new();
         let mut required = BTreeMap::new();
-        for (n, chunk) in interest.wanted.chunks(CHUNK).enumerate() {
+        let is_direct = |wanted: &Wanted| {
+            let room_id = &*wanted.listed.place.room_id;
+            interest.direct.contains(room_id)
+        };
+        // Of all the others nothing is so much as begun.
+        let moved = interest.wanted.iter();
+        let moved = moved.filter(|wanted| teller.may_tell(wanted, is_direct(wanted)));
+        let moved: Vec<&Wanted> = moved.collect();
+        for (n, chunk) in moved.chunks(CHUNK).enumerate() {
             if n > 0 {
                 // A long answer lets others have their turn.
                 tokio::task::yield_now().await;
             }
-            let parts = chunk.iter().map(|wanted| {
-                let is_direct = interest.direct.contains(&wanted.listed.place.room_id);
-                teller.tell(wanted, is_direct)
-            });
+            let parts = chunk
+                .iter()
+                .map(|wanted| teller.tell(wanted, is_direct(wanted)));
             for (wanted, told) in chunk.iter().zip(try_join_all(parts).await?) {
                 let Some(told) = told else { continue };
                 let room = wanted.listed.room;
-                let room_id = wanted.listed.place.room_id.clone();
+                let room_id = wanted.listed.place.room_id.to_string();
                 answer.rooms.insert(room_id, told.answer);
                 telling.insert(room, told.telling);
                 required.insert(room, &wanted.config.required);

@@ -6,20 +6,23 @@ use std::{
     sync::Arc,
 };
 
-use comity_protocol::id::UserId;
+use comity_protocol::{auth::Membership, id::UserId};
 use comity_rooms::{Outline, Place};
 use comity_storage::{Home, Pos, Reader, RoomKey};
 use parking_lot::Mutex;
 
-use crate::{Sync, SyncError, index::Membership};
+use crate::{
+    Sync, SyncError, index,
+    tables::{Hash, hash},
+};
 
 /// Rooms kept, and places of users; beyond, all are forgotten and read again.
 const KEPT: usize = 200_000;
 
 /// By room, with the position of its lane up to which it was read.
 type Rooms = HashMap<RoomKey, (Pos, Option<Arc<Outline>>)>;
-/// By user and room, with the position that set the membership.
-type Places = HashMap<(String, RoomKey), (Pos, Arc<Place>)>;
+/// By user (hashed, so that nothing is copied to look) and room, with the position that set the membership.
+type Places = HashMap<(Hash, RoomKey), (Pos, Arc<Place>)>;
 
 /// See the module.
 #[derive(Default)]
@@ -32,7 +35,7 @@ pub(crate) struct Outlines {
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub room: RoomKey,
-    pub place: Membership,
+    pub place: index::Membership,
     /// The room's last change.
     pub changed: Pos,
     /// What it is; `None` if it isn't here.
@@ -51,12 +54,12 @@ impl Listed {
         }
     }
 
-    pub fn is(&self, membership: &str) -> bool {
+    pub fn is(&self, membership: Membership) -> bool {
         self.place.membership == membership
     }
 
     pub fn is_gone(&self) -> bool {
-        self.is("leave") || self.is("ban")
+        self.is(Membership::Leave) || self.is(Membership::Ban)
     }
 
     /// Whether someone else removed the user, who was in it once.
@@ -88,6 +91,7 @@ impl Sync {
         let outlines = &self.0.outlines;
         let mut listed: Vec<Listed> = Vec::with_capacity(rooms.len());
         let (mut unread, mut unplaced) = (BTreeSet::new(), BTreeSet::new());
+        let of_user = hash(user.as_str());
         {
             let (known, places) = (outlines.rooms.lock(), outlines.places.lock());
             for (room, place, changed) in rooms {
@@ -97,10 +101,9 @@ impl Sync {
                 if outline.is_none() {
                     unread.insert(room);
                 }
-                let joined = place.membership == "join";
-                let key = (user.to_string(), room);
+                let joined = place.is_joined();
                 let stands = places
-                    .get(&key)
+                    .get(&(of_user, room))
                     .filter(|(pos, _)| !joined && *pos == place.pos);
                 if stands.is_none() && !joined {
                     unplaced.insert(room);
@@ -146,7 +149,7 @@ impl Sync {
                     one.outline = outline.clone();
                 }
                 if let Some(place) = placed.get(&one.room) {
-                    let key = (user.to_string(), one.room);
+                    let key = (of_user, one.room);
                     places.insert(key, (one.place.pos, place.clone()));
                     one.stands = Some(place.clone());
                 }

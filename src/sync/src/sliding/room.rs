@@ -59,10 +59,7 @@ impl Teller<'_> {
         let room = wanted.listed.room;
         let known = self.at.known(room);
         let had = known.and_then(|known| self.at.required(known.required));
-        if known.is_some_and(|known| !self.may_tell(wanted, &known, had, is_direct)) {
-            return Ok(None);
-        }
-        let Ok(room_id) = RoomId::parse(&wanted.listed.place.room_id) else {
+        let Ok(room_id) = RoomId::parse(&*wanted.listed.place.room_id) else {
             return Ok(None);
         };
         let request = self.one_room(wanted);
@@ -113,16 +110,17 @@ impl Teller<'_> {
         Ok(told)
     }
 
-    /// Whether there may be anything to tell of a room that the client knows: comparisons, no read.
-    fn may_tell(
-        &self,
-        wanted: &Wanted,
-        known: &Known,
-        had: Option<&Required>,
-        is_direct: bool,
-    ) -> bool {
-        let look = self.at.looked.at(wanted.listed.room, known, &wanted.config);
+    /// Whether there may be anything to tell of a room: comparisons, no read.
+    pub fn may_tell(&self, wanted: &Wanted, is_direct: bool) -> bool {
+        let Some(known) = self.at.known(wanted.listed.room) else {
+            return true;
+        };
+        let look = self
+            .at
+            .looked
+            .at(wanted.listed.room, &known, &wanted.config);
         let upto = look.as_ref().map_or(known.upto, |look| look.upto);
+        let had = self.at.required(known.required);
         let widened = look.is_none()
             && (wanted.config.timeline_limit > known.limit
                 || !had.is_some_and(|had| had.covers(&wanted.config.required)));
@@ -138,7 +136,8 @@ impl Teller<'_> {
             .0
             .index
             .start(lanes.of(Home::Room(listed.room).slot()));
-        listed.place.pos > after || (listed.is("join") && (listed.changed > after || after < start))
+        listed.place.pos > after
+            || (listed.place.is_joined() && (listed.changed > after || after < start))
     }
 
     /// The heads of the request's position, but with the room's lane where the client knows the room.

@@ -6,7 +6,10 @@
 //!
 //! <https://github.com/matrix-org/matrix-spec-proposals/pull/4360>, a draft
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use comity_protocol::{
     auth::Membership,
@@ -72,7 +75,7 @@ pub(super) struct Threads<'a> {
 
 /// A room in which something happened.
 struct Room {
-    room_id: String,
+    room_id: Arc<str>,
     key: RoomKey,
 }
 
@@ -151,7 +154,7 @@ impl Threads<'_> {
                     }
                     shown += 1;
                     before = Some(thread.latest_seq);
-                    let of_room = updates.rooms.entry(room.room_id.clone()).or_default();
+                    let of_room = updates.rooms.entry(room.room_id.to_string()).or_default();
                     of_room.insert(id, update);
                 }
                 if new.len() < CHUNK {
@@ -181,7 +184,7 @@ impl Threads<'_> {
             let since = self.since.map_or(0, |since| since.get(lane));
             let happened = self.since.is_none() || changed > since || since < index.start(lane);
             let is_next = self.from.is_none_or(|from| key >= from.room);
-            if place.membership == "join" && happened && is_next {
+            if place.is_joined() && happened && is_next {
                 let room_id = place.room_id;
                 rooms.push(Room { room_id, key });
             }
@@ -191,7 +194,7 @@ impl Threads<'_> {
 
     /// The room, if the user is in it (threat E4).
     async fn view(&self, room: &Room) -> Result<Option<RoomView>, SyncError> {
-        let Ok(room_id) = <&RoomId>::try_from(room.room_id.as_str()) else {
+        let Ok(room_id) = <&RoomId>::try_from(&*room.room_id) else {
             return Ok(None);
         };
         let view = match self.sync.0.rooms.view_at(self.reader, room_id).await {
