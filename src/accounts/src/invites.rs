@@ -3,26 +3,42 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>, and the draft of a filter,
 //! <https://github.com/matrix-org/matrix-spec-proposals/pull/4155>
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use comity_protocol::{
     id::UserId,
-    push::{Glob, Steps},
+    push::{Glob, Steps, folded},
 };
+use comity_storage::Pos;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{AccountError, Accounts};
+use crate::{
+    AccountError, Accounts,
+    tables::{AccountData, UserPart},
+};
 
 /// The type that says whether a user takes invites.
 const PERMISSION: &str = "m.invite_permission_config";
 /// The type of the filter, as long as it is a draft.
 const FILTER: &str = "org.matrix.msc4155.invite_permission_config";
+/// Bytes of a filter's patterns that have wildcards; more aren't asked. To ask all these for the longest name (255 bytes, which a
+/// pattern of two bytes may look through) takes fewer steps than [`Steps::PER_EVENT`].
+const MAX_PATTERNS: usize = 16 << 10;
+/// What filters that are kept compiled may take in bytes; beyond, all are compiled again.
+const KEPT: usize = 64 << 20;
+/// What a byte of a compiled pattern takes.
+const COMPILED: usize = 64;
 
-/// What becomes of an invite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What becomes of an invite, the strictest last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InviteVerdict {
     /// The user is told.
+    #[default]
     Allow,
     /// It is kept from the user, and whoever sent it doesn't learn that.
     Ignore,
@@ -30,20 +46,38 @@ pub enum InviteVerdict {
     Block,
 }
 
-/// From whom a user takes invites.
+/// From whom a user takes invites. Cheap to clone but for the ignored users.
 #[derive(Clone, Debug, Default)]
 pub struct Invites {
     ignored: BTreeSet<String>,
     blocks_all: bool,
-    rules: Vec<Rule>,
+    filter: Arc<Rules>,
 }
 
-/// Of whoever matches one of the patterns this becomes.
-#[derive(Clone, Debug)]
+/// A filter's rules, in the order in which they are asked.
+#[derive(Debug, Default)]
+struct Rules(Vec<Rule>);
+
+/// Of whoever has one of the names, or matches one of the patterns, this becomes.
+#[derive(Debug)]
 struct Rule {
     of_servers: bool,
+    /// Without wildcards, and folded.
+    names: BTreeSet<String>,
     patterns: Vec<Glob>,
+    /// There are more than these.
+    is_cut: bool,
     verdict: InviteVerdict,
+}
+
+/// The filters of users as they were compiled, with the position that wrote them.
+#[derive(Default)]
+pub(crate) struct Filters(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    filters: HashMap<String, (Pos, Arc<Rules>)>,
+    bytes: usize,
 }
 
 /// The draft's filter; one that isn't of this shape is none.
@@ -70,18 +104,27 @@ impl Accounts {
     /// # Errors
     /// The store's.
     pub async fn invites(&self, user_id: &str) -> Result<Invites, AccountError> {
+        let filter = UserPart::new(user_id, FILTER);
         let (ignored, permission, filter) = futures_util::try_join!(
             self.ignored_users(user_id),
             self.account_data(user_id, PERMISSION),
-            self.account_data(user_id, FILTER),
+            async { Ok::<_, AccountError>(self.get::<AccountData>(&filter).await?) },
         )?;
         let action = permission
             .as_ref()
             .and_then(|permission| permission.get("default_action"));
+        let filters = &self.0.invite_filters;
+        let filter = filter.map(|row| {
+            filters.get(user_id, row.pos).unwrap_or_else(|| {
+                let compiled = Arc::new(compile(&row.value.0));
+                filters.put(user_id, row.pos, compiled.clone());
+                compiled
+            })
+        });
         Ok(Invites {
             ignored,
             blocks_all: action.and_then(Value::as_str) == Some("block"),
-            rules: filter.map_or_else(Vec::new, rules),
+            filter: filter.unwrap_or_default(),
         })
     }
 }
@@ -89,7 +132,7 @@ impl Accounts {
 impl Invites {
     /// Whether every invite is shown, whoever sends it.
     pub fn are_open(&self) -> bool {
-        self.ignored.is_empty() && !self.blocks_all && self.rules.is_empty()
+        self.ignored.is_empty() && !self.blocks_all && self.filter.0.is_empty()
     }
 
     /// What becomes of an invite by this user. Who blocks all blocks those too whom they ignore: nobody tells by the answer who is.
@@ -100,37 +143,102 @@ impl Invites {
         if self.ignored.contains(sender.as_str()) {
             return InviteVerdict::Ignore;
         }
-        let host = sender.server_name().host();
-        let mut steps = Steps::default();
-        let applies = |rule: &&Rule| {
-            let name = if rule.of_servers {
-                host
-            } else {
-                sender.as_str()
-            };
-            let mut patterns = rule.patterns.iter();
-            patterns.any(|pattern| pattern.matches(name, &mut steps))
-        };
-        self.rules
-            .iter()
-            .find(applies)
-            .map_or(InviteVerdict::Allow, |rule| rule.verdict)
+        self.filter.verdict(sender)
+    }
+
+    /// Whether the user is shown an invite by whoever has this id.
+    pub fn shows(&self, sender: &str) -> bool {
+        let sender = <&UserId>::try_from(sender);
+        sender.map_or(true, |sender| self.by(sender) == InviteVerdict::Allow)
     }
 }
 
-/// A filter's rules, in the order in which they are asked.
-fn rules(filter: Value) -> Vec<Rule> {
-    let Ok(filter) = serde_json::from_value::<Filter>(filter) else {
-        return Vec::new();
+impl Rules {
+    fn verdict(&self, sender: &UserId) -> InviteVerdict {
+        if self.0.is_empty() {
+            return InviteVerdict::Allow;
+        }
+        let user = folded(sender.as_str());
+        let host = folded(sender.server_name().host());
+        let mut steps = Steps::default();
+        for (place, rule) in self.0.iter().enumerate() {
+            let name = if rule.of_servers { &host } else { &user };
+            if rule.applies(name, &mut steps) {
+                return rule.verdict;
+            }
+            if rule.is_cut {
+                // It may apply, and so may those after it.
+                let rest = self.0.iter().skip(place).map(|rule| rule.verdict);
+                return rest.max().unwrap_or_default();
+            }
+        }
+        InviteVerdict::Allow
+    }
+
+    /// What it takes in memory, more or less.
+    fn bytes(&self) -> usize {
+        let rules = self.0.iter().map(|rule| {
+            let patterns = rule.patterns.iter().map(|pattern| pattern.source().len());
+            let names = rule.names.iter().map(String::len);
+            patterns.sum::<usize>() * COMPILED + names.sum::<usize>()
+        });
+        rules.sum::<usize>() + COMPILED
+    }
+}
+
+impl Rule {
+    /// Whether it does to a name that is folded.
+    fn applies(&self, name: &str, steps: &mut Steps) -> bool {
+        let mut patterns = self.patterns.iter();
+        self.names.contains(name) || patterns.any(|pattern| pattern.matches(name, steps))
+    }
+}
+
+impl Filters {
+    fn get(&self, user_id: &str, pos: Pos) -> Option<Arc<Rules>> {
+        let kept = self.0.lock();
+        let (at, rules) = kept.filters.get(user_id)?;
+        (*at == pos).then(|| rules.clone())
+    }
+
+    fn put(&self, user_id: &str, pos: Pos, rules: Arc<Rules>) {
+        let mut kept = self.0.lock();
+        if kept.bytes > KEPT {
+            *kept = Kept::default();
+        }
+        kept.bytes += rules.bytes();
+        if let Some((_, before)) = kept.filters.insert(user_id.to_owned(), (pos, rules)) {
+            kept.bytes = kept.bytes.saturating_sub(before.bytes());
+        }
+    }
+}
+
+/// The rules of a filter.
+fn compile(filter: &str) -> Rules {
+    let Ok(filter) = serde_json::from_str::<Filter>(filter) else {
+        return Rules::default();
     };
     if filter.enabled == Some(false) {
-        return Vec::new();
+        return Rules::default();
     }
-    let rule = |of_servers, patterns: Vec<String>, verdict| Rule {
-        of_servers,
-        // A pattern longer than any name matches none.
-        patterns: patterns.iter().filter_map(|one| Glob::new(one)).collect(),
-        verdict,
+    let mut left = MAX_PATTERNS;
+    let mut rule = |of_servers, wanted: Vec<String>, verdict| {
+        let (patterns, names): (Vec<String>, Vec<String>) =
+            wanted.into_iter().partition(|one| one.contains(['*', '?']));
+        let all = patterns.len();
+        let asked = patterns.into_iter().map_while(|one| {
+            left = left.checked_sub(one.len())?;
+            Some(one)
+        });
+        let asked: Vec<String> = asked.collect();
+        Rule {
+            of_servers,
+            names: names.iter().map(|one| folded(one)).collect(),
+            is_cut: asked.len() < all,
+            // A pattern longer than any name matches none.
+            patterns: asked.iter().filter_map(|one| Glob::new(one)).collect(),
+            verdict,
+        }
     };
     let rules = [
         rule(false, filter.allowed_users, InviteVerdict::Allow),
@@ -140,8 +248,8 @@ fn rules(filter: Value) -> Vec<Rule> {
         rule(true, filter.ignored_servers, InviteVerdict::Ignore),
         rule(true, filter.blocked_servers, InviteVerdict::Block),
     ];
-    let rules = rules.into_iter();
-    rules.filter(|rule| !rule.patterns.is_empty()).collect()
+    let asks = |rule: &Rule| !rule.names.is_empty() || !rule.patterns.is_empty() || rule.is_cut;
+    Rules(rules.into_iter().filter(asks).collect())
 }
 
 #[cfg(test)]
@@ -149,6 +257,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn filtered(filter: &Value) -> Invites {
+        Invites {
+            filter: Arc::new(compile(&filter.to_string())),
+            ..Invites::default()
+        }
+    }
 
     /// MSC4155: users come before servers, and of either who is allowed, then ignored, then blocked; ports don't count.
     #[test]
@@ -193,13 +308,81 @@ mod tests {
             ),
             (json!({ "blocked_servers": ["*", 1] }), Allow),
         ] {
-            let invites = Invites {
-                rules: rules(filter.clone()),
-                ..Invites::default()
-            };
+            let invites = filtered(&filter);
             let sender = UserId::parse("@a:b.org:8448").unwrap();
             assert_eq!(invites.by(&sender), expected, "{filter}");
         }
+    }
+
+    /// Threat G8: of patterns so many are asked; beyond them whatever may apply does, the strictest first, so that no filter is so long
+    /// that it lets in whom it is to keep out. Names without wildcards don't count.
+    #[test]
+    fn g8_a_filter_that_is_too_long_keeps_out() {
+        use InviteVerdict::{Allow, Block, Ignore};
+        let long: Vec<String> = (0..2_000).map(|n| format!("*{n:09}")).collect();
+        let named: Vec<String> = (0..9_000).map(|n| format!("@n{n}:b.org")).collect();
+        for (filter, expected) in [
+            (json!({ "allowed_users": long }), Allow),
+            (
+                json!({ "allowed_users": long, "ignored_servers": ["c.org"] }),
+                Ignore,
+            ),
+            (
+                json!({ "ignored_users": long, "blocked_servers": ["c.org"] }),
+                Block,
+            ),
+            (
+                json!({ "ignored_users": long, "allowed_servers": ["*"] }),
+                Ignore,
+            ),
+            (
+                json!({ "allowed_users": ["@a:*"], "blocked_users": long }),
+                Allow,
+            ),
+            (
+                json!({ "ignored_users": ["@a:*"], "blocked_users": long }),
+                Ignore,
+            ),
+            (json!({ "blocked_users": named }), Allow),
+            (
+                json!({ "blocked_users": named, "blocked_servers": ["B.*"] }),
+                Block,
+            ),
+        ] {
+            let sender = UserId::parse("@a:b.org").unwrap();
+            assert_eq!(filtered(&filter).by(&sender), expected);
+        }
+        let sender = UserId::parse("@N8999:b.org").unwrap();
+        assert_eq!(
+            filtered(&json!({ "blocked_users": named })).by(&sender),
+            Block
+        );
+    }
+
+    /// Threat G8: nobody's name is so long that patterns aren't asked for it any more.
+    #[test]
+    fn g8_the_longest_name_is_asked_for() {
+        let mut patterns = vec!["*!".to_owned(); MAX_PATTERNS / 2 - 4];
+        patterns.push("*a:b.org".to_owned());
+        let sender = format!("@{}:b.org", "a".repeat(248));
+        let sender = UserId::parse(sender).unwrap();
+        let invites = filtered(&json!({ "blocked_users": patterns }));
+        assert!(!invites.filter.0.iter().any(|rule| rule.is_cut));
+        assert_eq!(invites.by(&sender), InviteVerdict::Block);
+    }
+
+    /// What is kept compiled is bounded, and what was written since isn't answered by it.
+    #[test]
+    fn a_filter_is_compiled_once() {
+        let filters = Filters::default();
+        let compiled = Arc::new(compile(r#"{"blocked_users":["*"]}"#));
+        filters.put("@a:b", 7, compiled.clone());
+        let kept = filters.get("@a:b", 7).unwrap();
+        assert!(Arc::ptr_eq(&kept, &compiled));
+        assert!(filters.get("@a:b", 8).is_none() && filters.get("@c:b", 7).is_none());
+        filters.0.lock().bytes = KEPT + 1;
+        filters.put("@c:b", 7, compiled);
+        assert!(filters.get("@a:b", 7).is_none());
     }
 
     /// Client-server API, Invite permission: who blocks all blocks whom they ignore, too; otherwise that one doesn't learn of it.

@@ -119,6 +119,7 @@ struct Inner {
     nonces: registration::Nonces,
     login_tokens: login_token::LoginTokens,
     seen: devices::SeenLately,
+    invite_filters: invites::Filters,
     belongings: RwLock<Vec<Arc<dyn Belongings>>>,
 }
 
@@ -141,6 +142,7 @@ impl Accounts {
             nonces: registration::Nonces::default(),
             login_tokens: login_token::LoginTokens::default(),
             seen: devices::SeenLately::default(),
+            invite_filters: invites::Filters::default(),
             belongings: RwLock::new(vec![Arc::new(local_notifications::LocalNotifications)]),
             tenant,
             runtime: runtime.clone(),

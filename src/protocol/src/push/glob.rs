@@ -196,6 +196,11 @@ fn get(words: &[u64], bit: usize) -> bool {
         .is_some_and(|word| word & (1 << (bit % WORD)) != 0)
 }
 
+/// A text as patterns compare it, without regard to case: equal to one without wildcards where that is folded, too.
+pub fn folded(text: &str) -> String {
+    text.chars().map(fold).collect()
+}
+
 /// Lower case, one character for one: a `?` stays one character of the text as it was written.
 pub(super) fn fold(c: char) -> char {
     let mut lower = c.to_lowercase();

@@ -22,5 +22,5 @@ pub use condition::property_path;
 pub use edit::{MAX_PATTERN_BYTES, MAX_RULES, NewRule, Position, RuleError, UserRules};
 pub use evaluate::{CompiledRules, Fingerprint, RoomRules, SharedRules, classify};
 pub use facts::{EventFacts, Recipient, Verdict};
-pub use glob::{Glob, MAX_GLOB_BYTES, Steps};
+pub use glob::{Glob, MAX_GLOB_BYTES, Steps, folded};
 pub use model::{Action, Condition, Rule, RuleKind, Ruleset};

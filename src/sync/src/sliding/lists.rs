@@ -5,11 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use comity_accounts::{InviteVerdict, Invites};
-use comity_protocol::{
-    auth::Membership,
-    id::{RoomId, UserId},
-};
+use comity_accounts::Invites;
+use comity_protocol::{auth::Membership, id::RoomId};
 use comity_storage::{Reader, RoomKey};
 
 use super::{Filters, List, RoomConfig, SlidingRequest, connection::At, outline::Listed};
@@ -78,9 +75,8 @@ impl Sync {
         // What the user may be told of at all: a room that they forgot, as long as the client doesn't know that it is left.
         let tellable = |one: &Listed| {
             let sender = one.stands.as_ref().and_then(|place| place.sender.as_ref());
-            let sender = sender.and_then(|sender| <&UserId>::try_from(sender.as_str()).ok());
-            let refused = |by| invites.by(by) != InviteVerdict::Allow;
-            let unwelcome = one.is(Membership::Invite) && sender.is_some_and(refused);
+            let refused = sender.is_some_and(|sender| !invites.shows(sender));
+            let unwelcome = one.is(Membership::Invite) && refused;
             !unwelcome && (!one.place.forgotten || is_news(one))
         };
         // Who left knows it once they were told; who was removed may not have noticed.
