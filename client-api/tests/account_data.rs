@@ -243,6 +243,20 @@ async fn invites_are_filtered_by_who_sends_them() {
     assert_eq!((invite(&carol).await, shown().await), (200, 2));
     wish(json!({})).await;
     assert_eq!(shown().await, 4);
+    // Nor is anybody who wasn't told of an invite told that it was taken back.
+    wish(json!({"ignored_users": [bob.id]})).await;
+    let room = bob.create_room(json!({})).await;
+    let before = alice.sync(None).await;
+    bob.invite(&room, &alice.id).await;
+    let unheard = alice.sync(before["next_batch"].as_str()).await;
+    bob.kick(&room, &alice.id).await;
+    let over = alice.sync(unheard["next_batch"].as_str()).await;
+    assert_eq!(over["rooms"]["leave"].get(&room), None, "{over}");
+    wish(json!({})).await;
+    bob.invite(&room, &alice.id).await;
+    bob.kick(&room, &alice.id).await;
+    let heard = alice.sync(over["next_batch"].as_str()).await;
+    assert!(heard["rooms"]["leave"][&room].is_object(), "{heard}");
     // What was there before all were refused is no longer shown either (client-server API, Invite permission).
     let none = json!({"default_action": "block"});
     let permission = path("m.invite_permission_config");

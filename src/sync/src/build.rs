@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use comity_accounts::{DataEvent, InviteVerdict, Invites};
-use comity_protocol::{
-    auth::Membership,
-    id::{RoomId, UserId},
-};
+use comity_accounts::{DataEvent, Invites};
+use comity_protocol::{auth::Membership, id::RoomId};
+use comity_rooms::num::EventNum;
 use comity_storage::{Heads, Home, Pos, Reader, RoomKey};
 use comity_to_device::{Delivery, MOST};
 use futures_util::future::try_join_all;
@@ -17,7 +15,7 @@ use crate::{
     Request, Sync, SyncError,
     answer::{Answer, DeviceLists, Events, Section, Sections},
     index::Membership as Place,
-    room::{RoomSync, Stood},
+    room::{RoomSync, Stood, membership_of},
     token::{Ephemeral, SyncToken},
 };
 
@@ -207,7 +205,7 @@ impl Sync {
                 let wanted = build.request.filter.room.include_leave || build.since.is_some();
                 // A client that knew the room learns of the leave, also of a room forgotten since.
                 let shown = build.since.is_some() || !place.forgotten;
-                if stood.is_news && wanted && shown {
+                if stood.is_news && wanted && shown && !self.was_unwelcome(build, &sync).await? {
                     Some(Section::Leave(sync.left().await?))
                 } else {
                     None
@@ -245,24 +243,64 @@ impl Sync {
         }
     }
 
+    /// From whom the user takes invites.
+    async fn invites<'b>(&self, build: &'b Build<'_>) -> Result<&'b Invites, SyncError> {
+        let read = || self.0.accounts.invites(build.request.user.as_str());
+        Ok(build.invites.get_or_try_init(read).await?)
+    }
+
     /// Whether the invite is from somebody whose invites the user doesn't take.
     async fn is_unwelcome(&self, build: &Build<'_>, room_id: &RoomId) -> Result<bool, SyncError> {
-        let read = || self.0.accounts.invites(build.request.user.as_str());
-        let invites = build.invites.get_or_try_init(read).await?;
+        let invites = self.invites(build).await?;
         if invites.are_open() {
             return Ok(false);
         }
         let user = &build.request.user;
         let kept = self.0.rooms.out_of_band(&build.reader, user, room_id);
         if let Some(kept) = kept.await? {
-            let sender = <&UserId>::try_from(kept.sender.as_str());
-            return Ok(sender.is_ok_and(|by| invites.by(by) != InviteVerdict::Allow));
+            return Ok(!invites.shows(&kept.sender));
         }
         let view = self.0.rooms.view_at(&build.reader, room_id).await?;
         let invite = view
             .state("m.room.member", build.request.user.as_str())
             .await?;
-        Ok(invite.is_some_and(|invite| invites.by(invite.event.sender()) != InviteVerdict::Allow))
+        Ok(invite.is_some_and(|invite| !invites.shows(invite.event.sender().as_str())))
+    }
+
+    /// Whether what is over was such an invite: nobody who wasn't told of it is told of its end.
+    async fn was_unwelcome(
+        &self,
+        build: &Build<'_>,
+        room: &RoomSync<'_>,
+    ) -> Result<bool, SyncError> {
+        if room.was_in() {
+            return Ok(false);
+        }
+        let invites = self.invites(build).await?;
+        if invites.are_open() {
+            return Ok(false);
+        }
+        if let Some(kept) = room.out_of_band().await? {
+            // An invite is taken back by whoever gave it, and by nobody else.
+            return Ok(!invites.shows(&kept.sender));
+        }
+        let view = room.view().await?;
+        let Some(departure) = room.departure(&view).await? else {
+            return Ok(false);
+        };
+        let before = departure.member.root_before()?;
+        let Some(before) = before.filter(|_| departure.standing.joined_until.is_none()) else {
+            return Ok(false);
+        };
+        let user = build.request.user.as_str();
+        let keys = view.state_keys(&[("m.room.member", user)]).await?;
+        let nums = view.lookup(before, &keys).await?.into_iter().flatten();
+        let nums: Vec<EventNum> = nums.collect();
+        let invite = view.load(&nums).await?.pop();
+        Ok(invite.is_some_and(|invite| {
+            membership_of(&invite) == Some(Membership::Invite)
+                && !invites.shows(invite.event.sender().as_str())
+        }))
     }
 
     /// How the user stood to the room when the last answer ended, and how they stand at this one's

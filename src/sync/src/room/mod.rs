@@ -373,6 +373,6 @@ impl RoomSync<'_> {
     }
 }
 
-fn membership_of(member: &Found) -> Option<Membership> {
+pub(crate) fn membership_of(member: &Found) -> Option<Membership> {
     MemberContent::read(member.event.content().get()).membership
 }
