@@ -9,7 +9,8 @@
 //! - nothing acknowledged is lost (without fsync: but by a power cut), nothing refused is there, nothing retried is there twice;
 //! - threads have their replies, redactions took the content, receipts never moved back;
 //! - the sequence numbers of a room have no gap;
-//! - the fold of a user's incremental syncs, across all lives, is what a fresh sync gives, unread counts too;
+//! - the fold of a user's incremental syncs, across all lives, is what a fresh sync gives, unread counts too; and so is that of sliding
+//!   sync, through whichever windows and with whichever answers lost;
 //! - every row is as its table writes it, after each crash and at the end.
 //!
 //! ```text
@@ -34,6 +35,7 @@ mod federation;
 mod fold;
 mod life;
 mod seeds;
+mod slide;
 mod story;
 mod user;
 mod verify;

@@ -12,6 +12,7 @@ use tower::ServiceExt;
 
 use crate::{
     fold::{DATA, text},
+    slide::{self, Slid},
     story::digest,
     world::{Ask, Fate, Kind, World},
 };
@@ -142,7 +143,7 @@ async fn step(world: &Shared<'_>, user: usize) -> Result<(), String> {
         let known = &mut world.users[user];
         let patience = Duration::from_millis(*[20, 300, 5_000].choose(&mut known.rng).unwrap());
         (
-            known.rng.random_range(0..20),
+            known.rng.random_range(0..23),
             known.pending.is_some(),
             patience,
         )
@@ -150,6 +151,10 @@ async fn step(world: &Shared<'_>, user: usize) -> Result<(), String> {
     match dice {
         0..6 => sync(world, user, patience).await,
         6 | 7 => repeat(world, user, patience).await,
+        20.. => {
+            let window = slide::some(&mut world.borrow_mut().users[user].rng);
+            slide(world, user, window, patience).await.map(drop)
+        }
         _ if pending => ask(world, user, patience).await,
         _ => {
             choose(world, user, dice);
@@ -344,6 +349,27 @@ async fn sync(world: &Shared<'_>, user: usize, patience: Duration) -> Result<(),
         Some((200, body)) => world.borrow_mut().users[user].fold.take(&body),
         Some((status @ 400..500, body)) => Err(format!("user {user} may sync: {status} {body}")),
         _ => Ok(()),
+    }
+}
+
+/// Asks for a window of sliding sync; whether there was an answer. A position that was lost with the machine begins anew.
+pub(crate) async fn slide(
+    world: &Shared<'_>,
+    user: usize,
+    window: Value,
+    patience: Duration,
+) -> Result<bool, String> {
+    let body = world.borrow().users[user].slid.body(window);
+    let answer = request(world, user, Method::POST, slide::PATH, body, patience).await;
+    let slid = &mut world.borrow_mut().users[user].slid;
+    match answer {
+        Some((200, body)) => slid.take(&body).map(|()| true),
+        Some((400, body)) if body["errcode"] == "M_UNKNOWN_POS" => {
+            *slid = Slid::default();
+            Ok(false)
+        }
+        Some((status @ 400..500, body)) => Err(format!("user {user} may slide: {status} {body}")),
+        _ => Ok(false),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     fold::{DATA, Folded, text},
     life::{PATIENCE, must},
+    slide::{self, Slid},
     user::{self, Shared, V3},
     world::{Fate, Ledger, World},
 };
@@ -222,10 +223,29 @@ async fn of_user(world: &Shared<'_>, user: usize, held: &Held) -> Result<(), Str
     let mut fresh = Folded::default();
     fresh.take(&answer)?;
     receipts(&world.borrow(), user, held, &answer)?;
-    match world.borrow().users[user].fold.differs(&fresh) {
-        Some(what) => Err(format!(
+    if let Some(what) = world.borrow().users[user].fold.differs(&fresh) {
+        return Err(format!(
             "user {user}'s syncs fold to something else: {what}"
-        )),
+        ));
+    }
+    slid(world, user).await
+}
+
+/// A client that followed by sliding sync knows what one knows that begins.
+async fn slid(world: &Shared<'_>, user: usize) -> Result<(), String> {
+    // The first time its position may turn out to be lost.
+    for _ in 0..2 {
+        if user::slide(world, user, slide::all(), PATIENCE).await? {
+            break;
+        }
+    }
+    let mut fresh = Slid::default();
+    let mut body = fresh.body(slide::all());
+    body["conn_id"] = json!("fresh");
+    let answer = must(world, user, Method::POST, slide::PATH, body).await?;
+    fresh.take(&answer)?;
+    match world.borrow().users[user].slid.differs(&fresh) {
+        Some(what) => Err(format!("user {user} slid to something else: {what}")),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use comity_runtime::Runtime;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{fold::Folded, story::Story};
+use crate::{fold::Folded, slide::Slid, story::Story};
 
 /// What became of something that was asked of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +114,8 @@ pub(crate) struct Known {
     /// The events read up to, by room: the receipt stands at the last of them in the room's order.
     pub read: BTreeMap<String, Vec<String>>,
     pub fold: Folded,
+    /// What another of the user's clients knows, by sliding sync.
+    pub slid: Slid,
 }
 
 /// What a user may ask.
@@ -195,6 +197,7 @@ impl Known {
             said: Vec::new(),
             read: BTreeMap::new(),
             fold: Folded::default(),
+            slid: Slid::default(),
         }
     }
 }

@@ -1,0 +1,132 @@
+//! What a client puts together from the answers of sliding sync, whichever windows it looked through.
+
+use std::collections::BTreeMap;
+
+use rand::{RngExt, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+use crate::fold::text;
+
+/// Sliding sync as it was accepted: it says how the user stands to a room, and what of its state is no more.
+pub(crate) const PATH: &str = "/_matrix/client/v4/sync";
+
+/// A user's rooms as sliding sync told them.
+#[derive(Debug, Default)]
+pub(crate) struct Slid {
+    /// Where the last answer ended; without one the connection begins anew.
+    pub pos: Option<String>,
+    rooms: BTreeMap<String, Room>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Room {
+    state: BTreeMap<(String, String), String>,
+    timeline: Vec<String>,
+    name: Value,
+    counts: (Value, Value),
+    bump_stamp: Value,
+}
+
+/// A window of so many rooms, so many events of each, and some of the state.
+pub(crate) fn some(rng: &mut ChaCha8Rng) -> Value {
+    let of_state = [
+        json!({}),
+        json!({ "include": [{}] }),
+        json!({ "include": [{}], "lazy_members": true }),
+        json!({ "include": [{ "type": "m.room.topic" }, { "type": "m.room.member" }] }),
+    ];
+    json!({
+        "range": [0, rng.random_range(0..3)],
+        "timeline_limit": rng.random_range(1..6),
+        "required_state": of_state.choose(rng).unwrap(),
+    })
+}
+
+/// All rooms, with all of their state.
+pub(crate) fn all() -> Value {
+    json!({ "timeline_limit": 50, "required_state": { "include": [{}] } })
+}
+
+impl Slid {
+    /// What to ask for this window.
+    pub fn body(&self, window: Value) -> Value {
+        let mut body = json!({ "lists": { "rooms": window } });
+        if let Some(pos) = &self.pos {
+            body["pos"] = json!(pos);
+        }
+        body
+    }
+
+    /// Takes an answer in.
+    ///
+    /// # Errors
+    /// It says what can't be.
+    pub fn take(&mut self, answer: &Value) -> Result<(), String> {
+        self.pos = Some(text(answer, "pos"));
+        for (id, told) in answer["rooms"].as_object().into_iter().flatten() {
+            if told["membership"] != "join" {
+                self.rooms.remove(id);
+                continue;
+            }
+            let room = self.rooms.entry(id.clone()).or_default();
+            if told["initial"] == true {
+                *room = Room::default();
+            }
+            for piece in events(&told["required_state"]) {
+                let key = (text(piece, "type"), text(piece, "state_key"));
+                match piece["event_id"].as_str() {
+                    Some(event) => _ = room.state.insert(key, event.to_owned()),
+                    None => _ = room.state.remove(&key),
+                }
+            }
+            if told["limited"] == true || told["expanded_timeline"] == true {
+                room.timeline.clear();
+            }
+            for event in events(&told["timeline"]) {
+                let event = text(event, "event_id");
+                if room.timeline.contains(&event) {
+                    return Err(format!("{event} came twice by sliding sync in {id}"));
+                }
+                room.timeline.push(event);
+            }
+            let latest = [
+                ("name", &mut room.name),
+                ("joined_count", &mut room.counts.0),
+                ("invited_count", &mut room.counts.1),
+                ("bump_stamp", &mut room.bump_stamp),
+            ];
+            for (field, known) in latest {
+                if let Some(now) = told.get(field) {
+                    *known = now.clone();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What differs from a fresh connection; both have asked for [`all`].
+    pub fn differs(&self, fresh: &Self) -> Option<String> {
+        if !self.rooms.keys().eq(fresh.rooms.keys()) {
+            let rooms = |slid: &Self| slid.rooms.keys().cloned().collect::<Vec<_>>();
+            return Some(format!("rooms {:?} {:?}", rooms(self), rooms(fresh)));
+        }
+        fresh.rooms.iter().find_map(|(id, new)| {
+            let room = &self.rooms[id];
+            let common = room.timeline.len().min(new.timeline.len());
+            let seen = |room: &Room| Room {
+                state: room.state.clone(),
+                timeline: room.timeline[room.timeline.len() - common..].to_vec(),
+                name: room.name.clone(),
+                counts: room.counts.clone(),
+                bump_stamp: room.bump_stamp.clone(),
+            };
+            let (slid, fresh) = (seen(room), seen(new));
+            (slid != fresh).then(|| format!("{id}: {slid:?}, fresh {fresh:?}"))
+        })
+    }
+}
+
+fn events(list: &Value) -> &[Value] {
+    list.as_array().map_or(&[], Vec::as_slice)
+}
