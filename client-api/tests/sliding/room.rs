@@ -83,6 +83,23 @@ async fn a_greater_limit_reaches_back() {
     assert!(rooms(&nothing).is_empty(), "it has had those: {nothing}");
 }
 
+/// MSC4186, `heroes`: a room without a name has them, though it have an alias, for which the client may not have asked.
+#[tokio::test(start_paused = true)]
+async fn a_room_without_a_name_has_heroes() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = json!({ "preset": "public_chat", "room_alias_name": "here" });
+    let room = alice.create_room(room).await;
+    bob.join(&room).await;
+    let wanted = lists(list(0, 1, json!([])));
+    let unnamed = slide(&alice, None, wanted.clone(), 0).await;
+    assert_eq!(unnamed["rooms"][&room]["heroes"][0]["user_id"], bob.id);
+    let name = json!({ "name": "Here" });
+    alice.set_state(&room, "m.room.name", "", name).await;
+    let named = slide(&alice, None, wanted, 0).await;
+    assert!(named["rooms"][&room].get("heroes").is_none(), "{named}");
+}
+
 /// An invite has stripped state alone; accepted it is a room, told from the beginning; declined it is gone.
 #[tokio::test(start_paused = true)]
 async fn invites_are_stripped() {

@@ -30,6 +30,9 @@ use crate::{
     filter::EventFormat,
 };
 
+/// By which a room has a name.
+const NAMES: [&str; 2] = ["m.room.name", "m.room.canonical_alias"];
+
 /// How a user stood and stands to a room.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stood {
@@ -90,7 +93,7 @@ impl RoomSync<'_> {
             self.stretch(&view, None, self.build.since.filter(|_| self.was_in())),
             async {
                 Ok(if changed {
-                    Some(self.summary(&view).await?)
+                    Some(self.summary(&view, &NAMES).await?)
                 } else {
                     None
                 })

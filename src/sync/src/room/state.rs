@@ -171,12 +171,16 @@ impl RoomSync<'_> {
     }
 
     /// Who is there, from the room's summary where it is not newer than this answer, and by whom to
-    /// name a room without a name.
+    /// name a room without a name; which may be one of the `names`, by their types.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary>
-    pub(crate) async fn summary(&self, view: &RoomView) -> Result<Summary, SyncError> {
+    pub(crate) async fn summary(
+        &self,
+        view: &RoomView,
+        names: &[&str],
+    ) -> Result<Summary, SyncError> {
         let key = InRoom { room: self.room };
-        let names = [("m.room.name", ""), ("m.room.canonical_alias", "")];
+        let names: Vec<(&str, &str)> = names.iter().map(|name| (*name, "")).collect();
         let (row, named) = try_join!(
             async { Ok::<_, SyncError>(view.reader().get::<Summaries>(&key).await?) },
             async { Ok(view.states(&names).await?) },

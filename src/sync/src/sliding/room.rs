@@ -191,7 +191,8 @@ impl Part<'_> {
             self.room.stretch(&view, None, since),
             async {
                 Ok(if changed {
-                    Some(self.room.summary(&view).await?)
+                    // Who asks for no alias would have nothing to draw the room by.
+                    Some(self.room.summary(&view, &["m.room.name"]).await?)
                 } else {
                     None
                 })
