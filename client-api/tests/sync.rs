@@ -45,6 +45,45 @@ async fn a_filter_is_named_or_inline() {
     refused.error(400, "M_INVALID_PARAM");
 }
 
+/// <https://spec.matrix.org/v1.19/client-server-api/#typing-notifications>: whoever was shown that somebody types when the server
+/// ended is told that they don't, once, and nobody else is.
+#[tokio::test(start_paused = true)]
+async fn a_restart_ends_typing() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let made = room(&server, &alice).await;
+    bob.join(&made).await;
+    let before = alice.sync(None).await;
+    let types = async |typing: bool| {
+        let (room, bob_id) = (encode(&made), encode(&bob.id));
+        let path = format!("/_matrix/client/v3/rooms/{room}/typing/{bob_id}");
+        let body = json!({ "typing": typing, "timeout": 60_000 });
+        let _ = bob.put(path).json(body).send().await.ok();
+    };
+    types(true).await;
+    let shown = alice.sync(before["next_batch"].as_str()).await;
+    types(false).await;
+    let over = alice.sync(shown["next_batch"].as_str()).await;
+    let again = server.restarted().await;
+    let alice = again.with_token(&alice.token);
+    let told = async |since: &Value| -> (Value, Value) {
+        let sync = alice.get("/_matrix/client/v3/sync");
+        let sync = sync.query("since", since.as_str().unwrap());
+        let answer = sync.query("timeout", "0").send().await.ok();
+        let ephemeral = &answer["rooms"]["join"][&made]["ephemeral"]["events"];
+        let mut events = ephemeral.as_array().into_iter().flatten();
+        let typing = events.find(|event| event["type"] == "m.typing");
+        let users = typing.map(|typing| typing["content"]["user_ids"].clone());
+        (users.unwrap_or_default(), answer["next_batch"].clone())
+    };
+    let (users, next) = told(&shown["next_batch"]).await;
+    assert_eq!(users, json!([]));
+    assert_eq!(told(&next).await.0, Value::Null);
+    for nobody in [&before, &over] {
+        assert_eq!(told(&nobody["next_batch"]).await.0, Value::Null);
+    }
+}
+
 /// Threat B3: a poll ends with its session.
 #[tokio::test(start_paused = true)]
 async fn a_poll_ends_with_its_session() {

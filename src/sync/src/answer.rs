@@ -98,6 +98,9 @@ pub struct Joined {
     /// Counts by thread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unread_thread_notifications: Option<BTreeMap<String, Counts>>,
+    /// Whether somebody types, where that is told.
+    #[serde(skip)]
+    pub typing: Option<bool>,
     /// Users who have come since the last answer; told by their presence, not here.
     #[serde(skip)]
     pub newcomers: Vec<String>,

@@ -14,9 +14,10 @@ use tokio::sync::OnceCell;
 use crate::{
     Request, Sync, SyncError,
     answer::{Answer, DeviceLists, Events, Section, Sections},
+    ephemeral,
     index::Membership as Place,
     room::{RoomSync, Stood, membership_of},
-    token::{Ephemeral, SyncToken},
+    token::{Ephemeral, RoomPrefix, SyncToken},
 };
 
 /// Rooms built side by side: what a chunk of them waits for the store is as long as for one.
@@ -31,6 +32,8 @@ pub(crate) struct Build<'a> {
     pub since: Option<&'a Heads>,
     /// How far the client has come in typing and presence of this run.
     pub known: Option<Ephemeral>,
+    /// The rooms in which it was shown somebody type by a run that is over.
+    pub typed: &'a [RoomPrefix],
     /// Senders whose messages the user does not want to see, once it was asked.
     pub ignored: &'a OnceCell<BTreeSet<String>>,
     /// From whom the user takes invites, once it was asked.
@@ -52,12 +55,21 @@ impl Sync {
         let since_heads = since.map(|token| &token.heads);
         let mut answer = Answer::default();
         let known = self.known(since);
+        let typing_in: &[RoomPrefix] = since
+            .map(|since| since.typing_in.as_slice())
+            .unwrap_or_default();
+        // By this run, or by one that is over.
+        let (typing_before, typed) = match known {
+            Some(_) => (typing_in, Default::default()),
+            None => (Default::default(), typing_in),
+        };
         let ignored = OnceCell::new();
         let build = Build {
             request,
             reader: reader.clone(),
             since: since_heads,
             known,
+            typed,
             ignored: &ignored,
             invites: OnceCell::new(),
         };
@@ -69,7 +81,7 @@ impl Sync {
                 request.filter.room.wants(&place.room_id)
                     && (request.full_state
                         || self.may_have_changed(room, place, changed, since_heads)
-                        || (typing_changed && self.has_typing(place, known)))
+                        || (typing_changed && self.has_typing(&build, room, place)))
             });
         let (new, account_data, messages, left, device_lists) = futures_util::try_join!(
             self.add_rooms(&build, rooms, &mut answer.rooms),
@@ -95,6 +107,7 @@ impl Sync {
             answer.to_device.events = messages.events;
             next.to_device = messages.upto;
         }
+        next.typing_in = ephemeral::typing_in(typing_before, &answer.rooms);
         answer.next_batch = next.to_string();
         let newcomers: Vec<String> = answer
             .rooms
@@ -106,17 +119,15 @@ impl Sync {
         Ok(answer)
     }
 
-    fn has_typing(&self, place: &Place, known: Option<Ephemeral>) -> bool {
-        let room_id = RoomId::parse(&*place.room_id);
-        let known = known.map_or(0, |known| known.typing);
-        place.is_joined()
-            && room_id.is_ok_and(|room_id| {
-                self.0
-                    .rooms
-                    .typing()
-                    .changed_after(&room_id, known)
-                    .is_some()
-            })
+    fn has_typing(&self, build: &Build<'_>, room: RoomKey, place: &Place) -> bool {
+        let known = build.known.map_or(0, |known| known.typing);
+        let has_changed = || {
+            let room_id = <&RoomId>::try_from(&*place.room_id);
+            let changed =
+                room_id.map(|room_id| self.0.rooms.typing().changed_after(room_id, known));
+            changed.is_ok_and(|changed| changed.is_some())
+        };
+        place.is_joined() && (build.has_typed(room) || has_changed())
     }
 
     /// Whether a room could have anything to say: a comparison, no read.

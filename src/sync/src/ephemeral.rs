@@ -1,23 +1,27 @@
 //! What lives in memory or is told only as its latest: typing, receipts, presence.
 //!
 //! Typing and presence have serials of their own per run of the server; a token of another run
-//! says nothing about them, and its holder is told what there is now.
+//! says nothing about them, and its holder is told what there is now. Of typing it says in which rooms
+//! there was some, so that whoever saw it is told that it is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_accounts::presence::Seen;
 use comity_protocol::id::UserId;
 use comity_rooms::{ReadReceipt, RoomView};
-use comity_storage::Home;
+use comity_storage::{Home, RoomKey};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     Request, Sync, SyncError,
-    answer::Events,
+    answer::{Events, Sections},
     build::{Build, raw},
     room::RoomSync,
-    token::{Ephemeral, SyncToken},
+    token::{Ephemeral, RoomPrefix, SyncToken, prefix},
 };
+
+/// Rooms that a token says somebody was shown to type in, at the most; who sees more types on there after a restart.
+const TYPING_IN: usize = 16;
 
 impl Sync {
     /// Where typing and presence stand now.
@@ -92,29 +96,37 @@ fn presence_event(user: &str, seen: &Seen) -> Value {
 }
 
 impl RoomSync<'_> {
-    /// Typing and receipts of the room, where they changed.
-    pub(crate) async fn ephemeral(&self, view: &RoomView) -> Result<Events, SyncError> {
+    /// Typing and receipts of the room, where they changed; and whether somebody types, where that is told.
+    pub(crate) async fn ephemeral(
+        &self,
+        view: &RoomView,
+    ) -> Result<(Events, Option<bool>), SyncError> {
         let filter = &self.build.request.filter.room.ephemeral;
         let mut events = Events::default();
         if !filter.wants_room(view.room_id().as_str()) {
-            return Ok(events);
+            return Ok((events, None));
         }
-        if filter.wants_type("m.typing") {
-            events.events.extend(self.typing(view));
-        }
+        let typing = self.typing(view).filter(|_| filter.wants_type("m.typing"));
+        let (event, types) = typing.unzip();
+        events.events.extend(event);
         if filter.wants_type("m.receipt") {
             events.events.extend(self.receipts(view).await?);
         }
-        Ok(events)
+        Ok((events, types))
     }
 
-    fn typing(&self, view: &RoomView) -> Option<Box<RawValue>> {
+    fn typing(&self, view: &RoomView) -> Option<(Box<RawValue>, bool)> {
         let typing = self.sync.0.rooms.typing();
         let users = match self.build.known.filter(|_| self.was_in()) {
             Some(known) => typing.changed_after(view.room_id(), known.typing)?,
-            None => Some(typing.users(view.room_id()).1).filter(|users| !users.is_empty())?,
+            None => {
+                let (_, users) = typing.users(view.room_id());
+                let is_told = !users.is_empty() || self.build.has_typed(self.room);
+                Some(users).filter(|_| is_told)?
+            }
         };
-        raw(&json!({ "type": "m.typing", "content": { "user_ids": users } }))
+        let event = raw(&json!({ "type": "m.typing", "content": { "user_ids": users } }))?;
+        Some((event, !users.is_empty()))
     }
 
     async fn receipts(&self, view: &RoomView) -> Result<Option<Box<RawValue>>, SyncError> {
@@ -169,4 +181,26 @@ impl Build<'_> {
     pub(crate) fn typing_changed(&self, now: Ephemeral) -> bool {
         self.known.is_none_or(|known| now.typing > known.typing)
     }
+
+    /// Whether the client was shown somebody type in a room by a run that is over.
+    pub(crate) fn has_typed(&self, room: RoomKey) -> bool {
+        self.typed.contains(&prefix(room))
+    }
+}
+
+/// The rooms in which a client was shown somebody type, with what this answer shows: so many of them at the most.
+pub(crate) fn typing_in(before: &[RoomPrefix], told: &Sections) -> Vec<RoomPrefix> {
+    let mut rooms: BTreeSet<RoomPrefix> = before.iter().copied().collect();
+    let of = |room_id: &String| prefix(RoomKey::of(room_id));
+    for (room_id, joined) in &told.join {
+        match joined.typing {
+            Some(true) => _ = rooms.insert(of(room_id)),
+            Some(false) => _ = rooms.remove(&of(room_id)),
+            None => {}
+        }
+    }
+    for room_id in told.leave.keys() {
+        rooms.remove(&of(room_id));
+    }
+    rooms.into_iter().take(TYPING_IN).collect()
 }

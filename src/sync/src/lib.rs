@@ -210,6 +210,7 @@ impl Sync {
             heads,
             ephemeral,
             to_device,
+            typing_in: Vec::new(),
         }
     }
 }

@@ -11,10 +11,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use comity_storage::{Heads, Pos, RoomKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The newest form of tokens that this build writes. In the first, a sync's token says nothing of messages to devices.
-const FORMAT: u8 = 2;
+/// The newest form of tokens that this build writes. In the first, a sync's token says nothing of messages to devices; in the second,
+/// nothing of where somebody was shown to type.
+const FORMAT: u8 = 3;
 /// Characters of a token at the most: 64 lanes of ten bytes, in base64, and some.
-const MAX_CHARS: usize = 1_024;
+const MAX_CHARS: usize = 1_280;
 
 /// How far a client has come in everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,18 @@ pub struct SyncToken {
     /// How far the device has come in its queue of messages, as a position of the user's lane. It may be far behind the heads:
     /// an answer has so many messages and no more, and says all about rooms.
     pub to_device: Pos,
+    /// The rooms in which the client was shown somebody type: a later run of the server, which knows nothing of them, tells it that
+    /// they don't.
+    pub typing_in: Vec<RoomPrefix>,
+}
+
+/// The first bytes of a room's key. Two of a user's rooms may have the same: then one is told of that had no need to be.
+pub type RoomPrefix = [u8; 4];
+
+/// A room's [`RoomPrefix`].
+pub(crate) fn prefix(room: RoomKey) -> RoomPrefix {
+    let [first, second, third, fourth, ..] = room.0;
+    [first, second, third, fourth]
 }
 
 /// How far a client has come in typing and presence, which live in the memory of one node's run.
@@ -83,10 +96,17 @@ struct Written {
     ephemeral: Ephemeral,
 }
 
-/// What follows it since the second format.
+/// What follows it in the second format.
 #[derive(Serialize, Deserialize)]
 struct WrittenQueue {
     to_device: Pos,
+}
+
+/// What follows it since the third.
+#[derive(Serialize, Deserialize)]
+struct WrittenRest {
+    to_device: Pos,
+    typing_in: Vec<RoomPrefix>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,10 +126,11 @@ impl std::fmt::Display for SyncToken {
             heads,
             ephemeral: self.ephemeral,
         };
-        let queue = WrittenQueue {
+        let rest = WrittenRest {
             to_device: self.to_device,
+            typing_in: self.typing_in.clone(),
         };
-        write(f, 's', &(written, queue))
+        write(f, 's', &(written, rest))
     }
 }
 
@@ -131,7 +152,7 @@ impl std::str::FromStr for SlidingPos {
     fn from_str(text: &str) -> Result<Self, BadToken> {
         let body = text.strip_prefix('p').filter(|_| text.len() <= MAX_CHARS);
         let (written, id): (Written, u64) = read(&decoded(body.ok_or(BadToken)?)?)?;
-        if written.format != FORMAT {
+        if !(2..=FORMAT).contains(&written.format) {
             return Err(BadToken);
         }
         let token = SyncToken {
@@ -139,6 +160,7 @@ impl std::str::FromStr for SlidingPos {
             heads: Heads::new(written.heads),
             ephemeral: written.ephemeral,
             to_device: 0,
+            typing_in: Vec::new(),
         };
         Ok(Self { token, id })
     }
@@ -178,16 +200,24 @@ impl std::str::FromStr for Token {
         }
         if let Some(body) = text.strip_prefix('s') {
             let (written, rest): (Written, _) = take(&decoded(body)?)?;
-            let to_device = match written.format {
-                1 if rest.is_empty() => 0,
-                FORMAT => read::<WrittenQueue>(&rest)?.to_device,
+            let rest = match written.format {
+                1 if rest.is_empty() => WrittenRest {
+                    to_device: 0,
+                    typing_in: Vec::new(),
+                },
+                2 => WrittenRest {
+                    to_device: read::<WrittenQueue>(&rest)?.to_device,
+                    typing_in: Vec::new(),
+                },
+                FORMAT => read(&rest)?,
                 _ => return Err(BadToken),
             };
             Ok(Self::Sync(SyncToken {
                 incarnation: written.incarnation,
                 heads: Heads::new(written.heads),
                 ephemeral: written.ephemeral,
-                to_device,
+                to_device: rest.to_device,
+                typing_in: rest.typing_in,
             }))
         } else if text.starts_with('p') {
             Ok(Self::Sync(text.parse::<SlidingPos>()?.token))
@@ -236,12 +266,17 @@ mod tests {
         /// data-model.md, Tokens: what was given out is read back; anything else is refused, never a panic (G8).
         #[test]
         fn tokens_come_back(heads in proptest::collection::vec(any::<u64>(), 0..64), seq in any::<i64>(), serial in any::<u64>(), junk in ".{0,40}") {
-            let sync = SyncToken { incarnation: 3, heads: Heads::new(heads.clone()), ephemeral: Ephemeral { node: 9, typing: serial, presence: 1 }, to_device: serial / 3 };
+            let sync = SyncToken { incarnation: 3, heads: Heads::new(heads.clone()), ephemeral: Ephemeral { node: 9, typing: serial, presence: 1 }, to_device: serial / 3, typing_in: vec![[7; 4]; usize::from(serial as u8 % 17)] };
             prop_assert_eq!(sync.to_string().parse::<Token>().unwrap(), Token::Sync(sync.clone()));
             let first = Written { format: 1, incarnation: 3, heads: sync.heads.positions().to_vec(), ephemeral: sync.ephemeral };
             let first = format!("s{}", URL_SAFE_NO_PAD.encode(postcard::to_stdvec(&first).unwrap()));
-            prop_assert_eq!(first.parse::<Token>().unwrap(), Token::Sync(SyncToken { to_device: 0, ..sync.clone() }));
-            let pos = SlidingPos { token: SyncToken { to_device: 0, ..sync.clone() }, id: serial };
+            let older = SyncToken { typing_in: Vec::new(), ..sync.clone() };
+            prop_assert_eq!(first.parse::<Token>().unwrap(), Token::Sync(SyncToken { to_device: 0, ..older.clone() }));
+            let second = Written { format: 2, incarnation: 3, heads: sync.heads.positions().to_vec(), ephemeral: sync.ephemeral };
+            let second = (second, WrittenQueue { to_device: sync.to_device });
+            let second = format!("s{}", URL_SAFE_NO_PAD.encode(postcard::to_stdvec(&second).unwrap()));
+            prop_assert_eq!(second.parse::<Token>().unwrap(), Token::Sync(older.clone()));
+            let pos = SlidingPos { token: SyncToken { to_device: 0, ..older }, id: serial };
             prop_assert_eq!(pos.to_string().parse::<SlidingPos>().unwrap(), pos.clone());
             prop_assert_eq!(pos.to_string().parse::<Token>().unwrap(), Token::Sync(pos.token));
             let _ = format!("p{junk}").parse::<Token>();

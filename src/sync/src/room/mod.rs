@@ -89,7 +89,14 @@ impl RoomSync<'_> {
             return Ok(None);
         }
         let changed = known.is_none_or(|known| known != view.root());
-        let (stretch, summary, newcomers, (unread, unread_threads), ephemeral, account_data) = try_join!(
+        let (
+            stretch,
+            summary,
+            newcomers,
+            (unread, unread_threads),
+            (ephemeral, typing),
+            account_data,
+        ) = try_join!(
             self.stretch(&view, None, self.build.since.filter(|_| self.was_in())),
             async {
                 Ok(if changed {
@@ -123,6 +130,7 @@ impl RoomSync<'_> {
             account_data,
             unread_notifications: Some(unread),
             unread_thread_notifications: unread_threads,
+            typing,
             newcomers,
         }))
     }

@@ -170,6 +170,7 @@ impl Position {
             heads: Heads::new(self.heads.clone()),
             ephemeral: self.ephemeral,
             to_device: 0,
+            typing_in: Vec::new(),
         }
     }
 

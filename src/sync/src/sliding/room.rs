@@ -69,6 +69,7 @@ impl Teller<'_> {
             reader: self.reader.clone(),
             since: since.as_ref(),
             known: None,
+            typed: &[],
             ignored: self.ignored,
             invites: OnceCell::new(),
         };
