@@ -105,6 +105,25 @@ impl Slid {
         Ok(())
     }
 
+    /// Takes in what the server said, if it said anything; whether that was an answer. A position that was lost with the machine begins
+    /// anew.
+    ///
+    /// # Errors
+    /// It was refused, or says what can't be.
+    pub fn hear(&mut self, said: Option<(u16, Value)>) -> Result<bool, String> {
+        match said {
+            Some((200, answer)) => self.take(&answer).map(|()| true),
+            Some((400, body)) if body["errcode"] == "M_UNKNOWN_POS" => {
+                *self = Self::default();
+                Ok(false)
+            }
+            Some((status @ 400..500, body)) => {
+                Err(format!("sliding sync is refused: {status} {body}"))
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// What differs from a fresh connection; both have asked for [`all`].
     pub fn differs(&self, fresh: &Self) -> Option<String> {
         if !self.rooms.keys().eq(fresh.rooms.keys()) {

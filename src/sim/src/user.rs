@@ -12,7 +12,7 @@ use tower::ServiceExt;
 
 use crate::{
     fold::{DATA, text},
-    slide::{self, Slid},
+    slide,
     story::digest,
     world::{Ask, Fate, Kind, World},
 };
@@ -352,7 +352,7 @@ async fn sync(world: &Shared<'_>, user: usize, patience: Duration) -> Result<(),
     }
 }
 
-/// Asks for a window of sliding sync; whether there was an answer. A position that was lost with the machine begins anew.
+/// Asks for a window of sliding sync; whether there was an answer.
 pub(crate) async fn slide(
     world: &Shared<'_>,
     user: usize,
@@ -360,17 +360,8 @@ pub(crate) async fn slide(
     patience: Duration,
 ) -> Result<bool, String> {
     let body = world.borrow().users[user].slid.body(window);
-    let answer = request(world, user, Method::POST, slide::PATH, body, patience).await;
-    let slid = &mut world.borrow_mut().users[user].slid;
-    match answer {
-        Some((200, body)) => slid.take(&body).map(|()| true),
-        Some((400, body)) if body["errcode"] == "M_UNKNOWN_POS" => {
-            *slid = Slid::default();
-            Ok(false)
-        }
-        Some((status @ 400..500, body)) => Err(format!("user {user} may slide: {status} {body}")),
-        _ => Ok(false),
-    }
+    let said = request(world, user, Method::POST, slide::PATH, body, patience).await;
+    world.borrow_mut().users[user].slid.hear(said)
 }
 
 /// Asks until it is answered, on a server in good weather.

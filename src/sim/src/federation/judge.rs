@@ -19,7 +19,10 @@ use super::{
     user,
     world::{Acknowledged, Shared, World},
 };
-use crate::fold::Folded;
+use crate::{
+    fold::Folded,
+    slide::{self, Slid},
+};
 
 pub(crate) async fn all(world: &Shared) -> Result<(), String> {
     let rooms = rooms(world).await?;
@@ -327,10 +330,32 @@ async fn folds(world: &Shared, user: usize) -> Result<(), String> {
     };
     let mut fresh = Folded::default();
     fresh.take(&answer)?;
-    match world.borrow().users[user].fold.differs(&fresh) {
-        Some(what) => Err(format!(
+    if let Some(what) = world.borrow().users[user].fold.differs(&fresh) {
+        return Err(format!(
             "user {user}'s syncs fold to something else: {what}"
-        )),
+        ));
+    }
+    slid(world, user).await
+}
+
+/// A client that followed by sliding sync knows what one knows that begins.
+async fn slid(world: &Shared, user: usize) -> Result<(), String> {
+    // The first time its position may turn out to be lost.
+    for _ in 0..2 {
+        if user::slide(world, user, slide::all(), PATIENCE).await? {
+            break;
+        }
+    }
+    let mut fresh = Slid::default();
+    let mut body = fresh.body(slide::all());
+    body["conn_id"] = "fresh".into();
+    let path = slide::PATH.to_owned();
+    let said = user::ask(world, user, Method::POST, path, body, PATIENCE).await;
+    if !fresh.hear(said)? {
+        return Err(format!("user {user} can't slide"));
+    }
+    match world.borrow().users[user].slid.differs(&fresh) {
+        Some(what) => Err(format!("user {user} slid to something else: {what}")),
         None => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use super::{
     process::{is_inside, view},
     world::{Acknowledged, Shared, World},
 };
-use crate::{fold::text, story::digest};
+use crate::{fold::text, slide, story::digest};
 
 const V3: &str = "/_matrix/client/v3";
 
@@ -360,7 +360,22 @@ pub(crate) async fn sync(world: &Shared, user: usize, patience: Duration) -> Res
             shown(world, user, &of_room["timeline"]["events"], joined);
         }
     }
-    world.borrow_mut().users[user].fold.take(&body)
+    world.borrow_mut().users[user].fold.take(&body)?;
+    let window = slide::some(&mut world.borrow_mut().users[user].windows);
+    slide(world, user, window, patience).await.map(drop)
+}
+
+/// Asks for a window of sliding sync; whether there was an answer.
+pub(crate) async fn slide(
+    world: &Shared,
+    user: usize,
+    window: Value,
+    patience: Duration,
+) -> Result<bool, String> {
+    let body = world.borrow().users[user].slid.body(window);
+    let path = slide::PATH.to_owned();
+    let said = ask(world, user, Method::POST, path, body, patience).await;
+    world.borrow_mut().users[user].slid.hear(said)
 }
 
 /// Remembers what a timeline showed.

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 use super::{network::Network, process::Process};
-use crate::{fold::Folded, story::Story};
+use crate::{fold::Folded, slide::Slid, story::Story};
 
 /// The world as all that happens in it see it; borrowed only between awaits.
 pub(crate) type Shared = Rc<RefCell<World>>;
@@ -52,6 +52,10 @@ pub(crate) struct Person {
     /// Every event that a timeline showed them, and whether they were in the room then as their server saw it.
     pub shown: BTreeMap<String, bool>,
     pub fold: Folded,
+    /// What another of their clients knows, by sliding sync.
+    pub slid: Slid,
+    /// Which windows that looks through.
+    pub windows: ChaCha8Rng,
 }
 
 /// An event that a server said to have made.
@@ -127,6 +131,8 @@ fn version(rng: &mut ChaCha8Rng) -> RoomVersion {
 
 impl Person {
     pub fn new(server: usize, id: String, token: String, rng: ChaCha8Rng) -> Self {
+        // Apart, so that the windows change nothing of what is done.
+        let windows = ChaCha8Rng::seed_from_u64(rng.clone().random());
         Self {
             server,
             id,
@@ -139,6 +145,8 @@ impl Person {
             messages: Vec::new(),
             shown: BTreeMap::new(),
             fold: Folded::of_forks(),
+            slid: Slid::default(),
+            windows,
         }
     }
 
