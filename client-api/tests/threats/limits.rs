@@ -122,7 +122,7 @@ async fn g8_sliding_sync_is_bounded() {
         json!({"lists": {"a": list}})
     };
     let state = vec![["m.room.name", ""]; 501];
-    let names: Vec<_> = (0..70)
+    let names: Vec<_> = (0..220)
         .map(|n| [format!("{n:0>240}"), String::new()])
         .collect();
     for (body, code) in [
@@ -153,6 +153,7 @@ async fn g8_sliding_sync_is_bounded() {
         let refused = alice.post(SLIDING).json(body).send().await;
         refused.error(400, code);
     }
+    overlapping(&alice).await;
     let much = with("timeline_limit", json!(9_007_199_254_740_991_u64));
     let answer = alice.post(SLIDING).json(much).send().await.ok();
     let timeline = &answer["rooms"][&room]["timeline"];
@@ -176,6 +177,28 @@ async fn g8_sliding_sync_is_bounded() {
     let ended = slide(0, Some(&positions[0])).await;
     ended.error(400, "M_UNKNOWN_POS");
     let _ = slide(16, Some(&positions[16])).await.ok();
+}
+
+/// G8: lists whose windows overlap in another way in each room come to a state of its own in each; so much of it is taken.
+async fn overlapping(user: &User) {
+    for _ in 0..40 {
+        user.create_room(json!({})).await;
+    }
+    let lists = |elements: usize| {
+        let list = |bit: usize| {
+            let rooms = (0..40).filter(|place| (place + 1) & (1 << bit) != 0);
+            let rooms: Vec<_> = rooms.map(|place| [place, place]).collect();
+            let state = (0..elements).map(|n| [format!("{bit}.{n}"), String::new()]);
+            let state: Vec<_> = state.collect();
+            json!({"ranges": rooms, "timeline_limit": 1, "required_state": state})
+        };
+        let lists = (0..6).map(|bit| (bit.to_string(), list(bit)));
+        json!({"lists": serde_json::Value::Object(lists.collect())})
+    };
+    let few = user.post(SLIDING).json(lists(10)).send().await.ok();
+    assert_eq!(few["rooms"].as_object().unwrap().len(), 40);
+    let refused = user.post(SLIDING).json(lists(100)).send().await;
+    refused.error(400, "M_INVALID_PARAM");
 }
 
 /// G9: whatever writes, or costs more than a page, has a limit for who repeats it.

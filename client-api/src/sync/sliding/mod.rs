@@ -30,8 +30,9 @@ const MOST: usize = 100;
 const NAMES: usize = 500;
 /// Bytes of a name that clients choose.
 const NAME: usize = 255;
-/// Bytes of the names of state in a request: they are kept with the connection, and held for each room while an answer is built.
-const STATE: usize = 16 << 10;
+/// Bytes of the state that a request wants ([`sliding::Required::bytes`]): it is kept with the connection, and held for each combination of
+/// lists while an answer is built.
+const STATE: usize = 64 << 10;
 /// Events of a timeline.
 const TIMELINE: u64 = 100;
 

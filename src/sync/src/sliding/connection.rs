@@ -19,7 +19,9 @@ use comity_accounts::{
 use comity_storage::{Batch, CommitError, Expect, Heads, Home, Key, Pos, Range, RoomKey};
 use parking_lot::Mutex;
 
-use super::{Required, SlidingError, SlidingRequest, base::Base, looked::Looked};
+use super::{
+    Required, SlidingError, SlidingRequest, base::Base, looked::Looked, request::REQUIRED_BYTES,
+};
 use crate::{
     Sync, SyncError,
     tables::{
@@ -35,7 +37,7 @@ const OF_DEVICE: usize = 16;
 const ROOMS: usize = 2_000_000;
 /// Required states that a connection remembers; one that no room was told by gives way.
 const REQUIRED: usize = 256;
-/// Bytes of their names that count as much as a room in memory.
+/// Bytes of them that count as much as a room in memory.
 const OF_ROOM: usize = 64;
 
 /// The connections in memory.
@@ -57,6 +59,8 @@ struct Cached {
     /// The required states that rooms were told by, by their numbers.
     required: Arc<Vec<Arc<Required>>>,
     looked: Arc<Looked>,
+    /// What it counts for.
+    size: usize,
 }
 
 /// A connection as a request finds it.
@@ -118,7 +122,7 @@ impl At {
     pub fn held(&self, required: Arc<Required>) -> Arc<Required> {
         let mut told = self.required.iter();
         let told = told.find(|told| **told == required);
-        told.cloned().unwrap_or_else(|| self.looked.held(required))
+        told.cloned().unwrap_or(required)
     }
 
     /// The number of a required state, which is remembered from now on; `told` are those that the answer tells by.
@@ -135,7 +139,8 @@ impl At {
         let place = match places.position(|known| known == required) {
             Some(place) => place,
             None => {
-                let place = self.free_number(told).ok_or(match self.position {
+                let place = self.free_number(required.bytes(), told);
+                let place = place.ok_or(match self.position {
                     Some(_) => SlidingError::UnknownPos,
                     None => SlidingError::TooMuch,
                 })?;
@@ -151,15 +156,32 @@ impl At {
         u16::try_from(place).map_err(|_| SlidingError::UnknownPos)
     }
 
-    /// A number that stands for nothing yet, or for what no room was told by.
-    fn free_number(&self, told: &BTreeMap<RoomKey, Known>) -> Option<usize> {
-        if self.required.len() < REQUIRED {
-            return Some(self.required.len());
+    /// A number that stands for nothing yet; where there are too many of them, or they take too much with so many bytes more, one of
+    /// those that stand for what no room was told by, which all give way.
+    fn free_number(&mut self, bytes: usize, told: &BTreeMap<RoomKey, Known>) -> Option<usize> {
+        let fit = |held: usize| held.saturating_add(bytes) <= REQUIRED_BYTES;
+        let held = self.required.iter().map(|required| required.bytes());
+        let next = self.required.len();
+        if next < REQUIRED && fit(held.sum()) {
+            return Some(next);
         }
         let rooms = self.rooms.all().chain(self.told.values());
         let used = rooms.chain(told.values());
         let used: BTreeSet<usize> = used.map(|known| usize::from(known.required)).collect();
-        (0..REQUIRED).find(|place| !used.contains(place))
+        let held = self.required.iter().enumerate();
+        let held = held.filter(|(place, _)| used.contains(place));
+        if !fit(held.map(|(_, required)| required.bytes()).sum()) {
+            return None;
+        }
+        let free: Vec<usize> = (0..next).filter(|place| !used.contains(place)).collect();
+        let all = Arc::make_mut(&mut self.required);
+        for place in &free {
+            if let Some(unused) = all.get_mut(*place).filter(|unused| unused.bytes() > 0) {
+                *unused = Arc::default();
+                self.numbered.insert(*place);
+            }
+        }
+        free.first().copied()
     }
 }
 
@@ -199,9 +221,9 @@ impl Kept {
             return newer.clone();
         }
         let cached = Arc::new(cached);
-        memory.rooms += cached.size();
+        memory.rooms += cached.size;
         if let Some(before) = memory.connections.insert(of.clone(), cached.clone()) {
-            memory.rooms = memory.rooms.saturating_sub(before.size());
+            memory.rooms = memory.rooms.saturating_sub(before.size);
         }
         cached
     }
@@ -209,16 +231,18 @@ impl Kept {
     fn forget(&self, of: &OfDevice) {
         let mut memory = self.0.lock();
         if let Some(gone) = memory.connections.remove(of) {
-            memory.rooms = memory.rooms.saturating_sub(gone.size());
+            memory.rooms = memory.rooms.saturating_sub(gone.size);
         }
     }
 }
 
 impl Cached {
-    /// What it counts for.
-    fn size(&self) -> usize {
+    /// With what it counts for, which whoever holds the lock of them all doesn't stop to find out.
+    fn sized(self) -> Self {
         let required = self.required.iter().map(|required| required.bytes());
-        self.rooms.size() + self.row.told.len() + required.sum::<usize>() / OF_ROOM + 16
+        let required = required.sum::<usize>() / OF_ROOM;
+        let size = self.rooms.size() + self.row.told.len() + required + 16;
+        Self { size, ..self }
     }
 }
 
@@ -324,16 +348,18 @@ impl Sync {
         let rooms = rooms.into_iter().map(|(key, row)| (key.room, row.value));
         // In the order of their numbers, of which none is left out.
         let required = states.into_iter().map(|(_, row)| Arc::new(row.value));
-        Ok(Some(Cached {
+        let cached = Cached {
             pos: row.pos,
             row: row.value,
             rooms: rooms.collect(),
             required: Arc::new(required.collect()),
             looked: Arc::default(),
-        }))
+            size: 0,
+        };
+        Ok(Some(cached.sized()))
     }
 
-    /// Keeps an answer's position and what it told; its text. A conflict means that another request of the connection came first.
+    /// Keeps an answer's position and what it told. A conflict means that another request of the connection came first.
     pub(super) async fn keep(
         &self,
         at: At,
@@ -391,8 +417,9 @@ impl Sync {
                     rooms,
                     required: at.required,
                     looked: at.looked,
+                    size: 0,
                 };
-                self.0.connections.put(&at.of, cached);
+                self.0.connections.put(&at.of, cached.sized());
                 Ok(())
             }
             Err(error) => {
@@ -503,15 +530,55 @@ mod tests {
         assert_eq!(at.required(7), Some(&*piece(REQUIRED)));
     }
 
-    /// G8: what many rooms are wanted by is held once, from request to request.
+    /// G8: nor does what it remembers take more than so much, however few there are of them; those that no room was told by give way
+    /// all at once, and their rows with them.
     #[test]
-    fn g8_what_is_wanted_is_held_once() {
+    fn g8_bytes_of_required_states_are_bounded() {
+        let long = |n: usize| {
+            let names = (0..500).map(|name| Element::exact("org.example", &format!("{n} {name}")));
+            let pattern = Pattern {
+                include: names.collect(),
+                ..Pattern::default()
+            };
+            Arc::new(Required::from(pattern))
+        };
+        let (mut at, mut told) = (at(), BTreeMap::new());
+        let mut n = 0;
+        let refused = loop {
+            match at.number(&long(n), &told) {
+                Ok(required) => {
+                    let known = Known {
+                        required,
+                        ..Known::default()
+                    };
+                    told.insert(RoomKey::of(&n.to_string()), known);
+                }
+                Err(refused) => break refused,
+            }
+            n += 1;
+        };
+        let bytes = |at: &At| -> usize {
+            let all = at.required.iter();
+            all.map(|required| required.bytes()).sum()
+        };
+        assert!(matches!(refused, SlidingError::TooMuch));
+        assert!(n > 2 && bytes(&at) <= REQUIRED_BYTES);
+        at.numbered.clear();
+        told.remove(&RoomKey::of("0"));
+        told.remove(&RoomKey::of("2"));
+        assert_eq!(at.number(&long(n), &told).unwrap(), 0);
+        assert_eq!(at.required(0), Some(&*long(n)));
+        assert_eq!(at.required(2), Some(&Required::default()));
+        assert_eq!(at.numbered, BTreeSet::from([0, 2]));
+        assert!(bytes(&at) <= REQUIRED_BYTES);
+    }
+
+    /// What rooms were told by is compared with by its address.
+    #[test]
+    fn what_was_told_is_held_once() {
         let mut at = at();
-        let told = at.held(piece(1));
+        let told = piece(1);
         at.number(&told, &BTreeMap::new()).unwrap();
-        at.looked = Arc::default();
         assert!(Arc::ptr_eq(&at.held(piece(1)), &told));
-        let wanted = at.held(piece(2));
-        assert!(Arc::ptr_eq(&at.held(piece(2)), &wanted));
     }
 }

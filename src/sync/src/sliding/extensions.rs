@@ -307,12 +307,12 @@ impl Extending<'_> {
         else {
             return;
         };
-        let config = &room.wanted.config;
-        let before = self.at.looked.at(listed.room, &known, config);
+        let wants = room.wanted.wants;
+        let before = self.at.looked.at(listed.room, &known, wants);
         let bound = self.reader.bound(Home::Room(listed.room));
-        let mut look = before.unwrap_or_else(|| Look {
+        let mut look = before.unwrap_or(Look {
             known,
-            config: config.clone(),
+            wants,
             upto: known.upto,
             data: known.data,
             receipts: known.receipts,
@@ -411,9 +411,10 @@ impl Extending<'_> {
     }
 
     fn seen(&self, room: &Room<'_, '_>) -> Option<Look> {
+        let wanted = room.wanted;
         self.at
             .looked
-            .at(room.wanted.listed.room, &room.known, &room.wanted.config)
+            .at(wanted.listed.room, &room.known, wanted.wants)
     }
 
     /// Whether something may have happened after a position of the room's lane, the latest known being at `last`.

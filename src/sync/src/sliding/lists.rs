@@ -9,13 +9,21 @@ use comity_accounts::Invites;
 use comity_protocol::{auth::Membership, id::RoomId};
 use comity_storage::{Reader, RoomKey};
 
-use super::{Filters, List, RoomConfig, SlidingRequest, connection::At, outline::Listed};
+use super::{
+    Filters, List, RoomConfig, SlidingError, SlidingRequest, connection::At, looked::Wants,
+    outline::Listed, request::REQUIRED_BYTES,
+};
 use crate::{Sync, SyncError};
+
+/// What a list's name takes in memory beside its letters, more or less.
+const NAME: usize = 32;
 
 /// A room that the request is about.
 pub(super) struct Wanted {
     pub listed: Listed,
     pub config: RoomConfig,
+    /// The same, to be compared.
+    pub wants: Wants,
     /// The lists in whose windows it is.
     pub lists: Arc<BTreeSet<String>>,
     /// It is one of the subscriptions.
@@ -29,6 +37,14 @@ struct By<'a> {
     subscription: Option<&'a RoomId>,
 }
 
+/// What rooms share that are wanted by the same.
+#[derive(Clone)]
+struct Joined {
+    config: RoomConfig,
+    wants: Wants,
+    lists: Arc<BTreeSet<String>>,
+}
+
 /// What lists say, and the rooms that are wanted, the last active first.
 pub(super) struct Interest {
     pub counts: BTreeMap<String, usize>,
@@ -39,12 +55,15 @@ pub(super) struct Interest {
 
 impl Sync {
     /// The rooms that a request is about, at a position of its connection.
+    ///
+    /// # Errors
+    /// [`SlidingError::TooMuch`] where its lists and subscriptions overlap in so many ways that what they come to takes too much.
     pub(super) async fn interest(
         &self,
         request: &SlidingRequest,
         reader: &Reader,
         at: &At,
-    ) -> Result<Interest, SyncError> {
+    ) -> Result<Interest, SlidingError> {
         let user = &request.user;
         let asks = |asks: fn(&Filters) -> bool| {
             let mut lists = request.lists.values();
@@ -64,7 +83,8 @@ impl Sync {
             self.spaces(request, reader),
         )?;
         let invites = if listed.iter().any(|one| one.is(Membership::Invite)) {
-            self.0.accounts.invites(user.as_str()).await?
+            let invites = self.0.accounts.invites(user.as_str()).await;
+            invites.map_err(SyncError::from)?
         } else {
             Invites::default()
         };
@@ -106,35 +126,43 @@ impl Sync {
             by.subscription = Some(room_id);
         }
         // Many rooms are wanted by the same, and share what that comes to.
-        let mut joined: BTreeMap<By<'_>, (RoomConfig, Arc<BTreeSet<String>>)> = BTreeMap::new();
+        let mut joined: BTreeMap<By<'_>, Joined> = BTreeMap::new();
+        let (mut bytes, mut all) = (0, Vec::new());
         // A subscription to a room that the user was never in any way is passed over: there is nothing of it here.
-        let wanted = listed.into_iter().filter_map(|listed| {
-            let by = wanted.remove(&listed.room)?;
-            if !tellable(&listed) {
-                return None;
-            }
+        for listed in listed {
+            let by = wanted.remove(&listed.room);
+            let Some(by) = by.filter(|_| tellable(&listed)) else {
+                continue;
+            };
             let subscribed = by.subscription.is_some();
-            let (config, lists) = match joined.get(&by) {
+            let by_the_same = match joined.get(&by) {
                 Some(joined) => joined.clone(),
                 None => {
-                    let mut config = request.config_of(&by.lists, by.subscription);
-                    config.required = at.held(config.required);
-                    let lists = by.lists.iter().map(|name| (*name).to_owned());
-                    let made = (config, Arc::new(lists.collect()));
+                    let made = request.joined(&by, at);
+                    bytes += made.bytes();
+                    if bytes > REQUIRED_BYTES {
+                        return Err(SlidingError::TooMuch);
+                    }
                     joined.insert(by, made.clone());
                     made
                 }
             };
-            Some(Wanted {
+            let Joined {
+                config,
+                wants,
+                lists,
+            } = by_the_same;
+            all.push(Wanted {
                 listed,
                 config,
+                wants,
                 lists,
                 subscribed,
-            })
-        });
+            });
+        }
         Ok(Interest {
             counts,
-            wanted: wanted.collect(),
+            wanted: all,
             direct,
         })
     }
@@ -160,6 +188,28 @@ impl Sync {
                 Some((data.room_id?, tags.keys().cloned().collect()))
             })
             .collect())
+    }
+}
+
+impl SlidingRequest {
+    /// What is wanted of rooms that are wanted by these, as it is held already if it is.
+    fn joined(&self, by: &By<'_>, at: &At) -> Joined {
+        let mut config = self.config_of(&by.lists, by.subscription);
+        config.required = at.held(config.required);
+        let lists = by.lists.iter().map(|name| (*name).to_owned());
+        Joined {
+            wants: Wants::of(&config),
+            config,
+            lists: Arc::new(lists.collect()),
+        }
+    }
+}
+
+impl Joined {
+    /// What it takes in memory, more or less.
+    fn bytes(&self) -> usize {
+        let names = self.lists.iter().map(|name| name.len() + NAME);
+        self.config.required.bytes() + names.sum::<usize>()
     }
 }
 

@@ -1,16 +1,16 @@
 //! What a connection remembers beside what its client knows, so that nobody looks twice: rooms that were looked at and had nothing to
-//! tell, who was told to type. Only in memory: forgetting means looking again.
+//! tell, who was told to type. Only in memory: forgetting means looking again. Little is kept a room, whatever is wanted of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use comity_storage::{Heads, Pos, RoomKey};
 use parking_lot::Mutex;
 
-use super::{Required, RoomConfig};
+use super::RoomConfig;
 use crate::tables::{Known, Position};
-
-/// Required states held to be compared.
-const WANTED: usize = 16;
 
 /// See the module.
 #[derive(Default)]
@@ -20,26 +20,37 @@ pub(super) struct Looked {
     threads: Mutex<Option<(u64, Heads)>>,
     /// Rooms of which an answer that wrote nothing told who types, up to which serial.
     typing: Mutex<BTreeMap<RoomKey, u64>>,
-    /// Required states that were wanted and that no room was told by.
-    wanted: Mutex<Vec<Arc<Required>>>,
 }
 
 /// Up to where there is nothing to tell to a client that knows so much and wants so much.
 #[derive(Debug, Clone)]
 pub(super) struct Look {
     pub known: Known,
-    pub config: RoomConfig,
+    pub wants: Wants,
     pub upto: Pos,
     pub data: Pos,
     pub receipts: Pos,
 }
 
+/// What is wanted of a room, told apart from whatever else may be: the wish itself may be long. Who asks so that two wishes are taken
+/// for one isn't told, and nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wants(u64);
+
+impl Wants {
+    pub fn of(config: &RoomConfig) -> Self {
+        let mut hasher = DefaultHasher::new();
+        config.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
 impl Looked {
     /// Up to where nothing is to be told of a room beyond what is known; `None` if nobody looked.
-    pub fn at(&self, room: RoomKey, known: &Known, config: &RoomConfig) -> Option<Look> {
+    pub fn at(&self, room: RoomKey, known: &Known, wants: Wants) -> Option<Look> {
         let looked = self.rooms.lock();
         let look = looked.get(&room);
-        look.filter(|look| look.known == *known && look.config == *config)
+        look.filter(|look| look.known == *known && look.wants == wants)
             .cloned()
     }
 
@@ -76,44 +87,38 @@ impl Looked {
     pub fn typing_came(&self, upto: u64) {
         self.typing.lock().retain(|_, told| *told <= upto);
     }
-
-    /// The same required state, as it was wanted before if it was lately.
-    pub fn held(&self, required: Arc<Required>) -> Arc<Required> {
-        let mut wanted = self.wanted.lock();
-        if let Some(held) = wanted.iter().find(|held| **held == required) {
-            return held.clone();
-        }
-        if wanted.len() >= WANTED {
-            wanted.clear();
-        }
-        wanted.push(required.clone());
-        required
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::sliding::{Element, Pattern};
+    use crate::sliding::of_pairs;
 
-    /// G8: what many rooms are wanted by is held once, from request to request, and not all that ever was.
+    /// That somebody looked counts for what was known and wanted then, and for nothing else.
     #[test]
-    fn g8_what_is_wanted_is_held_once() {
-        let piece = |n: usize| -> Arc<Required> {
-            let pattern = Pattern {
-                include: BTreeSet::from([Element::exact("org.example", &n.to_string())]),
-                ..Pattern::default()
-            };
-            Arc::new(pattern.into())
+    fn who_wants_or_knows_something_else_looks_again() {
+        let wants = |limit: u32, of: &str| {
+            let pairs = [(of.to_owned(), String::new())];
+            Wants::of(&RoomConfig {
+                timeline_limit: limit,
+                required: of_pairs(&pairs, "@me:here").into(),
+            })
         };
-        let looked = Looked::default();
-        let wanted = looked.held(piece(0));
-        assert!(Arc::ptr_eq(&looked.held(piece(0)), &wanted));
-        for n in 0..WANTED * 2 {
-            looked.held(piece(n));
+        let (looked, room) = (Looked::default(), RoomKey::of("!a"));
+        let known = Known::default();
+        let look = Look {
+            known,
+            wants: wants(1, "m.room.name"),
+            upto: 7,
+            data: 7,
+            receipts: 7,
+        };
+        looked.put(room, look);
+        assert!(looked.at(room, &known, wants(1, "m.room.name")).is_some());
+        for other in [wants(2, "m.room.name"), wants(1, "m.room.topic")] {
+            assert!(looked.at(room, &known, other).is_none());
         }
-        assert!(looked.wanted.lock().len() <= WANTED);
+        let knows = Known { upto: 1, ..known };
+        assert!(looked.at(room, &knows, wants(1, "m.room.name")).is_none());
     }
 }

@@ -87,7 +87,7 @@ impl Sync {
     /// Answers as soon as there is something to say, or when the time is up; at once where the connection begins.
     ///
     /// # Errors
-    /// [`SlidingError::UnknownPos`]; the store's.
+    /// [`SlidingError::UnknownPos`]; [`SlidingError::TooMuch`]; the store's.
     pub async fn slide(&self, request: &SlidingRequest) -> Result<SlidingAnswer, SlidingError> {
         let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
         let mut wake = self.0.index.user(&self.0.rooms, &request.user).await?;

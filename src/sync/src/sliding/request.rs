@@ -15,6 +15,10 @@ use crate::{
     token::SlidingPos,
 };
 
+/// Bytes of required states, as memory has them, that a connection holds at the most: of all combinations of lists and subscriptions by
+/// which rooms are wanted in one request, and of all by which rooms were told.
+pub(super) const REQUIRED_BYTES: usize = 256 << 10;
+
 /// A request.
 #[derive(Debug, Clone)]
 pub struct SlidingRequest {
@@ -63,7 +67,7 @@ impl SlidingRequest {
 }
 
 /// What is wanted of a room.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct RoomConfig {
     /// Events of the timeline at the most.
     pub timeline_limit: u32,

@@ -10,13 +10,15 @@ use comity_rooms::{
 use serde::{Deserialize, Serialize};
 
 const MEMBER: &str = "m.room.member";
+/// What an element takes in memory beside its names, more or less.
+const ELEMENT: usize = 64;
 
 /// Entries of the state that are wanted: those of any of the patterns.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Required(BTreeSet<Pattern>);
 
 /// Entries that match one of `include` and none of `exclude`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pattern {
     /// Of these.
     pub include: BTreeSet<Element>,
@@ -27,7 +29,7 @@ pub struct Pattern {
 }
 
 /// A piece of state; what isn't named may be anything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Element {
     /// The event type.
     #[serde(rename = "type")]
@@ -95,14 +97,15 @@ impl FromIterator<Pattern> for Required {
 }
 
 impl Required {
-    /// Bytes of all its names.
+    /// What it takes in memory, more or less: its elements, however short, and their names.
     pub fn bytes(&self) -> usize {
-        let elements = self
-            .0
-            .iter()
-            .flat_map(|of| of.include.iter().chain(&of.exclude));
-        let names = elements.flat_map(|of| of.event_type.iter().chain(&of.state_key));
-        names.map(String::len).sum()
+        let patterns = self.0.iter();
+        let elements = patterns.flat_map(|of| of.include.iter().chain(&of.exclude));
+        let bytes = elements.map(|of| {
+            let names = of.event_type.iter().chain(&of.state_key);
+            names.map(String::len).sum::<usize>() + ELEMENT
+        });
+        bytes.sum()
     }
 
     /// What of the state either wants.

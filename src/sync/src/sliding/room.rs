@@ -95,13 +95,13 @@ impl Teller<'_> {
             Membership::Leave | Membership::Ban => part.left(is_direct).await?,
         };
         if let (None, Some(known)) = (&told, known) {
-            let before = self.at.looked.at(room, &known, &wanted.config);
+            let before = self.at.looked.at(room, &known, wanted.wants);
             let (data, receipts) = before.map_or((known.data, known.receipts), |look| {
                 (look.data, look.receipts)
             });
             let look = Look {
                 known,
-                config: wanted.config.clone(),
+                wants: wanted.wants,
                 upto: self.reader.bound(Home::Room(room)),
                 data,
                 receipts,
@@ -116,10 +116,7 @@ impl Teller<'_> {
         let Some(known) = self.at.known(wanted.listed.room) else {
             return true;
         };
-        let look = self
-            .at
-            .looked
-            .at(wanted.listed.room, &known, &wanted.config);
+        let look = self.at.looked.at(wanted.listed.room, &known, wanted.wants);
         let upto = look.as_ref().map_or(known.upto, |look| look.upto);
         let had = self.at.required(known.required);
         let widened = look.is_none()
