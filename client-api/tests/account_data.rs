@@ -252,6 +252,22 @@ async fn invites_are_filtered_by_who_sends_them() {
     bob.kick(&room, &alice.id).await;
     let over = alice.sync(unheard["next_batch"].as_str()).await;
     assert_eq!(over["rooms"]["leave"].get(&room), None, "{over}");
+    // What one does oneself is told to one's other clients, as when one declines and ignores.
+    for sees in [true, false] {
+        wish(json!({})).await;
+        let declined = bob.create_room(json!({})).await;
+        bob.invite(&declined, &alice.id).await;
+        let told = alice.sync(unheard["next_batch"].as_str()).await;
+        assert!(told["rooms"]["invite"][&declined].is_object(), "{told}");
+        wish(json!({"ignored_users": [bob.id]})).await;
+        let since = match sees {
+            true => alice.sync(told["next_batch"].as_str()).await,
+            false => told,
+        };
+        alice.leave(&declined).await;
+        let gone = alice.sync(since["next_batch"].as_str()).await;
+        assert!(gone["rooms"]["leave"][&declined].is_object(), "{gone}");
+    }
     wish(json!({})).await;
     bob.invite(&room, &alice.id).await;
     bob.kick(&room, &alice.id).await;

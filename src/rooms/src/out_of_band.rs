@@ -91,6 +91,7 @@ impl Rooms {
             event: Some(stripped_state(signed.event())),
             state,
             via: vec![origin.to_string()],
+            invited_by: None,
         };
         if !self.keep_out_of_band(room_id, invitee, row).await? {
             // We are in the room: the invite is an event as others are. One whose parents we lack
@@ -126,6 +127,7 @@ impl Rooms {
             event: Some(stripped_state(event)),
             state,
             via: via.iter().map(ToString::to_string).collect(),
+            invited_by: None,
         };
         self.keep_out_of_band(event.room_id(), event.sender(), row)
             .await
@@ -168,6 +170,7 @@ impl Rooms {
                 .map(|create| stripped_state(&create.event))
                 .collect(),
             via: via.iter().map(ToString::to_string).collect(),
+            invited_by: None,
         })
     }
 
@@ -199,7 +202,8 @@ impl Rooms {
             Some(leave) => leave,
             None => self.unheard(user, room_id, row, &content)?,
         };
-        self.end(user, &leave, Membership::Leave).await.map(drop)
+        let ended = self.end(user, &leave, Membership::Leave, row).await;
+        ended.map(drop)
     }
 
     /// A leave that nobody else has heard of, for its user to see. It isn't signed, and never leaves
@@ -225,7 +229,9 @@ impl Rooms {
         user: &UserId,
         event: &Event,
         membership: Membership,
+        before: &OutOfBand,
     ) -> Result<bool, RoomError> {
+        let invited = before.membership == Membership::Invite.as_str();
         let row = OutOfBand {
             membership: membership.as_str().to_owned(),
             sender: event.sender().to_string(),
@@ -234,6 +240,7 @@ impl Rooms {
             event: Some(client_event(event, ClientFormat::WithoutRoomId, None)),
             state: Vec::new(),
             via: Vec::new(),
+            invited_by: invited.then(|| before.sender.clone()),
         };
         self.keep_out_of_band(event.room_id(), user, row).await
     }
@@ -276,7 +283,7 @@ impl Rooms {
             return Ok(false);
         }
         let membership = content.membership.unwrap_or_default();
-        self.end(user, event, membership).await
+        self.end(user, event, membership, &row).await
     }
 
     /// Forgets a room that the user was only ever invited to.

@@ -593,6 +593,7 @@ const DAMAGES: &[(Broken, Damage)] = &[
             event: None,
             state: Vec::new(),
             via: Vec::new(),
+            invited_by: None,
         };
         batch.put::<OutOfBands>(&rows.text("@alice:localhost"), &invite);
     }),

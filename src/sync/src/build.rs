@@ -278,7 +278,8 @@ impl Sync {
         Ok(invite.is_some_and(|invite| !invites.shows(invite.event.sender().as_str())))
     }
 
-    /// Whether what is over was such an invite: nobody who wasn't told of it is told of its end.
+    /// Whether what is over was such an invite: nobody who wasn't told of it is told of its end. What one did oneself is told, and the end of
+    /// a knock; and whoever wrote what ended it beside the one before, as a ban after a kick, says nothing of an invite.
     async fn was_unwelcome(
         &self,
         build: &Build<'_>,
@@ -292,13 +293,18 @@ impl Sync {
             return Ok(false);
         }
         if let Some(kept) = room.out_of_band().await? {
-            // An invite is taken back by whoever gave it, and by nobody else.
-            return Ok(!invites.shows(&kept.sender));
+            let ended = kept
+                .invited_by
+                .filter(|_| kept.sender != build.request.user.as_str());
+            return Ok(ended.is_some_and(|by| !invites.shows(&by)));
         }
         let view = room.view().await?;
         let Some(departure) = room.departure(&view).await? else {
             return Ok(false);
         };
+        if *departure.member.event.sender() == build.request.user {
+            return Ok(false);
+        }
         let before = departure.member.root_before()?;
         let Some(before) = before.filter(|_| departure.standing.joined_until.is_none()) else {
             return Ok(false);

@@ -1,5 +1,7 @@
 //! Joining and knocking: <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
 
+use std::time::Duration;
+
 use comity_testkit::User;
 use serde_json::{Value, json};
 
@@ -112,6 +114,26 @@ async fn one_knocks_on_a_room_of_another_server() {
         assert_eq!(membership(&pair.alice, &room, &pair.bob).await, "leave");
         assert!(synced(&pair.bob, "knock", &room).await.is_none());
     }
+}
+
+/// Whoever wants no invites is told all the same that their knock was refused.
+#[tokio::test(start_paused = true)]
+async fn a_knock_that_is_refused_is_over() {
+    let pair = Pair::new().await;
+    let room = pair.room_with("11", json!({ "join_rule": "knock" })).await;
+    let path = format!(
+        "/_matrix/client/v3/user/{}/account_data/m.invite_permission_config",
+        pair.bob.id
+    );
+    let none = json!({ "default_action": "block" });
+    let _ = pair.bob.put(path).json(none).send().await.ok();
+    assert_eq!(knock(&pair.bob, &room, &[ONE]).await.0, 200);
+    let knocked = pair.bob.sync(None).await;
+    assert!(knocked["rooms"]["knock"][&room].is_object(), "{knocked}");
+    pair.alice.kick(&room, &pair.bob.id).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let over = pair.bob.sync(knocked["next_batch"].as_str()).await;
+    assert!(over["rooms"]["leave"][&room].is_object(), "{over}");
 }
 
 /// <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias>: `via` says whom to

@@ -54,6 +54,8 @@ pub struct OutOfBand {
     pub state: Vec<String>,
     /// Servers by which the room can be reached.
     pub via: Vec<String>,
+    /// Who gave the invite that this ended, if it ended one.
+    pub invited_by: Option<String>,
 }
 
 /// Where an alias leads.
