@@ -33,6 +33,10 @@ const MAX_PATTERNS: usize = 16 << 10;
 const KEPT: usize = 64 << 20;
 /// What a byte of a compiled pattern takes.
 const COMPILED: usize = 64;
+/// What a name takes beside its letters.
+const NAME: usize = 64;
+/// What a filter takes beside its rules.
+const ENTRY: usize = 256;
 
 /// What becomes of an invite, the strictest last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -161,28 +165,28 @@ impl Rules {
         let user = folded(sender.as_str());
         let host = folded(sender.server_name().host());
         let mut steps = Steps::default();
-        for (place, rule) in self.0.iter().enumerate() {
+        // Of those that are cut: they may apply.
+        let mut strictest = InviteVerdict::Allow;
+        for rule in &self.0 {
             let name = if rule.of_servers { &host } else { &user };
             if rule.applies(name, &mut steps) {
-                return rule.verdict;
+                return strictest.max(rule.verdict);
             }
             if rule.is_cut {
-                // It may apply, and so may those after it.
-                let rest = self.0.iter().skip(place).map(|rule| rule.verdict);
-                return rest.max().unwrap_or_default();
+                strictest = strictest.max(rule.verdict);
             }
         }
-        InviteVerdict::Allow
+        strictest
     }
 
     /// What it takes in memory, more or less.
     fn bytes(&self) -> usize {
         let rules = self.0.iter().map(|rule| {
             let patterns = rule.patterns.iter().map(|pattern| pattern.source().len());
-            let names = rule.names.iter().map(String::len);
+            let names = rule.names.iter().map(|name| name.len() + NAME);
             patterns.sum::<usize>() * COMPILED + names.sum::<usize>()
         });
-        rules.sum::<usize>() + COMPILED
+        rules.sum::<usize>() + ENTRY
     }
 }
 
@@ -314,8 +318,8 @@ mod tests {
         }
     }
 
-    /// Threat G8: of patterns so many are asked; beyond them whatever may apply does, the strictest first, so that no filter is so long
-    /// that it lets in whom it is to keep out. Names without wildcards don't count.
+    /// Threat G8: of patterns so many are asked; a rule with more than these may apply, and the strictest of those that may does, so that no
+    /// filter is so long that it lets in whom it is to keep out. Names without wildcards don't count.
     #[test]
     fn g8_a_filter_that_is_too_long_keeps_out() {
         use InviteVerdict::{Allow, Block, Ignore};
@@ -325,10 +329,18 @@ mod tests {
             (json!({ "allowed_users": long }), Allow),
             (
                 json!({ "allowed_users": long, "ignored_servers": ["c.org"] }),
-                Ignore,
+                Allow,
             ),
             (
                 json!({ "ignored_users": long, "blocked_servers": ["c.org"] }),
+                Ignore,
+            ),
+            (
+                json!({ "ignored_users": long, "blocked_servers": ["b.org"] }),
+                Block,
+            ),
+            (
+                json!({ "blocked_users": long, "allowed_servers": ["*"] }),
                 Block,
             ),
             (
@@ -383,6 +395,15 @@ mod tests {
         filters.0.lock().bytes = KEPT + 1;
         filters.put("@c:b", 7, compiled);
         assert!(filters.get("@a:b", 7).is_none());
+    }
+
+    /// Threat G8: short names and empty filters count for what they take.
+    #[test]
+    fn g8_a_filter_counts_for_what_it_takes() {
+        let names: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let filter = json!({ "blocked_users": names }).to_string();
+        assert!(compile(&filter).bytes() >= 100 * NAME);
+        assert!(Rules::default().bytes() >= ENTRY);
     }
 
     /// Client-server API, Invite permission: who blocks all blocks whom they ignore, too; otherwise that one doesn't learn of it.
