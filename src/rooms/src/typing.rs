@@ -1,4 +1,4 @@
-//! Who is typing, in memory: lost in a restart, which clients can't tell from a pause.
+//! Who is typing, in memory: lost in a restart, after which whoever was shown somebody is told that nobody types.
 //!
 //! Each change of a room gets the next serial, so that a sync token's serial says whether there is
 //! something new; what ended is told as an empty list. One task a typing user ends what times out.
@@ -80,6 +80,13 @@ impl Typing {
             .map_or_else(Default::default, |room| {
                 (room.serial, room.users.keys().cloned().collect())
             })
+    }
+
+    /// The serial of a room's last change (0 for none), and whether somebody types in it.
+    pub fn last(&self, room_id: &RoomId) -> (u64, bool) {
+        let state = self.0.state.lock();
+        let room = state.rooms.get(room_id);
+        room.map_or((0, false), |room| (room.serial, !room.users.is_empty()))
     }
 
     /// Who types in a room now, if that has changed after `serial`.

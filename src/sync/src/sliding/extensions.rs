@@ -276,7 +276,7 @@ impl Extending<'_> {
         room.told.is_some()
             || self.data_moved(room)
             || self.receipts_moved(room)
-            || self.typing(room).is_some()
+            || self.typing_moved(room)
     }
 
     fn data_moved(&self, room: &Room<'_, '_>) -> bool {
@@ -384,27 +384,34 @@ impl Extending<'_> {
         Ok(Some((event, bound)))
     }
 
+    /// Whether the client doesn't know who types in a room.
+    fn typing_moved(&self, room: &Room<'_, '_>) -> bool {
+        let (run, serial) = room.known.typing;
+        let quiet = self.ephemeral.typing == 0 && serial == 0;
+        if quiet || !has(self.request.extensions.typing.as_ref(), room.wanted) {
+            return false;
+        }
+        // What answers told that wrote nothing counts only beside a row that says that somebody was shown.
+        let known = match serial {
+            0 => 0,
+            _ => serial.max(self.at.looked.typing(room.wanted.listed.room)),
+        };
+        let (last, types) = self.sync.0.rooms.typing().last(room.room_id);
+        // Whoever typed when another run ended is told to have ceased.
+        let is_news = last > known || run != self.ephemeral.node;
+        is_news && (types || serial > 0)
+    }
+
     /// Who types in a room, if the client doesn't know, and what it knows then ([`Known::typing`]).
     ///
     /// <https://github.com/matrix-org/matrix-spec-proposals/pull/4508>
     fn typing(&self, room: &Room<'_, '_>) -> Option<(Box<RawValue>, (u64, u64))> {
-        if !has(self.request.extensions.typing.as_ref(), room.wanted) {
+        if !self.typing_moved(room) {
             return None;
         }
-        let (run, serial) = room.known.typing;
-        let in_this_run = run == self.ephemeral.node;
-        let known = serial.max(self.at.looked.typing(room.wanted.listed.room));
-        let (last, users) = self.sync.0.rooms.typing().users(room.room_id);
-        // Whoever typed when another run ended is told to have ceased.
-        let is_news = last > known || !in_this_run;
-        if !is_news || (users.is_empty() && serial == 0) {
-            return None;
-        }
-        // Where nobody was shown to type in this run, nobody has to be told to have ceased in the next.
-        let told = match users.is_empty() && !in_this_run {
-            true => 0,
-            false => self.ephemeral.typing,
-        };
+        let (run, _) = room.known.typing;
+        let (_, users) = self.sync.0.rooms.typing().users(room.room_id);
+        let told = shown_upto(!users.is_empty(), run, self.ephemeral);
         let content = json!({ "user_ids": users });
         let event = raw(&json!({ "type": "m.typing", "content": content }))?;
         Some((event, (self.ephemeral.node, told)))
@@ -463,6 +470,15 @@ impl From<&Option<(Option<Box<RawValue>>, Pos)>> for Seen {
     }
 }
 
+/// Up to which serial a client knows who types, of whom there are some or none, where it knew so in this `run` or in another. Where
+/// nobody was shown in this run, nobody has to be told to have ceased in the next: 0.
+fn shown_upto(types: bool, run: u64, now: Ephemeral) -> u64 {
+    match types || run == now.node {
+        true => now.typing.max(1),
+        false => 0,
+    }
+}
+
 /// Whether a room is among those that an extension is wanted of.
 fn has(scope: Option<&Scope>, wanted: &Wanted) -> bool {
     let Some(scope) = scope else { return false };
@@ -476,4 +492,29 @@ fn has(scope: Option<&Scope>, wanted: &Wanted) -> bool {
             .as_ref()
             .is_none_or(|rooms| rooms.contains(&*wanted.listed.place.room_id));
     in_lists || subscribed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// MSC4508: whoever was shown is remembered as shown, though they began while the answer was made, the first of this run.
+    #[test]
+    fn whoever_is_shown_to_type_is_remembered() {
+        let now = |typing| Ephemeral {
+            node: 7,
+            typing,
+            presence: 0,
+        };
+        for (types, run, serial, expected) in [
+            (true, 7, 5, 5),
+            (true, 7, 0, 1),
+            (true, 3, 0, 1),
+            (false, 7, 5, 5),
+            (false, 3, 5, 0),
+        ] {
+            let upto = shown_upto(types, run, now(serial));
+            assert_eq!(upto, expected, "{types} {run} {serial}");
+        }
+    }
 }
