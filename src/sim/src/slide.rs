@@ -16,6 +16,8 @@ pub(crate) const PATH: &str = "/_matrix/client/v4/sync";
 pub(crate) struct Slid {
     /// Where the last answer ended; without one the connection begins anew.
     pub pos: Option<String>,
+    /// The state that was asked for last.
+    required: Value,
     rooms: BTreeMap<String, Room>,
 }
 
@@ -50,7 +52,8 @@ pub(crate) fn all() -> Value {
 
 impl Slid {
     /// What to ask for this window.
-    pub fn body(&self, window: Value) -> Value {
+    pub fn body(&mut self, window: Value) -> Value {
+        self.required = window["required_state"].clone();
         let mut body = json!({ "lists": { "rooms": window } });
         if let Some(pos) = &self.pos {
             body["pos"] = json!(pos);
@@ -73,6 +76,9 @@ impl Slid {
             if told["initial"] == true {
                 *room = Room::default();
             }
+            // What isn't asked for any more the client isn't told of either, when it goes.
+            room.state
+                .retain(|(kind, _), _| is_followed(&self.required, kind));
             for piece in events(&told["required_state"]) {
                 let key = (text(piece, "type"), text(piece, "state_key"));
                 match piece["event_id"].as_str() {
@@ -144,6 +150,13 @@ impl Slid {
             (slid != fresh).then(|| format!("{id}: {slid:?}, fresh {fresh:?}"))
         })
     }
+}
+
+/// Whether all state of a type is told of: lazily members are only as they matter.
+fn is_followed(required: &Value, kind: &str) -> bool {
+    let lazy = required["lazy_members"] == true && kind == "m.room.member";
+    let is = |element: &Value| element["type"].is_null() || element["type"] == *kind;
+    !lazy && events(&required["include"]).iter().any(is)
 }
 
 fn events(list: &Value) -> &[Value] {

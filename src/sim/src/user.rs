@@ -143,18 +143,21 @@ async fn step(world: &Shared<'_>, user: usize) -> Result<(), String> {
         let known = &mut world.users[user];
         let patience = Duration::from_millis(*[20, 300, 5_000].choose(&mut known.rng).unwrap());
         (
-            known.rng.random_range(0..23),
+            known.rng.random_range(0..20),
             known.pending.is_some(),
             patience,
         )
     };
+    let window = {
+        let windows = &mut world.borrow_mut().users[user].windows;
+        (windows.random_range(0..8) == 0).then(|| slide::some(windows))
+    };
+    if let Some(window) = window {
+        slide(world, user, window, patience).await?;
+    }
     match dice {
         0..6 => sync(world, user, patience).await,
         6 | 7 => repeat(world, user, patience).await,
-        20.. => {
-            let window = slide::some(&mut world.borrow_mut().users[user].rng);
-            slide(world, user, window, patience).await.map(drop)
-        }
         _ if pending => ask(world, user, patience).await,
         _ => {
             choose(world, user, dice);
@@ -359,7 +362,7 @@ pub(crate) async fn slide(
     window: Value,
     patience: Duration,
 ) -> Result<bool, String> {
-    let body = world.borrow().users[user].slid.body(window);
+    let body = world.borrow_mut().users[user].slid.body(window);
     let said = request(world, user, Method::POST, slide::PATH, body, patience).await;
     world.borrow_mut().users[user].slid.hear(said)
 }

@@ -126,8 +126,12 @@ fn ledger(world: &World, held: &Held) -> Result<(), String> {
     }
     for (said, fate) in topics {
         let found = held.texts.get(said).map_or(&[][..], Vec::as_slice);
-        // Asked twice, a topic may have been set twice.
-        let twice = matches!(fate, Fate::Done(event) if found.contains(event));
+        // Asked twice, a topic may have been set twice; what may be lost leaves any of that.
+        let twice = match fate {
+            Fate::Done(event) => found.contains(event),
+            Fate::Perhaps(_) => true,
+            Fate::Refused => false,
+        };
         if !twice {
             held.fits(said, fate, false)?;
         }

@@ -116,6 +116,8 @@ pub(crate) struct Known {
     pub fold: Folded,
     /// What another of the user's clients knows, by sliding sync.
     pub slid: Slid,
+    /// When that asks, and for which windows.
+    pub windows: ChaCha8Rng,
 }
 
 /// What a user may ask.
@@ -183,6 +185,8 @@ impl World {
 
 impl Known {
     pub fn new(name: String, device: String, token: String, rng: ChaCha8Rng) -> Self {
+        // Apart, so that the windows change nothing of what is done.
+        let windows = ChaCha8Rng::seed_from_u64(rng.clone().random());
         Self {
             name,
             device,
@@ -198,6 +202,7 @@ impl Known {
             read: BTreeMap::new(),
             fold: Folded::default(),
             slid: Slid::default(),
+            windows,
         }
     }
 }

@@ -372,7 +372,7 @@ pub(crate) async fn slide(
     window: Value,
     patience: Duration,
 ) -> Result<bool, String> {
-    let body = world.borrow().users[user].slid.body(window);
+    let body = world.borrow_mut().users[user].slid.body(window);
     let path = slide::PATH.to_owned();
     let said = ask(world, user, Method::POST, path, body, patience).await;
     world.borrow_mut().users[user].slid.hear(said)
