@@ -246,6 +246,7 @@ impl Change {
         let were_in: BTreeSet<String> = if asked.is_empty() {
             BTreeSet::new()
         } else {
+            // What this batch wrote isn't in them: nobody enters and is put out again in one.
             let reader = self.live()?.reader();
             let rows = reader.get_many::<tables::Members>(&asked).await?;
             let rows = asked.into_iter().zip(rows);

@@ -212,7 +212,11 @@ impl HostilePeer {
             rests_on.push(("m.room.create", ""));
         }
         if kind == "m.room.member" {
-            rests_on.push(("m.room.join_rules", ""));
+            // A leave or a ban that cites them is rejected.
+            let membership = content["membership"].as_str().unwrap_or_default();
+            if matches!(membership, "join" | "invite" | "knock") {
+                rests_on.push(("m.room.join_rules", ""));
+            }
             if let Some(target) = state_key.filter(|target| *target != sender.as_str()) {
                 rests_on.push(("m.room.member", target));
             }
