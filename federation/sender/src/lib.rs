@@ -170,6 +170,14 @@ impl Sender {
         Ear(Arc::downgrade(&self.0))
     }
 
+    /// Saves how far it has come before the server stops, so that the next run tells nothing of it again.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    pub async fn close(&self) -> Result<(), CommitError> {
+        self.0.done().await.map(drop)
+    }
+
     /// How many events and messages a server refused for good so far, for metrics.
     pub fn parked(&self) -> u64 {
         self.0.parked.load(Ordering::Relaxed)

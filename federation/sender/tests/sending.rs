@@ -177,6 +177,26 @@ async fn a_crash_loses_nothing() {
     assert_eq!(heard, ["0", "1", "2", "3", "4"]);
 }
 
+/// What was told before an orderly stop isn't told again, nor what nobody was to be told.
+#[tokio::test(start_paused = true)]
+async fn after_a_stop_nothing_is_repeated() {
+    let (mut federation, peer, alice, room) = one_room().await;
+    let device = format!("/_matrix/client/v3/devices/{}", alice.device);
+    let named = alice.put(device).json(json!({ "display_name": "mine" }));
+    named.send().await.ok();
+    alice.send(&room, "once").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let told = transactions(&peer);
+    assert_eq!(messages(&told), ["once"]);
+    assert_eq!(edus(&told, "m.device_list_update").len(), 1);
+    federation[US].sender.close().await.unwrap();
+    federation.restart(US).await;
+    after(60).await;
+    let told = transactions(&peer);
+    assert!(messages(&told).is_empty(), "{told:?}");
+    assert!(edus(&told, "m.device_list_update").is_empty(), "{told:?}");
+}
+
 /// What is told of a room is told to those who were in it then: that it is ours alone now says nothing of what was said before.
 #[tokio::test(start_paused = true)]
 async fn who_was_there_hears_it_after_a_crash() {

@@ -194,6 +194,9 @@ impl House {
     /// # Errors
     /// The commit's.
     pub async fn close(self) -> Result<(), String> {
+        if let Err(error) = self.sender.close().await {
+            tracing::warn!(%error, "the progress of federation could not be saved");
+        }
         drop(self.sender);
         self.tenant.close().await.map_err(|error| error.to_string())
     }
