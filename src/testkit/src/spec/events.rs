@@ -8,6 +8,16 @@ use serde_json::{Map, Value, json};
 
 use super::{Spec, errors};
 
+/// Types of which a redaction leaves what their schemas ask for.
+///
+/// <https://spec.matrix.org/v1.19/rooms/v12/#redactions>
+const KEEP: [&str; 4] = [
+    "m.room.create",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+    "m.room.member",
+];
+
 /// Adds what is wrong with the events in `value`.
 pub(super) fn collect(spec: &Spec, value: &Value, found: &mut Vec<String>) {
     match value {
@@ -56,8 +66,8 @@ fn schema_of(
             .and_then(|variant| file(&format!("{kind}${variant}")))
             .or_else(|| file(kind))
     };
-    // What an erased account wrote is served redacted, and there is no event that says why.
-    let emptied = !event.contains_key("state_key")
+    // What an erased account wrote, and what another server didn't show us, is served redacted, and there is no event that says why.
+    let emptied = !KEEP.contains(&kind)
         && event
             .get("content")
             .is_some_and(|content| *content == json!({}));

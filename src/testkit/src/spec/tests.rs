@@ -261,6 +261,15 @@ fn events_are_checked_by_type() {
         json!({}),
         json!({"redacted_because": because})
     )));
+    // What came to us redacted has no event beside it that says why; of what a redaction keeps nothing may be missing.
+    let state = |kind: &str, content: Value| {
+        let mut event = event(kind, content, json!({}));
+        event["state_key"] = "".into();
+        event
+    };
+    assert!(!fails(state("m.room.name", json!({}))));
+    assert!(fails(state("m.room.name", json!({ "name": 5 }))));
+    assert!(fails(state("m.room.join_rules", json!({}))));
     let mut malformed = event("org.example", json!({}), json!({}));
     malformed["event_id"] = json!(5);
     assert!(fails(malformed));
