@@ -6,8 +6,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Why a run stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The base URL is not plain HTTP.
-    #[error("`{0}` is not a plain http:// base URL")]
+    /// The base URL is none.
+    #[error("`{0}` is no base URL such as https://matrix.example.org")]
     BaseUrl(String),
     /// The socket, a file or a child process failed.
     #[error(transparent)]

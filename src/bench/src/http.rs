@@ -1,7 +1,7 @@
 //! The load side's HTTP: one keep-alive HTTP/1 connection at a time, and nothing between it and the socket.
 //!
-//! No pool, no redirects, no compression, no TLS: the client shares two cores with the server it
-//! measures, so it must cost little and the same for every server.
+//! No pool, no redirects, no compression: the client shares two cores with the server it measures, so
+//! it must cost little and the same for every server.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,52 +12,10 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpSocket, lookup_host};
+use tokio::net::TcpSocket;
 
 use crate::error::{Error, Result};
-
-/// Where a homeserver listens, resolved once.
-#[derive(Clone, Debug)]
-pub struct Target {
-    address: SocketAddr,
-    host: String,
-}
-
-impl Target {
-    /// Resolves a plain-HTTP base URL such as `http://127.0.0.1:8008`.
-    ///
-    /// # Errors
-    /// [`Error::BaseUrl`] for anything but `http://host[:port]`.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the operator names the server to load"
-    )]
-    pub async fn resolve(base_url: &str) -> Result<Self> {
-        let refuse = || Error::BaseUrl(base_url.to_owned());
-        let host = base_url
-            .strip_prefix("http://")
-            .ok_or_else(refuse)?
-            .trim_end_matches('/')
-            .to_owned();
-        let with_port = if host
-            .rsplit(']')
-            .next()
-            .is_some_and(|tail| tail.contains(':'))
-        {
-            host.clone()
-        } else {
-            format!("{host}:80")
-        };
-        let address = lookup_host(with_port).await?.next().ok_or_else(refuse)?;
-        Ok(Self { address, host })
-    }
-
-    /// Whether the server is on this machine, so that client addresses of the loopback net reach it.
-    #[must_use]
-    pub fn is_loopback_v4(&self) -> bool {
-        self.address.is_ipv4() && self.address.ip().is_loopback()
-    }
-}
+use crate::target::Target;
 
 /// An answer: status and whole body.
 pub struct Answer {
@@ -131,6 +89,7 @@ impl Connection {
         }
         let stream = socket.connect(self.target.address).await?;
         stream.set_nodelay(true)?;
+        let stream = self.target.secured(stream).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends when the sender is dropped or the server hangs up; what failed, the request says.
         tokio::spawn(connection);
@@ -237,7 +196,7 @@ impl Connection {
         };
         let mut request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(format!("{}{path}", self.target.prefix))
             .header(HOST, &self.target.host);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);

@@ -16,9 +16,10 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
-use crate::http::{Connection, Target};
+use crate::http::Connection;
 use crate::matrix::{self, Account, encode};
 use crate::servers::{self, Kind, Places};
+use crate::target::Target;
 
 /// What a restart may take.
 const RESTART: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ pub async fn run(places: &Places, plan: Plan) -> Result<()> {
     let base_url = format!("http://127.0.0.1:{port}");
     let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
     let mut server = servers::start(Kind::ComityD1, places, port).await?;
-    let target = Target::resolve(&base_url).await?;
+    let target = Target::resolve(&base_url, None).await?;
     let mut writers = hire(&target, plan.writers).await?;
     let mut slowest = Duration::ZERO;
     for kill in 1..=plan.kills {

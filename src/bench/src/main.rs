@@ -27,6 +27,7 @@ mod report;
 mod run;
 mod servers;
 mod stats;
+mod target;
 mod targets;
 mod workloads;
 
@@ -53,9 +54,12 @@ struct Cli {
 enum Task {
     /// Measure a homeserver that is running. Its rate limits must be off.
     Run {
-        /// Its base URL, plain HTTP.
+        /// Its base URL.
         #[arg(long)]
         base_url: String,
+        /// A PEM file of authorities that its certificate may be of, beside those that the system trusts.
+        #[arg(long)]
+        ca_file: Option<PathBuf>,
         /// Its name in the table.
         #[arg(long, default_value = "server")]
         name: String,
@@ -148,8 +152,8 @@ struct Load {
     /// Waiting users of one room, one case each (W3).
     #[arg(long, value_delimiter = ',', default_value = "500")]
     waiting: Vec<usize>,
-    /// Idle long-polls, one case each (W4).
-    #[arg(long, value_delimiter = ',', default_value = "1000")]
+    /// Idle long-polls, one case each (W4). With a thousand, what a server happens to hold besides weighs as much.
+    #[arg(long, value_delimiter = ',', default_value = "9500")]
     polls: Vec<usize>,
     /// Accounts over which the idle long-polls are spread (W4).
     #[arg(long, default_value_t = 500)]
@@ -269,6 +273,7 @@ async fn perform(task: Task) -> Result<()> {
     match task {
         Task::Run {
             base_url,
+            ca_file,
             name,
             shared_secret,
             pids,
@@ -277,6 +282,7 @@ async fn perform(task: Task) -> Result<()> {
         } => {
             let server = Elsewhere {
                 base_url,
+                ca_file,
                 name,
                 secret: shared_secret,
                 pids,

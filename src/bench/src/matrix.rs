@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::http::{Connection, Target};
+use crate::http::Connection;
+use crate::target::Target;
 
 /// The password of every account the bench makes. The servers it makes them on are thrown away.
 const PASSWORD: &str = "bench-only-Passw0rd";

@@ -12,11 +12,11 @@ use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha12Rng;
 
 use crate::error::Result;
-use crate::http::Target;
 use crate::machine::{self, Processes};
 use crate::record::{Line, Recorder};
 use crate::remote::Remotes;
 use crate::servers::{self, Kind, Places, Running};
+use crate::target::Target;
 use crate::workloads::account::Busy;
 use crate::workloads::crowd::Crowd;
 use crate::workloads::encryption::Encrypting;
@@ -149,6 +149,8 @@ impl Plan {
 pub struct Elsewhere {
     /// Its base URL.
     pub base_url: String,
+    /// Authorities of its certificate that the system doesn't trust.
+    pub ca_file: Option<PathBuf>,
     /// Its name in the table.
     pub name: String,
     /// Its shared secret, where registration isn't open.
@@ -171,7 +173,7 @@ pub async fn elsewhere(
 ) -> Result<()> {
     plan.begin(recorder, date)?;
     let site = Site {
-        target: Target::resolve(&server.base_url).await?,
+        target: Target::resolve(&server.base_url, server.ca_file.as_deref()).await?,
         processes: Processes::under(server.pids),
         secret: server.secret,
         tag: plan.tag.clone(),
@@ -274,7 +276,7 @@ pub async fn side_by_side(
 
 async fn site(plan: &Plan, running: &Running, remotes: &Remotes) -> Result<Site> {
     Ok(Site {
-        target: Target::resolve(&running.base_url).await?,
+        target: Target::resolve(&running.base_url, None).await?,
         processes: running.processes(),
         secret: running.secret.clone(),
         tag: plan.tag.clone(),

@@ -6,7 +6,7 @@
 
 mod answers;
 mod room;
-mod tls;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -13,8 +13,9 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
-use crate::http::{Connection, Target};
+use crate::http::Connection;
 use crate::machine::Processes;
+use crate::target::Target;
 
 /// The name of every server that the bench starts. Nobody ever looks for it.
 pub const SERVER_NAME: &str = "bench.invalid";
@@ -130,7 +131,7 @@ async fn stop(mut child: Child) -> Result<()> {
 
 /// Waits until the server answers `/versions`, at most `patience`.
 async fn ready(base_url: &str, child: &mut Child, log: &Path, patience: Duration) -> Result<()> {
-    let target = Target::resolve(base_url).await?;
+    let target = Target::resolve(base_url, None).await?;
     let end = Instant::now() + patience;
     loop {
         let mut connection = Connection::new(&target);

@@ -27,11 +27,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::http::{Connection, Target};
+use crate::http::Connection;
 use crate::machine::Processes;
 use crate::matrix::{self, Account};
 use crate::remote::Remotes;
 use crate::stats::Latencies;
+use crate::target::Target;
 
 /// A homeserver under load, as the workloads see it.
 pub struct Site {
