@@ -12,7 +12,7 @@ use comity_protocol::{
     id::{OwnedServerName, RoomId, ServerName, UserId},
 };
 use comity_rooms::{
-    Found, ReceiptKind, RoomError, RoomView, Span, log, num::EventNum, state::AnyRoot,
+    Found, ReceiptKind, RoomError, RoomView, Span, log, num::EventNum, state::AnyRoot, tables::Mode,
 };
 use comity_storage::{Follower, Logged, Record};
 
@@ -161,20 +161,46 @@ impl Inner {
         if says_nothing || !self.is_local(user.server_name()) {
             return Ok(());
         }
+        let says_nothing = self.says_nothing(user, &changed).await.map_err(unread)?;
         let mut servers = BTreeSet::new();
         for room_id in self.rooms.rooms_with(user, Membership::Join).await? {
-            match self.rooms.servers_in(&room_id).await {
+            match self.rooms.view(&room_id).await {
+                Ok(view) if says_nothing && is_partial(&view) => {}
+                Ok(view) => servers.extend(view.servers().await?),
                 // Purged since.
                 Err(RoomError::UnknownRoom) => {}
-                found => servers.extend(found?),
+                Err(error) => return Err(error),
             }
         }
         self.tell_list(logged, user, &changed, servers);
         Ok(())
     }
 
-    /// A user of ours came into a room: the servers there may not have heard of their devices. To others only those
-    /// with keys are any, so of who has none there is nothing to be heard.
+    /// Whether there is nothing of the list yet, and this adds nothing: somebody has signed in and has neither a name nor keys for
+    /// their device.
+    async fn says_nothing(&self, user: &UserId, changed: &ListChanged) -> Result<bool, KeysError> {
+        if changed.cross_signing || self.has_keys(user).await? {
+            return Ok(false);
+        }
+        for update in &changed.devices {
+            let told = self.keys.update_of(user.as_str(), update).await?;
+            let has = |key| told.get(key).is_some();
+            let is_there = told.get("deleted") == Some(&false.into());
+            if has("device_display_name") || has("keys") || !is_there {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a user of ours has anything by which others could encrypt for them.
+    async fn has_keys(&self, user: &UserId) -> Result<bool, KeysError> {
+        let list = self.keys.devices(user.as_str()).await?;
+        Ok(list.is_some_and(|list| !list.is_empty()))
+    }
+
+    /// A user of ours came into a room: the servers there may not have heard of their devices. Where they are only said to be there,
+    /// which may be thousands, nothing is told of who has no keys: to others such devices are none.
     async fn introduce(
         self: &Arc<Self>,
         logged: &Logged,
@@ -193,15 +219,10 @@ impl Inner {
         {
             return Ok(());
         }
-        let servers = view.servers().await?;
-        if servers.iter().all(|server| self.is_local(server)) {
+        if is_partial(view) && !self.has_keys(user).await.map_err(unread)? {
             return Ok(());
         }
-        let list = self.keys.devices(user.as_str()).await.map_err(unread)?;
-        match list {
-            Some(list) if !list.is_empty() => self.tell_latest(logged, user, servers).await,
-            _ => Ok(()),
-        }
+        self.tell_latest(logged, user, view.servers().await?).await
     }
 
     async fn tell_latest(
@@ -370,6 +391,10 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+fn is_partial(view: &RoomView) -> bool {
+    view.head().mode == Mode::Partial
 }
 
 fn unread(error: KeysError) -> RoomError {
