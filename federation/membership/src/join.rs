@@ -126,6 +126,7 @@ impl OtherServers {
                 break (answer, state, auth_chain);
             }
             // What wasn't looked at would be missing for good. It isn't kept: it may be large, and the same event is answered again.
+            drop((answer, state, auth_chain));
             let wait = waits.next();
             sleep(wait.ok_or(Trouble::Ours(RoomError::Incomplete))?).await;
         };

@@ -13,7 +13,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -84,7 +84,7 @@ pub(crate) struct Search<'a> {
     /// Servers that gave no answer when they were asked for the keys by which events were signed.
     unheard: Mutex<BTreeSet<OwnedServerName>>,
     /// Whether events weren't looked at for load.
-    was_busy: AtomicBool,
+    times_busy: AtomicU32,
     /// What policy servers said of them.
     words: Arc<Words>,
 }
@@ -137,7 +137,7 @@ impl<'a> Search<'a> {
             singly: SINGLY,
             is_patient: false,
             unheard: Mutex::default(),
-            was_busy: AtomicBool::default(),
+            times_busy: AtomicU32::default(),
             words: Arc::default(),
         }
     }
@@ -230,6 +230,7 @@ impl<'a> Search<'a> {
     async fn beyond(&mut self, end: Signed) -> Result<bool, RoomError> {
         let event_id = end.event().event_id().to_owned();
         for server in self.servers.clone() {
+            let times_busy = self.times_busy.load(Ordering::Relaxed);
             let request = (self.fetcher.peers).state_ids(&server, self.view.room_id(), &event_id);
             let Some(ids) = self.answer(request).await else {
                 continue;
@@ -256,8 +257,9 @@ impl<'a> Search<'a> {
                 };
                 missing = still;
             }
-            // What wasn't looked at would be left out for good.
-            if self.was_busy() || (self.is_patient && self.may_be_had_later().await?) {
+            // What of this server's wasn't looked at would be left out for good.
+            let was_busy = self.times_busy.load(Ordering::Relaxed) != times_busy;
+            if was_busy || (self.is_patient && self.may_be_had_later().await?) {
                 continue;
             }
             // What can't be had is no state for us, nor has ours to shrink for it (D5).
@@ -331,7 +333,7 @@ impl<'a> Search<'a> {
 
     /// Whether events weren't looked at for load.
     pub(crate) fn was_busy(&self) -> bool {
-        self.was_busy.load(Ordering::Relaxed)
+        self.times_busy.load(Ordering::Relaxed) > 0
     }
 
     /// Whether events couldn't be checked that may be later.
@@ -477,7 +479,8 @@ impl<'a> Search<'a> {
         let checked = checks.checked(version, room_id, limits, pdus).await;
         let unheard = checked.unheard.into_iter().map(|(_, server)| server);
         self.unheard.lock().extend(unheard);
-        self.was_busy.fetch_or(checked.is_busy, Ordering::Relaxed);
+        let times = u32::from(checked.is_busy);
+        self.times_busy.fetch_add(times, Ordering::Relaxed);
         let signed = checked.signed.into_iter();
         signed
             .map(|event| (event.event().event_id().to_owned(), event))

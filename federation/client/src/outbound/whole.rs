@@ -2,6 +2,7 @@
 //!
 //! Most are short. Whoever sends more than that needs one of few places to go on, so that what other servers send at a time, of large
 //! rooms or for spite, has an end; who sends little, or nothing, takes none. One server has a part of the places only.
+//! What is bounded is the reading: the answer goes on without its place.
 
 use bytes::{Bytes, BytesMut};
 use comity_protocol::id::ServerName;
