@@ -90,9 +90,14 @@ impl Teller<'_> {
             had,
         };
         let told = match stood.now {
-            Membership::Join => part.joined(is_direct).await?,
-            Membership::Invite | Membership::Knock => part.outside(is_direct).await?,
-            Membership::Leave | Membership::Ban => part.left(is_direct).await?,
+            Membership::Join => part.joined(is_direct).await,
+            Membership::Invite | Membership::Knock => part.outside(is_direct).await,
+            Membership::Leave | Membership::Ban => part.left(is_direct).await,
+        };
+        let told = match told {
+            // As in `/v3/sync`: the room came here since, which the next answer tells.
+            Err(SyncError::Room(RoomError::UnknownRoom)) => return Ok(None),
+            told => told?,
         };
         if let (None, Some(known)) = (&told, known) {
             let before = self.at.looked.at(room, &known, wanted.wants);
