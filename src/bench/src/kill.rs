@@ -2,10 +2,14 @@
 //!
 //! Writers send under transaction ids of their own; when the server dies they keep what was not
 //! answered and send it again, under the same ids, to the next. At the end every room is read whole:
-//! what was acknowledged is there under the id that was given, and nothing is there twice. After each
-//! kill `comity check` walks the store.
+//! what was acknowledged is there under the id that was given, and nothing is there twice.
+//!
+//! After each kill `comity check` walks the store as the kill left it: a copy, since whoever opens a store
+//! replays its log, and that is the restart's to do, whose time counts.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Method;
@@ -73,10 +77,11 @@ pub async fn run(places: &Places, plan: Plan) -> Result<()> {
         for task in tasks {
             writers.push(task.await?);
         }
-        check(places, &base_url).await?;
+        let left = copy(places).await?;
         let begun = Instant::now();
         server = servers::start(Kind::ComityD1, places, port).await?;
         slowest = slowest.max(begun.elapsed());
+        check(places, &base_url, &left).await?;
         let acknowledged: usize = writers
             .iter()
             .map(|writer| writer.sent.values().flatten().count())
@@ -250,25 +255,40 @@ fn compare(writers: &[Writer], found: &BTreeMap<String, Vec<String>>) -> Result<
     Ok(())
 }
 
-/// `comity check` on the dead server's store.
-async fn check(places: &Places, base_url: &str) -> Result<()> {
-    let output = Command::new(&places.comity)
+/// A copy of the dead server's data, in the place of the one before.
+async fn copy(places: &Places) -> Result<PathBuf> {
+    let folder = places.data.join("comity-d1");
+    let left = folder.join("left");
+    if left.exists() {
+        fs::remove_dir_all(&left)?;
+    }
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(folder.join("data")).arg(&left);
+    succeed(copy).await?;
+    Ok(left)
+}
+
+/// `comity check` on a folder of data that no server has open.
+async fn check(places: &Places, base_url: &str, data: &Path) -> Result<()> {
+    let mut check = Command::new(&places.comity);
+    check
         .arg("check")
         .env("COMITY_SERVER_NAME", "bench.invalid")
         .env("COMITY_PUBLIC_BASEURL", base_url)
-        .env(
-            "COMITY_DATA_DIR",
-            places.data.join("comity-d1").join("data"),
-        )
-        .env("COMITY_STORAGE__ENGINE", "rocksdb")
-        .output()
-        .await?;
+        .env("COMITY_DATA_DIR", data)
+        .env("COMITY_STORAGE__ENGINE", "rocksdb");
+    succeed(check).await
+}
+
+/// Runs a program to its end.
+async fn succeed(mut command: Command) -> Result<()> {
+    let output = command.output().await?;
     if output.status.success() {
         return Ok(());
     }
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Err(Error::Program(format!(
-        "comity check: {}{}",
+        "{command:?}: {}{}",
         said(&output.stdout),
         said(&output.stderr)
     )))

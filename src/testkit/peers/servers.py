@@ -5,6 +5,7 @@ import base64
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import time
 from urllib.request import urlopen
@@ -85,6 +86,7 @@ class Comity(Server):
     def __init__(self, binary, *place):
         super().__init__(*place)
         self.binary = binary
+        self.data, self.copied = self.folder / "data", self.folder / "copied"
 
     def command(self):
         return [self.binary, "serve"]
@@ -93,7 +95,7 @@ class Comity(Server):
         settings = {
             "SERVER_NAME": self.name,
             "PUBLIC_BASEURL": self.url,
-            "DATA_DIR": self.folder / "data",
+            "DATA_DIR": self.data,
             "LISTEN__CLIENT": f"{self.address}:{CLIENTS}",
             "LISTEN__FEDERATION": f"{self.address}:{BEHIND_THE_GATE}",
             "LISTEN__TLS_CERT": self.certificate,
@@ -106,10 +108,15 @@ class Comity(Server):
         }
         return super().environment() | {f"COMITY_{key}": str(value) for key, value in settings.items()}
 
-    def check(self):
-        """`comity check` on the store of a server that isn't running: what it found, nothing if all is well."""
-        check = [self.binary, "check"]
-        found = subprocess.run(check, env=self.environment(), capture_output=True, text=True)
+    def copy(self):
+        """Keeps the data of a server that isn't running as they are now, in the place of the copy before."""
+        shutil.rmtree(self.copied, ignore_errors=True)
+        shutil.copytree(self.data, self.copied, ignore=shutil.ignore_patterns("*.sock"))
+
+    def check_copy(self):
+        """`comity check` on that copy: what it found, nothing if all is well."""
+        environment = self.environment() | {"COMITY_DATA_DIR": str(self.copied)}
+        found = subprocess.run([self.binary, "check"], env=environment, capture_output=True, text=True)
         return "" if found.returncode == 0 else found.stdout + found.stderr
 
 

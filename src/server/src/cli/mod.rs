@@ -56,7 +56,8 @@ enum Command {
     /// Each row by itself (its table, its place, its position), then rows together: events with their ids, headers,
     /// bodies and places; states down to the last node; auth chains; memberships, summaries, relations, threads, receipts,
     /// aliases; accounts with their devices and sessions; the keys of devices and how many are left; messages to devices and
-    /// their totals; key backups and their counts; connections of sliding sync; media and its files. Nothing is changed.
+    /// their totals; key backups and their counts; connections of sliding sync; media and its files. No row is changed; what a
+    /// crash left in the write-ahead log goes into the store's files, as at a start.
     ///
     /// What can't be counted again isn't: which events notify, since the push rules and the room as they were when an event
     /// came are kept nowhere (totals go on by one event at most, and receipts agree with them); how often a registration
