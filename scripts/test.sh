@@ -10,7 +10,8 @@ scripts/setup-system.sh test
 scripts/setup-tools.sh
 . scripts/env.sh
 
-cargo fetch --locked --quiet --target x86_64-unknown-linux-gnu # the only step that needs the network, besides the set-up
+# From here on our own code needs no network; what brings other people's (clients, Synapse, the S3 service) does, the first time.
+cargo fetch --locked --quiet --target x86_64-unknown-linux-gnu
 say "lint (the first time, the compiler's first half)"
 scripts/lint.sh
 say "build (the other half)"

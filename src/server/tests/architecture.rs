@@ -16,7 +16,7 @@ use std::{
 const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("runtime", &[]),
-    ("storage", &["protocol", "runtime"]),
+    ("storage", &["runtime"]),
     ("accounts", &["protocol", "runtime", "storage"]),
     ("federation-client", &["protocol", "runtime", "storage"]),
     ("media", &["protocol", "runtime", "storage"]),
