@@ -15,6 +15,7 @@ mod bucket;
 mod commands;
 mod crowd;
 mod engines;
+mod log;
 mod pictures;
 mod postgres;
 mod secrets;

@@ -107,11 +107,8 @@ impl Server {
         let reading = std::thread::spawn(move || {
             for line in lines.split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).into_owned();
-                if let Some((_, rest)) = line.split_once(" client=")
-                    && line.contains("serving")
-                {
-                    let address = rest.split(' ').next().unwrap_or_default().parse();
-                    let _ = ready.send(address.expect("an address in the log"));
+                if let Some(address) = served(&line) {
+                    let _ = ready.send(address);
                 }
                 let mut log = written.lock().unwrap();
                 log.push_str(&line);
@@ -220,6 +217,16 @@ impl Drop for Server {
             assert_eq!(line, None, "a secret is logged");
         }
     }
+}
+
+/// Where it serves clients, if this is the line that says so, in either form.
+fn served(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line
+        .split_once(" client=")
+        .or_else(|| line.split_once("\"client\":\""))
+        .filter(|_| line.contains("serving"))?;
+    let address = rest.split([' ', '"']).next()?;
+    Some(address.parse().expect("an address in the log"))
 }
 
 /// Sends a request and reads the answer to its end, which is as the specification has it.
