@@ -4,6 +4,7 @@
 mod access;
 mod context;
 mod event;
+mod event_by_id;
 mod initial_sync;
 mod joined_members;
 mod members;
@@ -31,7 +32,7 @@ pub(crate) fn routes() -> Routes {
     let at = |path: &str| format!("{ROOM}{path}");
     let state_event = get(state_event::get).put(state_event::put);
     Routes::new()
-        .v3("/events/{event_id}", get(event::get_anywhere))
+        .v3("/events/{event_id}", get(event_by_id::get))
         .v3(&at("/context/{event_id}"), get(context::get))
         .v3(&at("/event/{event_id}"), get(event::get))
         .v3(&at("/initialSync"), get(initial_sync::get))
