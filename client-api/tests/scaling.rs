@@ -19,21 +19,51 @@ async fn public_room(user: &User) -> String {
 
 /// Joins so many members to a room, half of whom have muted it.
 async fn fill(server: &Server, room: &str, members: usize) {
+    for member in (0..members).step_by(2) {
+        let user = server.register(&format!("member{member}")).await;
+        let muted: NewRule = serde_json::from_value(json!({"actions": []})).unwrap();
+        let edit = |rules: &mut comity_protocol::push::UserRules| {
+            rules.put(RuleKind::Room, room, muted.clone(), &Position::default())
+        };
+        let edited = server.api.accounts.edit_push_rules(&user.id, edit);
+        edited.await.unwrap().unwrap();
+    }
+    admit(server, room, members).await;
+}
+
+/// Joins so many members to a room, with an account or without.
+async fn admit(server: &Server, room: &str, members: usize) {
     let room_id = RoomId::parse(room).unwrap();
     let mut change = server.api.rooms.change(&room_id).await.unwrap();
     for member in 0..members {
         let user: OwnedUserId = UserId::parse(format!("@member{member}:localhost")).unwrap();
-        if member % 2 == 0 {
-            server.register(&format!("member{member}")).await;
-            let muted: NewRule = serde_json::from_value(json!({"actions": []})).unwrap();
-            let edit = |rules: &mut comity_protocol::push::UserRules| {
-                rules.put(RuleKind::Room, room, muted.clone(), &Position::default())
-            };
-            let edited = server.api.accounts.edit_push_rules(user.as_str(), edit);
-            edited.await.unwrap().unwrap();
-        }
         let joined = json!({"membership": "join"});
         let intent = Intent::state(&user, "m.room.member", user.as_str(), &joined);
+        change.add(intent, None).await.unwrap();
+    }
+    change.commit().await.unwrap();
+}
+
+/// Says so many things in a room.
+async fn talk(server: &Server, user: &User, room: &str, messages: usize) {
+    let room_id = RoomId::parse(room).unwrap();
+    let sender: OwnedUserId = UserId::parse(user.id.as_str()).unwrap();
+    let mut change = server.api.rooms.change(&room_id).await.unwrap();
+    for n in 0..messages {
+        let said = json!({"msgtype": "m.text", "body": n.to_string()});
+        let intent = Intent::message(&sender, "m.room.message", &said);
+        change.add(intent, None).await.unwrap();
+    }
+    change.commit().await.unwrap();
+}
+
+/// Sets the entries of a room's state from one number up to another.
+async fn furnish(server: &Server, user: &User, room: &str, entries: std::ops::Range<usize>) {
+    let room_id = RoomId::parse(room).unwrap();
+    let sender: OwnedUserId = UserId::parse(user.id.as_str()).unwrap();
+    let mut change = server.api.rooms.change(&room_id).await.unwrap();
+    for key in entries {
+        let intent = Intent::state(&sender, "test.entry", &key.to_string(), &json!({"n": 0}));
         change.add(intent, None).await.unwrap();
     }
     change.commit().await.unwrap();
@@ -72,6 +102,27 @@ async fn a_send_costs_the_same_in_a_room_of_any_size() {
     }
 }
 
+/// Send: constant in what was said before, and in the state.
+#[tokio::test(start_paused = true)]
+async fn a_send_costs_the_same_whatever_came_before() {
+    let mut costs = Vec::new();
+    for size in [64, 256, 1_024] {
+        let server = Server::start().await;
+        let alice = server.register("alice").await;
+        let (old, full) = (public_room(&alice).await, public_room(&alice).await);
+        talk(&server, &alice, &old, size).await;
+        furnish(&server, &alice, &full, 0..size).await;
+        let mut of_both = Vec::new();
+        for room in [&old, &full] {
+            alice.send(room, "the room is at hand").await;
+            let said = json!({"msgtype": "m.text", "body": "hello"});
+            of_both.push(send(&server, &alice, room, said).await);
+        }
+        costs.push(of_both);
+    }
+    assert!(costs.iter().all(|of| of == &costs[0]), "{costs:?}");
+}
+
 /// Messages to devices: constant in the users, and in lanes, that they go to.
 #[tokio::test(start_paused = true)]
 async fn messages_to_devices_cost_the_same_to_any_number_of_users() {
@@ -99,17 +150,10 @@ async fn a_state_event_costs_the_logarithm_of_the_state() {
     let server = Server::start().await;
     let alice = server.register("alice").await;
     let room = public_room(&alice).await;
-    let room_id = RoomId::parse(room.as_str()).unwrap();
-    let user: OwnedUserId = UserId::parse(alice.id.as_str()).unwrap();
     let mut costs: Vec<Cost> = Vec::new();
     let mut made = 0;
     for size in [16, 64, 256, 1_024] {
-        let mut change = server.api.rooms.change(&room_id).await.unwrap();
-        for key in made..size {
-            let intent = Intent::state(&user, "test.entry", &key.to_string(), &json!({"n": 0}));
-            change.add(intent, None).await.unwrap();
-        }
-        change.commit().await.unwrap();
+        furnish(&server, &alice, &room, made..size).await;
         made = size;
         alice.send(&room, "the room is at hand").await;
         let path = format!("{V3}/rooms/{}/state/test.entry/7", encode(&room));
@@ -130,7 +174,48 @@ async fn a_state_event_costs_the_logarithm_of_the_state() {
     }
 }
 
-/// State at an event: the logarithm of the state, and nothing of what came since.
+/// State at an event, of which nothing is in memory: a key costs the logarithm of the state, among the members and among the rest,
+/// and so does each of all.
+#[tokio::test(start_paused = true)]
+async fn state_at_an_event_costs_the_logarithm_of_the_state_a_key() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let mut rooms = Vec::new();
+    for size in [16, 64, 256] {
+        let room = public_room(&alice).await;
+        admit(&server, &room, size).await;
+        furnish(&server, &alice, &room, 0..size).await;
+        bob.join(&room).await;
+        bob.leave(&room).await;
+        alice
+            .set_state(&room, "test.entry", "7", json!({"n": 1}))
+            .await;
+        rooms.push((room, size));
+    }
+    for path in ["/test.entry/7", "/m.room.member/@member7:localhost", ""] {
+        let server = server.restarted().await;
+        let bob = server.login("bob").await;
+        let mut costs: Vec<(u64, Cost)> = Vec::new();
+        for (room, size) in &rooms {
+            let path = format!("{V3}/rooms/{}/state{path}", encode(room));
+            let (cost, answer) = server.cost(bob.get(path).send()).await;
+            let answer = answer.ok();
+            let keys = answer.as_array().map_or(1, Vec::len);
+            assert!(answer["n"] != 1 && (keys == 1 || keys > 2 * size));
+            costs.push((keys as u64, cost));
+        }
+        // Four times the state is a level of the trie at most.
+        for pair in costs.windows(2) {
+            let ((fewer, less), (keys, more)) = (&pair[0], &pair[1]);
+            let a_key = less.rows_read / fewer + 1;
+            assert!(more.rows_read / keys <= a_key, "{path} {costs:?}");
+            assert!(more.round_trips <= less.round_trips + 1, "{costs:?}");
+        }
+    }
+}
+
+/// State at an event: nothing of what came since.
 #[tokio::test(start_paused = true)]
 async fn state_at_an_event_costs_the_same_however_long_ago() {
     let server = Server::start().await;
