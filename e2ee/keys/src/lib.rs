@@ -30,7 +30,7 @@ mod devices;
 mod elsewhere;
 mod error;
 mod lists;
-mod object;
+pub mod object;
 mod query;
 mod remote;
 mod signatures;

@@ -26,7 +26,7 @@ const MAX_KEY_ID: usize = 300;
 const MAX_ALGORITHM: usize = 64;
 
 /// User → id of the key that signed → signature.
-pub(crate) type Signatures = BTreeMap<String, BTreeMap<String, String>>;
+pub type Signatures = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Reads an object into canonical form, without `unsigned`.
 fn object(raw: &RawValue, most: usize) -> Result<String, KeysError> {
@@ -47,12 +47,18 @@ fn object(raw: &RawValue, most: usize) -> Result<String, KeysError> {
 
 /// Any signed object.
 #[derive(Debug)]
-pub(crate) struct Signed {
+pub struct Signed {
+    /// As it is kept.
     pub json: String,
+    /// Those that stand in it.
     pub signatures: Signatures,
 }
 
 impl Signed {
+    /// Reads what somebody has signed; the signatures are not checked here.
+    ///
+    /// # Errors
+    /// [`KeysError::BadJson`], [`KeysError::TooLarge`].
     pub fn read(raw: &RawValue) -> Result<Self, KeysError> {
         #[derive(Deserialize)]
         struct Form {
@@ -70,7 +76,8 @@ impl Signed {
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#device-keys>
 #[derive(Debug)]
-pub(crate) struct DeviceKeys {
+pub struct DeviceKeys {
+    /// As they are kept.
     pub json: String,
     /// The signing key, in base64 as it stands there.
     pub ed25519: String,
@@ -89,6 +96,9 @@ struct DeviceForm {
 impl DeviceKeys {
     /// Reads what a device uploads as its own. Its own signature must be right if there is one; without one the keys are kept, and
     /// nobody believes them.
+    ///
+    /// # Errors
+    /// [`KeysError::BadJson`], [`KeysError::Invalid`], [`KeysError::TooLarge`].
     pub fn read(raw: &RawValue, user: &str, device: &str) -> Result<Self, KeysError> {
         let json = object(raw, MAX_IDENTITY)?;
         let form: DeviceForm = serde_json::from_str(&json)
@@ -138,7 +148,7 @@ impl DeviceKeys {
 }
 
 /// Whether a text is a device's keys as another server may tell of them: theirs, with a signing key or not.
-pub(crate) fn device_keys_of_peer(raw: &RawValue, user: &str, device: &str) -> Option<String> {
+pub fn device_keys_of_peer(raw: &RawValue, user: &str, device: &str) -> Option<String> {
     let json = object(raw, MAX_IDENTITY).ok()?;
     let form: DeviceForm = serde_json::from_str(&json).ok()?;
     (form.user_id == user && form.device_id == device).then_some(json)
@@ -171,14 +181,20 @@ pub(crate) fn display_name(raw: &RawValue) -> Option<String> {
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#one-time-and-fallback-keys>
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PreKey {
+pub struct PreKey {
+    /// What comes before the colon of its id.
     pub algorithm: String,
+    /// Its whole id.
     pub key_id: String,
+    /// As it is kept.
     pub json: String,
 }
 
 impl PreKey {
     /// Reads a key that a device uploads; where the algorithm has signed keys, it must be signed by the device's `signing_key`.
+    ///
+    /// # Errors
+    /// [`KeysError::BadJson`], [`KeysError::Invalid`], [`KeysError::TooLarge`].
     pub fn read(
         key_id: &str,
         raw: &RawValue,
@@ -235,9 +251,12 @@ impl PreKey {
 
 /// What a cross-signing key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Usage {
+pub enum Usage {
+    /// The others of the user.
     Master,
+    /// The user's devices.
     SelfSigning,
+    /// Other users.
     UserSigning,
 }
 
@@ -255,16 +274,22 @@ impl Usage {
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#key-and-signature-security>
 #[derive(Clone, Debug)]
-pub(crate) struct CrossSigningKey {
+pub struct CrossSigningKey {
+    /// As it is kept.
     pub json: String,
     /// The public half in base64.
     pub public: String,
+    /// The public half.
     pub key: VerifyKey,
+    /// Those that stand in it.
     pub signatures: Signatures,
 }
 
 impl CrossSigningKey {
     /// Reads a key of a user.
+    ///
+    /// # Errors
+    /// [`KeysError::BadJson`], [`KeysError::Invalid`], [`KeysError::TooLarge`].
     pub fn read(raw: &RawValue, user: &str, usage: Usage) -> Result<Self, KeysError> {
         Self::of(object(raw, MAX_IDENTITY)?, user, usage)
     }
@@ -332,7 +357,7 @@ pub(crate) fn is_signed(json: &str, key: &str, signature: &str) -> bool {
 }
 
 /// A stored object as it is given out: with further signatures, and with what we say of it.
-pub(crate) fn shown<'a>(
+pub fn shown<'a>(
     json: &str,
     signatures: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>,
     name: Option<&str>,

@@ -18,28 +18,34 @@
     reason = "a promise that is broken is a target that fails"
 )]
 
+mod logs;
 mod protocol;
 mod rows;
 mod servers;
 mod tokens;
+mod uploads;
 
+pub use logs::{RECORDS, reads};
 pub use rows::{parts, tables};
 
 /// A target: its name, and what it asserts of some bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 17] = [
     ("access_token", tokens::access_token),
     ("auth_contents", servers::auth_contents),
     ("authorization", protocol::authorization),
     ("canonical", protocol::canonical),
+    ("debt", logs::debt),
     ("event", protocol::event),
     ("filter", tokens::filter),
     ("identifiers", protocol::identifiers),
+    ("key_object", uploads::key_object),
     ("keys", protocol::keys),
     ("push_glob", protocol::push_glob),
     ("push_rules", protocol::push_rules),
+    ("record", logs::record),
     ("row", rows::row),
     ("server_acl", servers::server_acl),
     ("server_keys", servers::server_keys),

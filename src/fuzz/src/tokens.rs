@@ -53,7 +53,8 @@ fn houses() -> (tokio::runtime::Runtime, [Accounts; 2]) {
     (reactor, houses)
 }
 
-async fn accounts(lanes: u8) -> Accounts {
+/// Accounts on a memory engine, none yet.
+pub(crate) async fn accounts(lanes: u8) -> Accounts {
     let options = Options {
         lanes: Lanes::new(lanes).unwrap(),
         sync: true,

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use comity_fuzz::{TARGETS, parts, tables};
+use comity_fuzz::{RECORDS, TARGETS, parts, reads, tables};
 use comity_storage::Registered;
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
@@ -117,6 +117,24 @@ fn every_table_has_a_row() {
         without.is_empty(),
         "tables without a row in corpus/row that they read (its form: `comity_fuzz::parts`): {without:#?}"
     );
+}
+
+/// Nor is a record with a body.
+#[test]
+fn every_record_has_a_row() {
+    let rows = corpus("record");
+    for (kind, _) in RECORDS {
+        let of_it = |row: &&Vec<u8>| row.starts_with(&kind.to_be_bytes());
+        let mut of_it = rows.iter().filter(of_it).peekable();
+        assert!(
+            of_it.peek().is_some(),
+            "no record of kind {kind:04x} in corpus/record"
+        );
+        assert!(
+            of_it.all(|row| reads(row)),
+            "{kind:04x} in corpus/record can't be read"
+        );
+    }
 }
 
 /// libFuzzer has a binary a target, and no corpus belongs to none.
