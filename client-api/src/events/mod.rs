@@ -23,7 +23,7 @@ use axum::routing::{get, put};
 pub(crate) use self::{
     access::Access,
     initial_sync::{Messages, RoomInfo},
-    page::{Direction, Page, gap, place_token},
+    page::{Direction, Gap, Page, gap, place_token},
 };
 use crate::Routes;
 

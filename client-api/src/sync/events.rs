@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{initial_sync::with_room_id, while_signed_in};
 use crate::{
     Api, ApiError, Json, Query, User, UserOrGuest,
-    events::{Access, Direction, Page, gap, place_token},
+    events::{Access, Direction, Gap, Page, gap, place_token},
 };
 
 /// The longest wait.
@@ -52,7 +52,8 @@ pub(super) async fn get(
 ) -> Result<Json<Answer>, ApiError> {
     let answer = async {
         if let Some(room_id) = &wanted.room_id {
-            let access = Access::of(&api, &user.id, room_id).await?;
+            // Apart, as what it reads with: whoever waits holds neither.
+            let access = Box::new(Box::pin(Access::of(&api, &user.id, room_id)).await?);
             if access.membership != Membership::Join {
                 return peek(&api, &user, room_id, &wanted, access).await;
             }
@@ -124,36 +125,50 @@ async fn peek(
     user: &User,
     room_id: &RoomId,
     wanted: &Wanted,
-    mut access: Access,
+    mut access: Box<Access>,
 ) -> Result<Answer, ApiError> {
     let deadline = Instant::now() + Duration::from_millis(wanted.timeout).min(LONGEST);
     let mut from = match &wanted.from {
-        Some(from) => gap(api, &access.view, from).await?,
+        Some(from) => Box::pin(gap(api, &access.view, from)).await?,
         None => (access.view.seq(), 1),
     };
     let start = place_token(&access.view, from);
-    let filter = EventFilter::default();
     loop {
-        let page = Page {
-            user: &user.id,
-            from: Some(from),
-            to: None,
-            direction: Direction::Forwards,
-            limit: MAX_LIMIT,
-            filter: &filter,
-            ignored: &BTreeSet::new(),
-        };
-        let page = page.of(&access).await?;
-        from = page.end;
+        let (events, end) = Box::pin(look(&access, user, from)).await?;
+        from = end;
         let now = Instant::now();
-        if !page.found.is_empty() || now >= deadline {
+        if !events.is_empty() || now >= deadline {
             return Ok(Answer {
                 start: wanted.from.clone().unwrap_or(start),
                 end: place_token(&access.view, from),
-                chunk: access.render(&page.found, user).await?,
+                chunk: events,
             });
         }
+        drop(access);
         sleep_until(deadline.min(now + LOOK)).await;
-        access = Access::of(api, &user.id, room_id).await?;
+        access = Box::new(Box::pin(Access::of(api, &user.id, room_id)).await?);
     }
+}
+
+/// What happened in the room after a place that the user may see, and where that ends.
+async fn look(
+    access: &Access,
+    user: &User,
+    from: Gap,
+) -> Result<(Vec<Box<RawValue>>, Gap), ApiError> {
+    let page = Page {
+        user: &user.id,
+        from: Some(from),
+        to: None,
+        direction: Direction::Forwards,
+        limit: MAX_LIMIT,
+        filter: &EventFilter::default(),
+        ignored: &BTreeSet::new(),
+    };
+    let page = page.of(access).await?;
+    let events = match page.found.is_empty() {
+        true => Vec::new(),
+        false => access.render(&page.found, user).await?,
+    };
+    Ok((events, page.end))
 }

@@ -48,7 +48,11 @@ async fn while_signed_in<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::sync;
+    use super::{
+        events,
+        sliding::{simplified, v4},
+        sync,
+    };
 
     /// W4 asks for 20 kB a waiting client, of which hyper's buffers take ten and the connection three.
     const MOST: usize = 4 << 10;
@@ -57,9 +61,17 @@ mod tests {
         size_of::<F>()
     }
 
-    /// W4: what a request holds while it waits.
+    /// W4: what a request holds while it waits, whichever way it asks.
     #[test]
     fn w4_what_waits_is_small() {
-        assert!(size(sync::get) <= MOST, "{}", size(sync::get));
+        let simplified = size(|api, user, (query, body)| simplified::post(api, user, query, body));
+        for (name, size) in [
+            ("sync", size(sync::get)),
+            ("events", size(events::get)),
+            ("v4", size(v4::post)),
+            ("simplified", simplified),
+        ] {
+            assert!(size <= MOST, "{name}: {size}");
+        }
     }
 }

@@ -45,6 +45,7 @@ use self::{
     extensions::{Extending, Telling},
     lists::Wanted,
     room::Teller,
+    turns::Turn,
 };
 pub(crate) use self::{
     connection::{Kept, OfDevices},
@@ -91,62 +92,81 @@ impl Sync {
     pub async fn slide(&self, request: &SlidingRequest) -> Result<SlidingAnswer, SlidingError> {
         let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
         let mut wake = self.0.index.user(&self.0.rooms, &request.user).await?;
-        let (mut time_is_up, mut attempts) = (request.timeout.is_zero(), 0);
         let turn = self.0.turns.begin(request.of());
-        let mut first = true;
+        let (mut is_first, mut time_is_up) = (true, request.timeout.is_zero());
+        let mut attempts = 0;
         loop {
             wake.mark_unchanged();
-            let ephemeral = self.ephemeral();
-            let heads = self.0.rooms.tenant().heads();
-            self.0.index.reached(&heads).await;
-            let mut at = self.connection(request).await?;
-            if std::mem::take(&mut first) {
-                let serial = at.position.as_ref().map_or(0, |position| position.serial);
-                self.0
-                    .sent
-                    .back_at(request.user.as_str(), &request.told_by(), serial);
-            }
-            let next = self.next(request, &at, &heads, ephemeral);
-            // Apart, so that whoever waits doesn't hold what building takes.
-            let (mut answer, told) = Box::pin(self.answer_from(request, &mut at, &next)).await?;
-            // Nobody waits for this any more; whoever does all the same asks again.
-            if turn.is_over() {
-                let position = at.position.ok_or(SlidingError::UnknownPos)?;
-                return Ok(SlidingAnswer {
-                    pos: position.text(),
-                    ..SlidingAnswer::default()
-                });
-            }
-            if let Some(position) = at.position.as_ref().filter(|_| answer.is_empty()) {
-                if time_is_up && !is_far(position, &heads) {
-                    answer.pos = position.text();
-                    return Ok(answer);
-                }
-                if !time_is_up {
+            // Apart, so that whoever waits holds nothing of what looking takes.
+            let look = Box::pin(self.look(request, &turn, is_first, time_is_up));
+            is_first = false;
+            match look.await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {
                     tokio::select! {
                         biased;
                         () = turn.over() => {}
                         changed = wake.changed() => time_is_up = changed.is_err(),
                         () = tokio::time::sleep_until(deadline) => time_is_up = true,
                     }
-                    continue;
                 }
-            }
-            let passing = match answer.is_quiet() && !answer.is_empty() {
-                true => at.passing(&told, ephemeral),
-                false => None,
-            };
-            if let Some(position) = passing.filter(|position| !is_far(position, &heads)) {
-                answer.pos = position.text();
-                return Ok(answer);
-            }
-            answer.pos = next.text();
-            match self.keep(at, next, told).await {
-                Ok(()) => return Ok(answer),
-                Err(CommitError::Conflict(_)) if attempts < ATTEMPTS => attempts += 1,
-                Err(error) => return Err(error.into()),
+                Err(SlidingError::Commit(CommitError::Conflict(_))) if attempts < ATTEMPTS => {
+                    attempts += 1;
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The answer as things stand; `None` if there is nothing to say and time to wait. A conflict means that another request of the
+    /// connection came first.
+    async fn look(
+        &self,
+        request: &SlidingRequest,
+        turn: &Turn<'_>,
+        is_first: bool,
+        time_is_up: bool,
+    ) -> Result<Option<SlidingAnswer>, SlidingError> {
+        let ephemeral = self.ephemeral();
+        let heads = self.0.rooms.tenant().heads();
+        self.0.index.reached(&heads).await;
+        let mut at = self.connection(request).await?;
+        if is_first {
+            let serial = at.position.as_ref().map_or(0, |position| position.serial);
+            self.0
+                .sent
+                .back_at(request.user.as_str(), &request.told_by(), serial);
+        }
+        let next = self.next(request, &at, &heads, ephemeral);
+        let (mut answer, told) = self.answer_from(request, &mut at, &next).await?;
+        // Nobody waits for this any more; whoever does all the same asks again.
+        if turn.is_over() {
+            let position = at.position.ok_or(SlidingError::UnknownPos)?;
+            return Ok(Some(SlidingAnswer {
+                pos: position.text(),
+                ..SlidingAnswer::default()
+            }));
+        }
+        if let Some(position) = at.position.as_ref().filter(|_| answer.is_empty()) {
+            if !time_is_up {
+                return Ok(None);
+            }
+            if !is_far(position, &heads) {
+                answer.pos = position.text();
+                return Ok(Some(answer));
+            }
+        }
+        let passing = match answer.is_quiet() && !answer.is_empty() {
+            true => at.passing(&told, ephemeral),
+            false => None,
+        };
+        if let Some(position) = passing.filter(|position| !is_far(position, &heads)) {
+            answer.pos = position.text();
+            return Ok(Some(answer));
+        }
+        answer.pos = next.text();
+        self.keep(at, next, told).await?;
+        Ok(Some(answer))
     }
 
     /// The position of an answer up to these heads.
