@@ -3,7 +3,7 @@
 use comity_testkit::{Server, User, encode};
 use serde_json::{Value, json};
 
-use crate::{Connection, V3, list, lists, named, rooms, slide};
+use crate::{Connection, V3, list, lists, named, rooms, slide, state};
 
 /// MSC4186, Lists: the window has the rooms active last; one that becomes active comes in, and what was told is not told again.
 #[tokio::test(start_paused = true)]
@@ -230,4 +230,30 @@ async fn a_space_is_what_it_is_now() {
     set(&one, json!({})).await;
     assert_eq!(listed(&alice).await, [two]);
     assert_eq!(listed(&bob).await, [""; 0]);
+}
+
+/// MSC4186, Room subscriptions: rooms that are subscribed to alike are wanted by the same, however many they are, and so they come to
+/// no more than one of them.
+#[tokio::test(start_paused = true)]
+async fn subscriptions_that_are_alike_count_once() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let of_state = |count: usize| {
+        let names = (0..count).map(|n| json!([format!("{n:0>60}"), ""]));
+        Value::Array(names.chain([json!(["m.room.create", ""])]).collect())
+    };
+    let config = json!({ "timeline_limit": 1, "required_state": of_state(30) });
+    let mut subscriptions = serde_json::Map::new();
+    for n in 0..8 {
+        let room = named(&alice, &n.to_string()).await;
+        subscriptions.insert(room, config.clone());
+    }
+    let mut wanted = lists(list(9, 1, of_state(400)));
+    wanted["room_subscriptions"] = subscriptions.into();
+    let answer = slide(&alice, None, wanted, 0).await;
+    assert_eq!(rooms(&answer).len(), 8);
+    for room in rooms(&answer) {
+        let state = state(&answer["rooms"][&room]);
+        assert_eq!(state, [("m.room.create".to_owned(), String::new())]);
+    }
 }

@@ -9,14 +9,15 @@ pub(super) mod thread_updates;
 pub(super) mod v4;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
 use comity_protocol::id::{OwnedRoomId, RoomId};
 use comity_sync::{
-    sliding::{self, List, RoomConfig, SlidingAnswer, SlidingRequest},
+    sliding::{self, List, Required, RoomConfig, SlidingAnswer, SlidingRequest},
     token::SlidingPos,
 };
 use serde::{Deserialize, Serialize};
@@ -30,8 +31,8 @@ const MOST: usize = 100;
 const NAMES: usize = 500;
 /// Bytes of a name that clients choose.
 const NAME: usize = 255;
-/// Bytes of the state that a request wants ([`sliding::Required::bytes`]): it is kept with the connection, and held for each combination of
-/// lists while an answer is built.
+/// Bytes of the state that a request wants ([`Required::bytes`]), each counted once: it is kept with the connection, and held for each
+/// combination of lists while an answer is built.
 const STATE: usize = 64 << 10;
 /// Events of a timeline.
 const TIMELINE: u64 = 100;
@@ -78,8 +79,8 @@ async fn answer(
     wanted: Wanted,
 ) -> Result<SlidingAnswer, ApiError> {
     let Wanted {
-        lists,
-        subscriptions,
+        mut lists,
+        mut subscriptions,
         extensions,
     } = wanted;
     let state = presence_of(head.set_presence.as_deref())?;
@@ -95,10 +96,8 @@ async fn answer(
         let error = "The name of a list or connection is too long";
         return Err(ApiError::invalid_param(error));
     }
-    let configs = lists.values().map(|list| &list.config);
-    let configs = configs.chain(subscriptions.values());
-    let bytes: usize = configs.map(|config| config.required.bytes()).sum();
-    if bytes > STATE {
+    let configs = lists.values_mut().map(|list| &mut list.config);
+    if held_once(configs.chain(subscriptions.values_mut())) > STATE {
         let error = "required_state has too much in all";
         return Err(ApiError::invalid_param(error));
     }
@@ -116,6 +115,18 @@ async fn answer(
     presence.saw(user.id.as_str(), Some(state), false);
     let answer = async { Ok(api.sync.slide(&request).await?) };
     while_signed_in(user, pin!(answer)).await
+}
+
+/// Makes whatever wants the same state hold it once; how many bytes that comes to.
+fn held_once<'a>(configs: impl Iterator<Item = &'a mut RoomConfig>) -> usize {
+    let mut held: HashSet<Arc<Required>> = HashSet::new();
+    for config in configs {
+        match held.get(&config.required) {
+            Some(same) => config.required = Arc::clone(same),
+            None => _ = held.insert(Arc::clone(&config.required)),
+        }
+    }
+    held.iter().map(|required| required.bytes()).sum()
 }
 
 /// Windows of a list: each from a place up to one, both inclusive.

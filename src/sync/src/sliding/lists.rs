@@ -1,12 +1,12 @@
 //! Which rooms a request is about: those in the windows of its lists and those it names.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use comity_accounts::Invites;
-use comity_protocol::{auth::Membership, id::RoomId};
+use comity_protocol::auth::Membership;
 use comity_storage::{Reader, RoomKey};
 
 use super::{
@@ -30,11 +30,12 @@ pub(super) struct Wanted {
     pub subscribed: bool,
 }
 
-/// By what a room is wanted: the lists that have it in their windows, the subscription to it.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// By what a room is wanted: the lists that have it in their windows, what the subscription to it asks for. Of two rooms that are
+/// subscribed to alike it is the same.
+#[derive(Default, PartialEq, Eq, Hash)]
 struct By<'a> {
     lists: Vec<&'a str>,
-    subscription: Option<&'a RoomId>,
+    subscription: Option<&'a RoomConfig>,
 }
 
 /// What rooms share that are wanted by the same.
@@ -121,12 +122,12 @@ impl Sync {
             }
             counts.insert(name.clone(), count);
         }
-        for room_id in request.subscriptions.keys() {
+        for (room_id, config) in &request.subscriptions {
             let by = wanted.entry(RoomKey::of(room_id.as_str())).or_default();
-            by.subscription = Some(room_id);
+            by.subscription = Some(config);
         }
         // Many rooms are wanted by the same, and share what that comes to.
-        let mut joined: BTreeMap<By<'_>, Joined> = BTreeMap::new();
+        let mut joined: HashMap<By<'_>, Joined> = HashMap::new();
         let (mut bytes, mut all) = (0, Vec::new());
         // A subscription to a room that the user was never in any way is passed over: there is nothing of it here.
         for listed in listed {

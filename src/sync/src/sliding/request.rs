@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use comity_protocol::id::{OwnedRoomId, OwnedUserId, RoomId};
+use comity_protocol::id::{OwnedRoomId, OwnedUserId};
 use comity_storage::Pos;
 
 use super::Required;
@@ -51,9 +51,12 @@ impl SlidingRequest {
     }
 
     /// What is wanted of a room that these lists have in their windows, and that may be subscribed to.
-    pub(super) fn config_of(&self, lists: &[&str], subscription: Option<&RoomId>) -> RoomConfig {
+    pub(super) fn config_of(
+        &self,
+        lists: &[&str],
+        subscription: Option<&RoomConfig>,
+    ) -> RoomConfig {
         let lists = lists.iter().filter_map(|name| self.lists.get(*name));
-        let subscription = subscription.and_then(|room_id| self.subscriptions.get(room_id));
         let mut configs = lists.map(|list| &list.config).chain(subscription);
         let mut config = configs.next().cloned().unwrap_or_default();
         configs.for_each(|other| config.add(other));
