@@ -138,7 +138,11 @@ impl Slid {
         }
         fresh.rooms.iter().find_map(|(id, new)| {
             let room = &self.rooms[id];
-            let common = room.timeline.len().min(new.timeline.len());
+            // Both were told of fifty events at least, or of as many as there are.
+            if room.timeline.len() < new.timeline.len() {
+                return Some(format!("{id}: events are missing: {room:?}, fresh {new:?}"));
+            }
+            let common = new.timeline.len();
             let seen = |room: &Room| Room {
                 state: room.state.clone(),
                 timeline: room.timeline[room.timeline.len() - common..].to_vec(),
