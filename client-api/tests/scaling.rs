@@ -369,3 +369,41 @@ async fn sliding_sync_costs_in_proportion_to_the_window() {
         assert!(busy.round_trips <= 9, "{busy:?}");
     }
 }
+
+/// State that is shown: its events' own rows, and nothing that state doesn't have, as edits and threads are.
+#[tokio::test(start_paused = true)]
+async fn state_that_is_shown_costs_its_rows() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = public_room(&alice).await;
+    let room_id = RoomId::parse(room.as_str()).unwrap();
+    let user: OwnedUserId = UserId::parse(alice.id.as_str()).unwrap();
+    let list =
+        json!({"ranges": [[0, 0]], "timeline_limit": 1, "required_state": [["test.entry", "*"]]});
+    let body = json!({"lists": {"all": list}});
+    let path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
+    let mut costs: Vec<Cost> = Vec::new();
+    let sizes = [4, 16, 48];
+    let mut made = 0;
+    for size in sizes {
+        let mut change = server.api.rooms.change(&room_id).await.unwrap();
+        for key in made..size {
+            let intent = Intent::state(&user, "test.entry", &key.to_string(), &json!({"n": 0}));
+            change.add(intent, None).await.unwrap();
+        }
+        change.commit().await.unwrap();
+        made = size;
+        // The nodes of the states before them are read once.
+        let _ = alice.post(path).json(body.clone()).send().await.ok();
+        let (cost, answer) = server
+            .cost(alice.post(path).json(body.clone()).send())
+            .await;
+        let state = &answer.ok()["rooms"][&room]["required_state"];
+        assert_eq!(state.as_array().unwrap().len(), size);
+        costs.push(cost);
+    }
+    for (costs, sizes) in costs.windows(2).zip(sizes.windows(2)) {
+        let more = costs[1].rows_read - costs[0].rows_read;
+        assert_eq!(more, 3 * (sizes[1] - sizes[0]) as u64, "{costs:?}");
+    }
+}

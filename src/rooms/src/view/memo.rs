@@ -49,6 +49,14 @@ impl Memo {
         keys.iter().map(known).collect()
     }
 
+    pub fn keep_keys(&self, keys: Vec<((&str, &str), StateKeyNum)>) {
+        if keys.len() <= FEW {
+            for (key, num) in keys {
+                self.keep_key(key, Some(num));
+            }
+        }
+    }
+
     pub fn keep_key(&self, (event_type, state_key): (&str, &str), num: Option<StateKeyNum>) {
         let mut inside = self.0.lock();
         if inside.keys.len() < KEPT {

@@ -46,8 +46,8 @@ struct Related {
 /// What stands beside the events, read for all of them together.
 struct Beside {
     others: BTreeMap<EventNum, Found>,
-    related: Vec<Related>,
-    threads: Vec<Option<Thread>>,
+    related: BTreeMap<EventNum, Related>,
+    threads: BTreeMap<EventNum, Thread>,
     replaced: Vec<Option<EventNum>>,
     member: Vec<Option<EventNum>>,
 }
@@ -78,7 +78,7 @@ impl RoomView {
                 let event = plain(redaction, ClientFormat::WithRoomId);
                 unsigned.insert("redacted_because".into(), event);
             }
-            let relations = self.bundle(one, at, viewer, &beside);
+            let relations = bundle(one, viewer, &beside);
             if !relations.is_empty() {
                 unsigned.insert("m.relations".into(), relations.into());
             }
@@ -141,82 +141,16 @@ impl RoomView {
         }
     }
 
-    /// Bundled aggregations: the latest edit, references, the thread.
-    ///
-    /// <https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events>
-    fn bundle(
-        &self,
-        one: &Found,
-        at: usize,
-        viewer: Viewer<'_>,
-        beside: &Beside,
-    ) -> Map<String, Value> {
-        let mut bundle = Map::new();
-        if one.event.state_key().is_some() || one.status.redacted_by.is_some() {
-            return bundle;
-        }
-        let none = Related::default();
-        let related = beside.related.get(at).unwrap_or(&none);
-        let edits = related.edits.iter();
-        let edit = edits
-            .filter_map(|num| beside.others.get(num))
-            .max_by_key(|edit| {
-                (
-                    edit.event.origin_server_ts(),
-                    edit.event.event_id().to_owned(),
-                )
-            });
-        if let Some(edit) = edit {
-            bundle.insert("m.replace".into(), plain(edit, ClientFormat::WithRoomId));
-        }
-        let references: Vec<Value> = related
-            .references
-            .iter()
-            .rev()
-            .filter_map(|num| beside.others.get(num))
-            .map(|found| json!({ "event_id": found.event.event_id() }))
-            .collect();
-        if !references.is_empty() {
-            bundle.insert("m.reference".into(), json!({ "chunk": references }));
-        }
-        if let Some(thread) = beside.threads.get(at).and_then(Option::as_ref)
-            && let Some(latest) = beside.others.get(&EventNum(thread.latest))
-        {
-            let me = viewer.user.as_str();
-            let participated = one.event.sender() == viewer.user
-                || thread
-                    .participants
-                    .binary_search_by(|user| user.as_str().cmp(me))
-                    .is_ok();
-            bundle.insert(
-                "m.thread".into(),
-                json!({
-                    "latest_event": plain(latest, ClientFormat::WithRoomId),
-                    "count": thread.count,
-                    "current_user_participated": participated,
-                }),
-            );
-        }
-        bundle
-    }
-
     async fn beside(&self, found: &[Found], user: &UserId) -> Result<Beside, RoomError> {
-        let at: Vec<RoomNum> = found
-            .iter()
-            .map(|one| RoomNum {
-                room: self.room,
-                num: one.num.0,
-            })
-            .collect();
+        // With state nothing is bundled, nor with what was redacted.
+        let bundles =
+            |one: &&Found| one.event.state_key().is_none() && one.status.redacted_by.is_none();
+        let bundling: Vec<&Found> = found.iter().filter(bundles).collect();
         let (related, threads, (replaced, member)) = futures_util::try_join!(
-            self.related_to(found),
-            async { Ok(self.reader.get_many::<tables::Threads>(&at).await?) },
+            self.related_to(&bundling),
+            self.threads_from(&bundling),
             self.state_beside(found, user),
         )?;
-        let threads: Vec<Option<Thread>> = threads
-            .into_iter()
-            .map(|row| row.map(|row| row.value).filter(|thread| thread.count > 0))
-            .collect();
         // What was already so when the event came, and who took its content: its reader may know.
         let mut of_event: BTreeSet<EventNum> =
             replaced.iter().chain(&member).copied().flatten().collect();
@@ -228,13 +162,8 @@ impl RoomView {
         );
         // What came after it: only what the reader may see (E3).
         let mut wanted = of_event.clone();
-        wanted.extend(
-            threads
-                .iter()
-                .flatten()
-                .map(|thread| EventNum(thread.latest)),
-        );
-        for related in &related {
+        wanted.extend(threads.values().map(|thread| EventNum(thread.latest)));
+        for related in related.values() {
             wanted.extend(related.edits.iter().chain(&related.references));
         }
         let wanted: Vec<EventNum> = wanted.into_iter().collect();
@@ -261,13 +190,15 @@ impl RoomView {
 
     /// The edits and references of each event. Mostly all that relates to an event is looked at in one
     /// go; where that is much, the few that matter are found by their scopes.
-    async fn related_to(&self, found: &[Found]) -> Result<Vec<Related>, RoomError> {
+    async fn related_to(&self, found: &[&Found]) -> Result<BTreeMap<EventNum, Related>, RoomError> {
+        let mut of_all: BTreeMap<EventNum, Related> = BTreeMap::new();
+        if found.is_empty() {
+            return Ok(of_all);
+        }
         let nums: Vec<EventNum> = found.iter().map(|one| one.num).collect();
         let rows = self.relations(&nums, Span::latest(RELATIONS)).await?;
         let mut scopes = Vec::new();
-        let mut of_all = Vec::with_capacity(found.len());
         for (one, rows) in found.iter().zip(rows) {
-            let mut related = Related::default();
             if rows.len() == RELATIONS {
                 let edits = Scope::Like {
                     rel_type: "m.replace",
@@ -277,17 +208,17 @@ impl RoomView {
                 };
                 scopes.push((one.num, edits));
                 scopes.push((one.num, Scope::Type("m.reference")));
-            } else {
-                for (_, relation) in rows {
-                    let num = EventNum(relation.num);
-                    if is_edit_of(&relation, one) {
-                        related.edits.push(num);
-                    } else if relation.rel_type == "m.reference" {
-                        related.references.push(num);
-                    }
+                continue;
+            }
+            for (_, relation) in rows {
+                let related = of_all.entry(one.num).or_default();
+                let num = EventNum(relation.num);
+                if is_edit_of(&relation, one) {
+                    related.edits.push(num);
+                } else if relation.rel_type == "m.reference" {
+                    related.references.push(num);
                 }
             }
-            of_all.push(related);
         }
         if scopes.is_empty() {
             return Ok(of_all);
@@ -295,16 +226,31 @@ impl RoomView {
         let rows = self.related(&scopes, Span::latest(BUNDLED)).await?;
         let nums = |rows: &Vec<((i64, i64), EventNum)>| rows.iter().map(|(_, num)| *num).collect();
         for (scopes, rows) in scopes.chunks(2).zip(rows.chunks(2)) {
-            let target = scopes.first().map(|(num, _)| *num);
-            let at = found.iter().position(|one| Some(one.num) == target);
-            if let (Some(related), [edits, references]) =
-                (at.and_then(|at| of_all.get_mut(at)), rows)
-            {
-                related.edits = nums(edits);
-                related.references = nums(references);
+            if let ([(target, _), ..], [edits, references]) = (scopes, rows) {
+                let related = Related {
+                    edits: nums(edits),
+                    references: nums(references),
+                };
+                of_all.insert(*target, related);
             }
         }
         Ok(of_all)
+    }
+
+    /// The threads that begin with these events.
+    async fn threads_from(
+        &self,
+        found: &[&Found],
+    ) -> Result<BTreeMap<EventNum, Thread>, RoomError> {
+        let at = found.iter().map(|one| RoomNum {
+            room: self.room,
+            num: one.num.0,
+        });
+        let at: Vec<RoomNum> = at.collect();
+        let rows = self.reader.get_many::<tables::Threads>(&at).await?;
+        let threads = at.iter().zip(rows);
+        let threads = threads.filter_map(|(at, row)| Some((EventNum(at.num), row?.value)));
+        Ok(threads.filter(|(_, thread)| thread.count > 0).collect())
     }
 
     /// Of each event the state event that it replaced, and the viewer's member event before it.
@@ -320,34 +266,81 @@ impl RoomView {
                 .filter_map(|one| Some((one.event.event_type(), one.event.state_key()?))),
         );
         let mut keys = self.state_keys(&names).await?.into_iter();
-        let me: [Option<StateKeyNum>; 1] = [keys.next().flatten()];
+        let me = keys.next().flatten();
         let roots = found.iter().map(Found::root_before);
         let roots = roots.collect::<Result<Vec<Option<AnyRoot>>, _>>()?;
-        let mut replaced = Vec::with_capacity(found.len());
-        for (one, root) in found.iter().zip(&roots) {
-            let key = one.event.state_key().and_then(|_| keys.next().flatten());
-            replaced.push(self.at_key(*root, key));
+        let key = |one: &Found| one.event.state_key().and_then(|_| keys.next().flatten());
+        let keys: Vec<Option<StateKeyNum>> = found.iter().map(key).collect();
+        // Each state is asked once for all.
+        let mut asked: BTreeMap<AnyRoot, Vec<Option<StateKeyNum>>> = BTreeMap::new();
+        for (root, key) in roots.iter().zip(&keys) {
+            if let Some(root) = root {
+                asked.entry(*root).or_insert_with(|| vec![me]).push(*key);
+            }
         }
-        let (replaced, mine) = futures_util::try_join!(
-            try_join_all(replaced),
-            self.lookup_each(roots.iter().copied().flatten().collect(), &me)
-        )?;
-        let mine = |root: &Option<AnyRoot>| mine.get(root.as_ref()?)?.first().copied().flatten();
-        let member = roots.iter().map(mine).collect();
-        Ok((replaced, member))
+        let states = asked.iter().map(|(root, keys)| self.lookup(*root, keys));
+        let states = try_join_all(states).await?;
+        let mut held: BTreeMap<(AnyRoot, StateKeyNum), EventNum> = BTreeMap::new();
+        for ((root, keys), nums) in asked.iter().zip(states) {
+            let entries = keys.iter().zip(nums);
+            held.extend(entries.filter_map(|(key, num)| Some(((*root, (*key)?), num?))));
+        }
+        let at =
+            |root: &Option<AnyRoot>, key: Option<StateKeyNum>| held.get(&((*root)?, key?)).copied();
+        let replaced = roots.iter().zip(keys).map(|(root, key)| at(root, key));
+        let member = roots.iter().map(|root| at(root, me));
+        Ok((replaced.collect(), member.collect()))
     }
+}
 
-    /// The event that a state has under a key, if it is one.
-    async fn at_key(
-        &self,
-        root: Option<AnyRoot>,
-        key: Option<StateKeyNum>,
-    ) -> Result<Option<EventNum>, RoomError> {
-        let (Some(root), Some(_)) = (root, key) else {
-            return Ok(None);
-        };
-        Ok(self.lookup(root, &[key]).await?.pop().flatten())
+/// Bundled aggregations: the latest edit, references, the thread.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events>
+fn bundle(one: &Found, viewer: Viewer<'_>, beside: &Beside) -> Map<String, Value> {
+    let mut bundle = Map::new();
+    let none = Related::default();
+    let related = beside.related.get(&one.num).unwrap_or(&none);
+    let edits = related.edits.iter();
+    let edit = edits
+        .filter_map(|num| beside.others.get(num))
+        .max_by_key(|edit| {
+            (
+                edit.event.origin_server_ts(),
+                edit.event.event_id().to_owned(),
+            )
+        });
+    if let Some(edit) = edit {
+        bundle.insert("m.replace".into(), plain(edit, ClientFormat::WithRoomId));
     }
+    let references: Vec<Value> = related
+        .references
+        .iter()
+        .rev()
+        .filter_map(|num| beside.others.get(num))
+        .map(|found| json!({ "event_id": found.event.event_id() }))
+        .collect();
+    if !references.is_empty() {
+        bundle.insert("m.reference".into(), json!({ "chunk": references }));
+    }
+    if let Some(thread) = beside.threads.get(&one.num)
+        && let Some(latest) = beside.others.get(&EventNum(thread.latest))
+    {
+        let me = viewer.user.as_str();
+        let participated = one.event.sender() == viewer.user
+            || thread
+                .participants
+                .binary_search_by(|user| user.as_str().cmp(me))
+                .is_ok();
+        bundle.insert(
+            "m.thread".into(),
+            json!({
+                "latest_event": plain(latest, ClientFormat::WithRoomId),
+                "count": thread.count,
+                "current_user_participated": participated,
+            }),
+        );
+    }
+    bundle
 }
 
 /// Whether a relation is a valid edit: by the sender, of the same type.

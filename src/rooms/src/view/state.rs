@@ -156,15 +156,8 @@ impl RoomView {
         root: AnyRoot,
         half: Option<Half>,
     ) -> Result<Vec<EventNum>, RoomError> {
-        let mut entries = self.trie.entries(root, half, StateKeyNum::other(0));
-        let mut nums = Vec::new();
-        loop {
-            let page = entries.next_page(PAGE).await?;
-            if page.is_empty() {
-                return Ok(nums);
-            }
-            nums.extend(page.into_iter().map(|(_, num)| num));
-        }
+        let entries = self.entries_of(root, half).await?;
+        Ok(entries.into_iter().map(|(_, num)| num).collect())
     }
 
     /// The current state, or half of it.
@@ -172,8 +165,46 @@ impl RoomView {
     /// # Errors
     /// The store can't be read.
     pub async fn all_state(&self, half: Option<Half>) -> Result<Vec<Found>, RoomError> {
-        let nums = self.state_nums(self.root, half).await?;
-        self.load(&nums).await
+        self.all_state_in(self.root, half).await
+    }
+
+    /// The events of a state, or of half of it. By what they are found is remembered, where they are few: whoever shows them asks
+    /// for it next.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn all_state_in(
+        &self,
+        root: AnyRoot,
+        half: Option<Half>,
+    ) -> Result<Vec<Found>, RoomError> {
+        let entries = self.entries_of(root, half).await?;
+        let nums: Vec<EventNum> = entries.iter().map(|(_, num)| *num).collect();
+        let found = self.load(&nums).await?;
+        let key_of: BTreeMap<EventNum, StateKeyNum> =
+            entries.into_iter().map(|(key, num)| (num, key)).collect();
+        let keys = found.iter().filter_map(|one| {
+            let name = (one.event.event_type(), one.event.state_key()?);
+            Some((name, *key_of.get(&one.num)?))
+        });
+        self.memo.keep_keys(keys.collect());
+        Ok(found)
+    }
+
+    async fn entries_of(
+        &self,
+        root: AnyRoot,
+        half: Option<Half>,
+    ) -> Result<Vec<(StateKeyNum, EventNum)>, RoomError> {
+        let mut entries = self.trie.entries(root, half, StateKeyNum::other(0));
+        let mut all = Vec::new();
+        loop {
+            let page = entries.next_page(PAGE).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
     }
 
     /// The users of this server who are joined, by the rows of their memberships.

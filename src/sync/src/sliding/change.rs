@@ -1,8 +1,8 @@
 //! State, and what draws a room, between what the client knew of it and now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use comity_rooms::{RoomView, num::EventNum, state::AnyRoot};
+use comity_rooms::{Found, RoomView, num::EventNum, state::AnyRoot};
 use futures_util::try_join;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -34,23 +34,25 @@ impl Part<'_> {
         root: AnyRoot,
     ) -> Result<Change, SyncError> {
         let required = &self.wanted.config.required;
-        let ((nums, gone), (name, avatar)) = try_join!(
+        let ((state, gone), (name, avatar)) = try_join!(
             async {
-                let (mut nums, gone) = match then {
+                let (mut state, gone) = match then {
                     None => (required.select(view, root, None).await?, Vec::new()),
                     Some(then) => self.moved(view, stretch, then.root, root).await?,
                 };
                 if required.is_lazy() {
-                    nums.extend(self.lazy(view, stretch, then.is_none(), root).await?);
+                    let mut nums = self.lazy(view, stretch, then.is_none(), root).await?;
+                    nums.retain(|num| !state.contains_key(num));
+                    let members = view.load(&nums).await?.into_iter();
+                    state.extend(members.map(|found| (found.num, found)));
                 }
-                Ok::<_, SyncError>((nums, gone))
+                Ok::<_, SyncError>((state, gone))
             },
             face(view, then.map(|then| then.root), root),
         )?;
-        let nums: Vec<EventNum> = nums.into_iter().collect();
-        let found = view.load(&nums).await?;
+        let state: Vec<Found> = state.into_values().collect();
         Ok(Change {
-            state: self.room.render(view, &found).await?,
+            state: self.room.render(view, &state).await?,
             gone,
             name,
             avatar,
@@ -64,7 +66,7 @@ impl Part<'_> {
         stretch: &Stretch,
         then: AnyRoot,
         root: AnyRoot,
-    ) -> Result<(BTreeSet<EventNum>, Vec<(String, String)>), SyncError> {
+    ) -> Result<(BTreeMap<EventNum, Found>, Vec<(String, String)>), SyncError> {
         let required = &self.wanted.config.required;
         let (differs, gone) = if then.is_partial() == root.is_partial() {
             view.state_changes(then, root).await?
@@ -78,17 +80,17 @@ impl Part<'_> {
             required.matches(event_type, state_key) || (lazily && event_type == "m.room.member")
         };
         let found = view.load(&differs).await?;
-        let wanted = found.iter().filter(|found| {
+        let wanted = found.into_iter().filter(|found| {
             let state_key = found.event.state_key().unwrap_or_default();
             wants(found.event.event_type(), state_key)
         });
-        let mut nums: BTreeSet<EventNum> = wanted.map(|found| found.num).collect();
+        let mut state: BTreeMap<EventNum, Found> = wanted.map(|found| (found.num, found)).collect();
         if !self.had.is_some_and(|had| had.covers(required)) {
-            nums.extend(required.select(view, root, self.had).await?);
+            state.extend(required.select(view, root, self.had).await?);
         }
         let mut gone = view.key_names(&gone).await?;
         gone.retain(|(event_type, state_key)| wants(event_type, state_key));
-        Ok((nums, gone))
+        Ok((state, gone))
     }
 
     /// The members who matter for the timeline and haven't been told.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_rooms::{
-    RoomError, RoomView,
+    Found, RoomError, RoomView,
     num::EventNum,
     state::{AnyRoot, Half},
 };
@@ -145,13 +145,13 @@ impl Required {
     }
 
     /// The events of a state that are wanted, and weren't by `had`. What is named is looked up; where something isn't, that half of
-    /// the state is read.
+    /// the state is read, and nothing of it is looked up besides.
     pub(crate) async fn select(
         &self,
         view: &RoomView,
         root: AnyRoot,
         had: Option<&Self>,
-    ) -> Result<BTreeSet<EventNum>, RoomError> {
+    ) -> Result<BTreeMap<EventNum, Found>, RoomError> {
         let mut names: BTreeSet<(&str, &str)> = BTreeSet::new();
         let mut rest = false;
         for (_, element) in self.elements() {
@@ -170,23 +170,32 @@ impl Required {
             self.matches(event_type, state_key)
                 && !had.is_some_and(|had| had.matches(event_type, state_key))
         };
-        names.retain(|(event_type, state_key)| is_new(event_type, state_key));
-        let names: Vec<(&str, &str)> = names.into_iter().collect();
-        let keys = view.state_keys(&names).await?;
-        let found = view.lookup(root, &keys).await?;
-        let mut nums: BTreeSet<EventNum> = found.into_iter().flatten().collect();
         let members = self.has_all_members() && !had.is_some_and(Self::has_all_members);
-        for half in [(rest, Half::Rest), (members, Half::Members)] {
-            let (true, half) = half else { continue };
-            let all = view.state_nums(root, Some(half)).await?;
-            let found = view.load(&all).await?;
-            let wanted = found.iter().filter(|found| {
-                let state_key = found.event.state_key();
-                state_key.is_some_and(|state_key| is_new(found.event.event_type(), state_key))
-            });
-            nums.extend(wanted.map(|found| found.num));
-        }
-        Ok(nums)
+        names.retain(|(event_type, state_key)| {
+            let is_read = if *event_type == MEMBER { members } else { rest };
+            !is_read && is_new(event_type, state_key)
+        });
+        let names: Vec<(&str, &str)> = names.into_iter().collect();
+        let named = async {
+            let keys = view.state_keys(&names).await?;
+            let nums = view.lookup(root, &keys).await?;
+            let nums: Vec<EventNum> = nums.into_iter().flatten().collect();
+            view.load(&nums).await
+        };
+        let half = |is_read, half| async move {
+            match is_read {
+                true => view.all_state_in(root, Some(half)).await,
+                false => Ok(Vec::new()),
+            }
+        };
+        let (mut wanted, rest, members) =
+            futures_util::try_join!(named, half(rest, Half::Rest), half(members, Half::Members),)?;
+        let read = rest.into_iter().chain(members);
+        wanted.extend(read.filter(|found| {
+            let state_key = found.event.state_key();
+            state_key.is_some_and(|state_key| is_new(found.event.event_type(), state_key))
+        }));
+        Ok(wanted.into_iter().map(|found| (found.num, found)).collect())
     }
 }
 
