@@ -18,7 +18,11 @@ use comity_storage::{Heads, Home, Lane, Logged, Pos, Record, RoomKey};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast::error::RecvError};
 
-use crate::{SyncError, recent_lists::RecentLists};
+use crate::{
+    SyncError,
+    recent_lists::RecentLists,
+    recent_rooms::{Listed, RecentRooms},
+};
 
 /// Users kept; those who wait are never dropped.
 const USERS: usize = 100_000;
@@ -54,6 +58,8 @@ struct Room {
     completed: Pos,
     /// Those of the known users who are joined.
     joined: BTreeSet<Arc<str>>,
+    /// Those who have a place in it and aren't.
+    beside: BTreeSet<Arc<str>>,
 }
 
 struct User {
@@ -62,6 +68,8 @@ struct User {
     /// dropped on its way, and two of them do no harm.
     loaded: bool,
     rooms: BTreeMap<RoomKey, Membership>,
+    /// The same in order, if they slide.
+    recent: Option<RecentRooms>,
     /// The latest change of their own rows.
     own: Heads,
     /// The latest messages to their devices.
@@ -69,7 +77,7 @@ struct User {
 }
 
 /// A user's place in a room as the index knows it: many are looked at for one answer, so it costs little to copy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub room_id: Arc<str>,
     pub membership: auth::Membership,
@@ -271,6 +279,7 @@ impl Index {
                         wake: watch::Sender::new(0),
                         loaded: false,
                         rooms: BTreeMap::new(),
+                        recent: None,
                         // What came before may have been missed.
                         messages: own.get(lanes.of(Home::User(user.as_str()).slot())),
                         own,
@@ -289,20 +298,20 @@ impl Index {
         };
         user.loaded = true;
         for (room, row) in rows {
+            if user.rooms.contains_key(&room) {
+                continue;
+            }
             let member = row.value;
-            user.rooms.entry(room).or_insert_with(|| {
-                let place = Membership {
-                    membership: member.membership(),
-                    room_id: member.room_id.into(),
-                    pos: row.pos,
-                    forgotten: member.forgotten,
-                    data: 0,
-                };
-                if place.is_joined() {
-                    rooms.entry(room).or_default().joined.insert(name.clone());
-                }
-                place
-            });
+            let place = Membership {
+                membership: member.membership(),
+                room_id: member.room_id.into(),
+                pos: row.pos,
+                forgotten: member.forgotten,
+                data: 0,
+            };
+            rooms.entry(room).or_default().set(&name, &place);
+            user.rooms.insert(room, place);
+            user.note(room);
         }
         Ok(user.wake.subscribe())
     }
@@ -334,6 +343,36 @@ impl Index {
         rooms
             .map(|(room, place)| (*room, place.clone(), changed(room)))
             .collect()
+    }
+
+    /// The user's rooms in order as they were looked at last, and those to be looked at again, by their place and the room's last change.
+    pub fn recent(&self, user: &UserId) -> (Arc<Vec<Listed>>, Vec<(RoomKey, Membership, Pos)>) {
+        let mut state = self.state.lock();
+        let State { rooms, users, .. } = &mut *state;
+        let Some(user) = users.get_mut(user.as_str()) else {
+            return Default::default();
+        };
+        let (places, recent) = user.recent();
+        let moved = recent.moved().filter_map(|room| {
+            let changed = rooms.get(room).map_or(0, |room| room.changed);
+            Some((*room, places.get(room)?.clone(), changed))
+        });
+        (recent.listed(), moved.collect())
+    }
+
+    /// The user's rooms in order, these as they were just looked at.
+    pub fn relist(&self, user: &UserId, looked: Vec<Listed>) -> Arc<Vec<Listed>> {
+        let mut state = self.state.lock();
+        let State { rooms, users, .. } = &mut *state;
+        let Some(user) = users.get_mut(user.as_str()) else {
+            return Arc::default();
+        };
+        let (places, recent) = user.recent();
+        recent.put(looked, |room| {
+            let changed = rooms.get(&room).map_or(0, |room| room.changed);
+            Some((places.get(&room)?, changed))
+        });
+        recent.listed()
     }
 
     /// Whether rows of the user's own may have changed after `since`.
@@ -397,6 +436,31 @@ impl User {
             .map(|(room, _)| *room)
             .collect()
     }
+
+    /// Their rooms, and those in order; none was looked at if this is the first time.
+    fn recent(&mut self) -> (&BTreeMap<RoomKey, Membership>, &mut RecentRooms) {
+        let of = || RecentRooms::of(self.rooms.keys().copied());
+        (&self.rooms, self.recent.get_or_insert_with(of))
+    }
+
+    /// A list looks again at one of their rooms.
+    fn note(&mut self, room: RoomKey) {
+        if let Some(recent) = &mut self.recent {
+            recent.note(room);
+        }
+    }
+}
+
+impl Room {
+    /// A user's place is this.
+    fn set(&mut self, user: &Arc<str>, place: &Membership) {
+        let (now, before) = match place.is_joined() {
+            true => (&mut self.joined, &mut self.beside),
+            false => (&mut self.beside, &mut self.joined),
+        };
+        before.remove(user);
+        now.insert(user.clone());
+    }
 }
 
 impl State {
@@ -407,9 +471,10 @@ impl State {
         }
         self.users.retain(|_, user| user.wake.receiver_count() > 0);
         let users = &self.users;
-        self.rooms
-            .values_mut()
-            .for_each(|room| room.joined.retain(|user| users.contains_key(user)));
+        self.rooms.values_mut().for_each(|room| {
+            room.joined.retain(|user| users.contains_key(user));
+            room.beside.retain(|user| users.contains_key(user));
+        });
     }
 
     fn take(&mut self, logged: &Logged, record: &Record) {
@@ -445,6 +510,7 @@ impl State {
                 let room = RoomKey::of(&record.subject);
                 if moved.private {
                     self.rooms.entry(room).or_default().changed = logged.pos;
+                    self.note(&moved.user, room);
                     self.own_changed(&moved.user, logged);
                 } else {
                     self.room_changed(room, logged.pos);
@@ -459,6 +525,7 @@ impl State {
                 if let Some(place) = user.and_then(|user| user.rooms.get_mut(&room)) {
                     place.forgotten = true;
                 }
+                self.note(&forgot.user, room);
             }
             comity_keys::LIST => {
                 if let Some(changed) = ListChanged::of(record).filter(|changed| changed.shown) {
@@ -477,12 +544,12 @@ impl State {
                     return;
                 };
                 if let Change::RoomAccountData { room_id, .. } = &change {
+                    let room = RoomKey::of(room_id);
                     let user = self.users.get_mut(record.subject.as_str());
-                    if let Some(place) =
-                        user.and_then(|user| user.rooms.get_mut(&RoomKey::of(room_id)))
-                    {
+                    if let Some(place) = user.and_then(|user| user.rooms.get_mut(&room)) {
                         place.data = logged.pos;
                     }
+                    self.note(&record.subject, room);
                 }
                 self.own_changed(&record.subject, logged);
             }
@@ -510,22 +577,38 @@ impl State {
             forgotten: false,
             data: 0,
         };
-        let joined = &mut self.rooms.entry(room).or_default().joined;
-        if place.is_joined() {
-            joined.insert(name.clone());
-        } else {
-            joined.remove(&name);
-        }
+        self.rooms.entry(room).or_default().set(&name, &place);
         if let Some(user) = self.users.get_mut(&name) {
             let data = user.rooms.get(&room).map_or(0, |place| place.data);
             user.rooms.insert(room, Membership { data, ..place });
+            user.note(room);
             user.wake.send_modify(|serial| *serial += 1);
         }
     }
 
     fn room_changed(&mut self, room: RoomKey, pos: Pos) {
-        self.rooms.entry(room).or_default().changed = pos;
-        self.wake_room(room);
+        let Self { rooms, users, .. } = self;
+        let here = rooms.entry(room).or_default();
+        here.changed = pos;
+        for user in &here.joined {
+            if let Some(user) = users.get_mut(user) {
+                user.note(room);
+                user.wake.send_modify(|serial| *serial += 1);
+            }
+        }
+        // Whoever isn't in it isn't told, but a list may have it elsewhere.
+        for user in &here.beside {
+            if let Some(user) = users.get_mut(user) {
+                user.note(room);
+            }
+        }
+    }
+
+    /// A room isn't to a user what it was.
+    fn note(&mut self, user: &str, room: RoomKey) {
+        if let Some(user) = self.users.get_mut(user) {
+            user.note(room);
+        }
     }
 
     fn wake_all(&mut self) {

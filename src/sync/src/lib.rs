@@ -29,6 +29,7 @@ mod index;
 mod members;
 mod neighbours;
 mod recent_lists;
+mod recent_rooms;
 mod room;
 pub mod sliding;
 mod supplies;

@@ -27,14 +27,14 @@ use comity_sync::{
     Request, Sync,
     answer::Counts,
     filter::Filter,
-    sliding::{Extensions, List, RoomConfig, SlidingRequest, of_pairs},
+    sliding::{Extensions, Filters, List, RoomConfig, SlidingRequest, of_pairs},
     token::{SlidingPos, SyncToken, Token},
 };
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json, value::to_raw_value};
 
-async fn open(lanes: u8) -> (Rooms, Sync) {
+async fn open(lanes: u8) -> (Rooms, Accounts) {
     let options = Options {
         lanes: Lanes::new(lanes).unwrap(),
         sync: true,
@@ -74,9 +74,15 @@ async fn open(lanes: u8) -> (Rooms, Sync) {
         },
     )
     .unwrap();
+    (rooms, accounts)
+}
+
+/// The delivery from its start.
+fn start(rooms: &Rooms, accounts: &Accounts) -> Sync {
+    let (rooms, accounts) = (rooms.clone(), accounts.clone());
     let keys = Keys::new(accounts.clone(), rooms.server_name().to_owned());
     let to_device = comity_to_device::ToDevice::new(&accounts, rooms.server_name().to_owned());
-    (rooms.clone(), Sync::new(rooms, accounts, keys, to_device))
+    Sync::new(rooms, accounts, keys, to_device)
 }
 
 /// What a client has put together from the answers it got.
@@ -293,7 +299,8 @@ async fn room(rooms: &Rooms, creator: &UserId) -> OwnedRoomId {
 
 async fn history(seed: u64, lanes: u8) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let (rooms, sync) = open(lanes).await;
+    let (rooms, accounts) = open(lanes).await;
+    let sync = start(&rooms, &accounts);
     let users: Vec<OwnedUserId> = ["@a:localhost", "@b:localhost", "@c:localhost"]
         .map(|user| user.try_into().unwrap())
         .into();
@@ -414,6 +421,93 @@ async fn history(seed: u64, lanes: u8) {
                 fresh.rooms.contains_key(id.as_str()),
                 "seed {seed}: membership of {id}"
             );
+        }
+    }
+}
+
+/// Which rooms a user's lists have, place by place, and how many; of all rooms, of the encrypted ones, and of the others.
+async fn listed(sync: &Sync, user: &UserId) -> Vec<String> {
+    let mut lists = BTreeMap::new();
+    for is_encrypted in [None, Some(true), Some(false)] {
+        for place in 0..4 {
+            let list = List {
+                ranges: Some(vec![(place, place)]),
+                filters: Filters {
+                    is_encrypted,
+                    ..Filters::default()
+                },
+                ..List::default()
+            };
+            lists.insert(format!("{is_encrypted:?} {place}"), list);
+        }
+    }
+    let request = SlidingRequest {
+        user: user.to_owned(),
+        device: DEVICE.to_owned(),
+        connection: "lists".to_owned(),
+        pos: None,
+        timeout: Duration::ZERO,
+        lists,
+        subscriptions: BTreeMap::new(),
+        extensions: Extensions::default(),
+    };
+    let answer = sync.slide(&request).await.unwrap();
+    let rooms = answer.rooms.iter();
+    let rooms =
+        rooms.map(|(id, room)| format!("{id} {:?} {:?}", room.lists, room.bump_stamp.unwrap()));
+    rooms.chain([format!("{:?}", answer.lists)]).collect()
+}
+
+/// Architecture, Sliding sync: rooms stand in lists as they would if the server had just been started, whatever happened to them since
+/// it was: so what is kept of them is what their rows say.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_of_lists_is_what_a_start_reads() {
+    for seed in 0..20 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (rooms, accounts) = open(if seed % 2 == 0 { 1 } else { 4 }).await;
+        let kept = start(&rooms, &accounts);
+        let users: Vec<OwnedUserId> = ["@a:localhost", "@b:localhost", "@c:localhost"]
+            .map(|user| user.try_into().unwrap())
+            .into();
+        let mut ids = Vec::new();
+        for user in &users {
+            give_device(&rooms, user).await;
+            ids.push(room(&rooms, user).await);
+        }
+        for step in 0..60 {
+            let (who, whom) = (
+                users.choose(&mut rng).unwrap(),
+                users.choose(&mut rng).unwrap(),
+            );
+            let id = ids.choose(&mut rng).unwrap();
+            let member = |user: &UserId, membership: &str| {
+                let content = json!({ "membership": membership });
+                Intent::state(who, "m.room.member", user.as_str(), &content)
+            };
+            let encryption = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+            let intent = match rng.random_range(0..9) {
+                0 | 1 => member(who, "join"),
+                2 => member(who, "leave"),
+                3 => member(whom, "leave"),
+                4 => member(whom, "invite"),
+                5 => Intent::state(who, "m.room.encryption", "", &encryption),
+                6 => {
+                    // Who hasn't left is refused.
+                    let _ = rooms.forget(who, id).await;
+                    continue;
+                }
+                _ => Intent::message(who, "m.room.message", &json!({ "body": step.to_string() })),
+            };
+            let mut change = rooms.change(id).await.unwrap();
+            if change.add(intent, None).await.is_ok() {
+                change.commit().await.unwrap();
+            }
+            let user = users.choose(&mut rng).unwrap();
+            let before = listed(&kept, user).await;
+            if step % 5 == 0 {
+                let started = start(&rooms, &accounts);
+                assert_eq!(before, listed(&started, user).await, "seed {seed}, {user}");
+            }
         }
     }
 }

@@ -11,9 +11,9 @@ use comity_storage::{Reader, RoomKey};
 
 use super::{
     Filters, List, RoomConfig, SlidingError, SlidingRequest, connection::At, looked::Wants,
-    outline::Listed, request::REQUIRED_BYTES,
+    request::REQUIRED_BYTES,
 };
-use crate::{Sync, SyncError};
+use crate::{Sync, SyncError, recent_rooms::Listed};
 
 /// What a list's name takes in memory beside its letters, more or less.
 const NAME: usize = 32;
@@ -101,7 +101,7 @@ impl Sync {
             !unwelcome && (!one.place.forgotten || is_news(one))
         };
         // Who left knows it once they were told; who was removed may not have noticed.
-        let shown = |one: &&Listed| {
+        let shown = |one: &Listed| {
             tellable(one) && (!one.is_gone() || is_news(one) || one.was_removed(user))
         };
         let sides = Sides {
@@ -109,30 +109,40 @@ impl Sync {
             tags: &tags,
             spaces: &spaces,
         };
+        // By their places among all rooms, of which the others are compared with and no more.
+        let mut wanted: BTreeMap<usize, By<'_>> = BTreeMap::new();
         let mut counts = BTreeMap::new();
-        let mut wanted: BTreeMap<RoomKey, By<'_>> = BTreeMap::new();
         for (name, list) in &request.lists {
-            let rooms = listed.iter().filter(shown);
             let mut count = 0;
-            for one in rooms.filter(|one| sides.pass(&list.filters, one)) {
+            for (place, one) in listed.iter().enumerate() {
+                if !shown(one) || !sides.pass(&list.filters, one) {
+                    continue;
+                }
                 if list.has(count) {
-                    wanted.entry(one.room).or_default().lists.push(name);
+                    wanted.entry(place).or_default().lists.push(name);
                 }
                 count += 1;
             }
             counts.insert(name.clone(), count);
         }
-        for (room_id, config) in &request.subscriptions {
-            let by = wanted.entry(RoomKey::of(room_id.as_str())).or_default();
-            by.subscription = Some(config);
+        // A subscription to a room that the user was never in any way is passed over: there is nothing of it here.
+        let subscriptions = request.subscriptions.iter();
+        let subscriptions: HashMap<RoomKey, &RoomConfig> = subscriptions
+            .map(|(room_id, config)| (RoomKey::of(room_id.as_str()), config))
+            .collect();
+        for (place, one) in listed.iter().enumerate() {
+            if subscriptions.is_empty() {
+                break;
+            }
+            if let Some(config) = subscriptions.get(&one.room).filter(|_| tellable(one)) {
+                wanted.entry(place).or_default().subscription = Some(config);
+            }
         }
         // Many rooms are wanted by the same, and share what that comes to.
         let mut joined: HashMap<By<'_>, Joined> = HashMap::new();
-        let (mut bytes, mut all) = (0, Vec::new());
-        // A subscription to a room that the user was never in any way is passed over: there is nothing of it here.
-        for listed in listed {
-            let by = wanted.remove(&listed.room);
-            let Some(by) = by.filter(|_| tellable(&listed)) else {
+        let (mut bytes, mut all) = (0, Vec::with_capacity(wanted.len()));
+        for (place, by) in wanted {
+            let Some(listed) = listed.get(place).cloned() else {
                 continue;
             };
             let subscribed = by.subscription.is_some();
@@ -234,31 +244,33 @@ struct Sides<'a> {
 impl Sides<'_> {
     fn pass(&self, filters: &Filters, one: &Listed) -> bool {
         let room_id: &str = &one.place.room_id;
-        let is = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
         let (room_type, encrypted) = one.kind();
         let is_of = |types: &BTreeSet<Option<String>>| {
             let mut types = types.iter();
             types.any(|of| of.as_deref() == room_type)
         };
-        let none = BTreeSet::new();
-        let tags = self.tags.get(room_id).unwrap_or(&none);
+        let has_tag = |tags: &BTreeSet<String>| {
+            let has = self.tags.get(room_id);
+            has.is_some_and(|has| !tags.is_disjoint(has))
+        };
         let in_space = |spaces: &BTreeSet<comity_protocol::id::OwnedRoomId>| {
             let mut children = spaces
                 .iter()
                 .filter_map(|space| self.spaces.get(space.as_str()));
             children.any(|children| children.contains(room_id))
         };
-        is(filters.is_dm, self.direct.contains(room_id))
-            && is(filters.is_encrypted, encrypted)
-            && is(filters.is_invited, one.is(Membership::Invite))
+        filters
+            .is_dm
+            .is_none_or(|is| is == self.direct.contains(room_id))
+            && filters.is_encrypted.is_none_or(|is| is == encrypted)
+            && filters
+                .is_invited
+                .is_none_or(|is| is == one.is(Membership::Invite))
             && filters.room_types.as_ref().is_none_or(is_of)
             && !is_of(&filters.not_room_types)
             && filters.spaces.as_ref().is_none_or(in_space)
-            && filters
-                .tags
-                .as_ref()
-                .is_none_or(|wanted| !wanted.is_disjoint(tags))
-            && filters.not_tags.is_disjoint(tags)
+            && filters.tags.as_ref().is_none_or(has_tag)
+            && !has_tag(&filters.not_tags)
     }
 }
 

@@ -1,162 +1,104 @@
-//! What lists need of rooms, kept in memory: for each room of the user when it was active and what kind of room it is. Rows are read
-//! only of rooms that changed since.
+//! What lists need of rooms, kept in memory for all users: when a room was active and what kind of room it is. Rows are read only of rooms
+//! that changed since.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
-use comity_protocol::{auth::Membership, id::UserId};
+use comity_protocol::id::UserId;
 use comity_rooms::{Outline, Place};
 use comity_storage::{Home, Pos, Reader, RoomKey};
 use parking_lot::Mutex;
 
-use crate::{
-    Sync, SyncError, index,
-    tables::{Hash, hash},
-};
+use crate::{Sync, SyncError, index::Membership, recent_rooms::Listed};
 
-/// Rooms kept, and places of users; beyond, all are forgotten and read again.
+/// Rooms kept; beyond, all are forgotten and read again.
 const KEPT: usize = 200_000;
 
 /// By room, with the position of its lane up to which it was read.
-type Rooms = HashMap<RoomKey, (Pos, Option<Arc<Outline>>)>;
-/// By user (hashed, so that nothing is copied to look) and room, with the position that set the membership.
-type Places = HashMap<(Hash, RoomKey), (Pos, Arc<Place>)>;
+type Known = HashMap<RoomKey, (Pos, Option<Arc<Outline>>)>;
+/// A user's room, their place in it, and its last change.
+type Moved = (RoomKey, Membership, Pos);
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Outlines {
-    rooms: Mutex<Rooms>,
-    places: Mutex<Places>,
-}
+pub(crate) struct Outlines(Mutex<Known>);
 
-/// One of a user's rooms.
-#[derive(Debug, Clone)]
-pub(crate) struct Listed {
-    pub room: RoomKey,
-    pub place: index::Membership,
-    /// The room's last change.
-    pub changed: Pos,
-    /// What it is; `None` if it isn't here.
-    pub outline: Option<Arc<Outline>>,
-    /// How the user stands to it, if they aren't in it.
-    pub stands: Option<Arc<Place>>,
-}
+impl Outlines {
+    /// Those of the rooms that didn't change since they were read.
+    fn of(&self, moved: &[Moved]) -> Known {
+        let known = self.0.lock();
+        let current = moved.iter().filter_map(|(room, place, changed)| {
+            let one = known.get(room)?;
+            (one.0 >= place.pos.max(*changed)).then(|| (*room, one.clone()))
+        });
+        current.collect()
+    }
 
-impl Listed {
-    /// When something happened last that counts for the user.
-    pub fn active(&self) -> u64 {
-        match (&self.stands, &self.outline) {
-            (Some(place), _) => place.since,
-            (None, Some(outline)) => outline.active,
-            (None, None) => 0,
+    fn keep(&self, read: &Known) {
+        let mut known = self.0.lock();
+        if known.len() > KEPT {
+            known.clear();
         }
-    }
-
-    pub fn is(&self, membership: Membership) -> bool {
-        self.place.membership == membership
-    }
-
-    pub fn is_gone(&self) -> bool {
-        self.is(Membership::Leave) || self.is(Membership::Ban)
-    }
-
-    /// Whether someone else removed the user, who was in it once.
-    pub fn was_removed(&self, user: &UserId) -> bool {
-        let place = self.stands.as_ref().filter(|place| place.was_in);
-        let sender = place.and_then(|place| place.sender.as_ref());
-        self.is_gone() && sender.is_some_and(|sender| sender != user.as_str())
-    }
-
-    /// Its type, and whether it is encrypted.
-    pub fn kind(&self) -> (Option<&str>, bool) {
-        let told = self.stands.as_ref().and_then(|place| place.told.as_ref());
-        match (told, &self.outline) {
-            (Some((room_type, encrypted)), _) => (room_type.as_deref(), *encrypted),
-            (None, Some(outline)) => (outline.room_type.as_deref(), outline.encrypted),
-            (None, None) => (None, false),
-        }
+        known.extend(read.iter().map(|(room, one)| (*room, one.clone())));
     }
 }
 
 impl Sync {
-    /// The user's rooms, the last active first.
+    /// The user's rooms, the last active first. Those are looked at that something happened to since they were.
     pub(super) async fn listed(
         &self,
         user: &UserId,
         reader: &Reader,
+    ) -> Result<Arc<Vec<Listed>>, SyncError> {
+        let (listed, moved) = self.0.index.recent(user);
+        if moved.is_empty() {
+            return Ok(listed);
+        }
+        // Apart: mostly nothing has to be read.
+        let looked = Box::pin(self.look_at(user, reader, &listed, moved)).await?;
+        drop(listed);
+        Ok(self.0.index.relist(user, looked))
+    }
+
+    async fn look_at(
+        &self,
+        user: &UserId,
+        reader: &Reader,
+        before: &[Listed],
+        moved: Vec<Moved>,
     ) -> Result<Vec<Listed>, SyncError> {
-        let rooms = self.0.index.all_of(user);
-        let outlines = &self.0.outlines;
-        let mut listed: Vec<Listed> = Vec::with_capacity(rooms.len());
-        let (mut unread, mut unplaced) = (BTreeSet::new(), BTreeSet::new());
-        let of_user = hash(user.as_str());
-        {
-            let (known, places) = (outlines.rooms.lock(), outlines.places.lock());
-            for (room, place, changed) in rooms {
-                let outline = known
-                    .get(&room)
-                    .filter(|(at, _)| *at >= changed.max(place.pos));
-                if outline.is_none() {
-                    unread.insert(room);
-                }
-                let joined = place.is_joined();
-                let stands = places
-                    .get(&(of_user, room))
-                    .filter(|(pos, _)| !joined && *pos == place.pos);
-                if stands.is_none() && !joined {
-                    unplaced.insert(room);
-                }
-                let outline = outline.and_then(|(_, outline)| outline.clone());
-                let stands = stands.map(|(_, place)| place.clone());
-                listed.push(Listed {
-                    room,
-                    place,
-                    changed,
-                    outline,
-                    stands,
-                });
+        let mut outlines = self.0.outlines.of(&moved);
+        let stood = |one: &Listed| Some((one.room, (one.place.pos, one.stands.clone()?)));
+        let mut stands: HashMap<RoomKey, (Pos, Arc<Place>)> =
+            before.iter().filter_map(stood).collect();
+        let (mut unread, mut unplaced) = (Vec::new(), Vec::new());
+        for (room, place, _) in &moved {
+            if !outlines.contains_key(room) {
+                unread.push(*room);
+            }
+            let stood = stands.get(room).is_some_and(|(pos, _)| *pos == place.pos);
+            if !place.is_joined() && !stood {
+                unplaced.push(*room);
             }
         }
-        if !unread.is_empty() || !unplaced.is_empty() {
-            let unread: Vec<RoomKey> = unread.into_iter().collect();
-            let unplaced: Vec<RoomKey> = unplaced.into_iter().collect();
-            let rooms = &self.0.rooms;
-            let (read, placed) = futures_util::try_join!(
-                rooms.outlines(reader, &unread),
-                rooms.places(reader, user, &unplaced),
-            )?;
-            let read: HashMap<RoomKey, Option<Arc<Outline>>> = unread
-                .into_iter()
-                .zip(read.into_iter().map(|outline| outline.map(Arc::new)))
-                .collect();
-            let placed: HashMap<RoomKey, Arc<Place>> = unplaced
-                .into_iter()
-                .zip(placed.into_iter().map(Arc::new))
-                .collect();
-            let (mut known, mut places) = (outlines.rooms.lock(), outlines.places.lock());
-            if known.len() > KEPT {
-                known.clear();
-            }
-            if places.len() > KEPT {
-                places.clear();
-            }
-            for one in &mut listed {
-                if let Some(outline) = read.get(&one.room) {
-                    let at = reader.bound(Home::Room(one.room));
-                    known.insert(one.room, (at, outline.clone()));
-                    one.outline = outline.clone();
-                }
-                if let Some(place) = placed.get(&one.room) {
-                    let key = (of_user, one.room);
-                    places.insert(key, (one.place.pos, place.clone()));
-                    one.stands = Some(place.clone());
-                }
-            }
-        }
-        // Equal stamps can't be of one store's life; whatever order they have is always the same.
-        listed.sort_by_key(|one| (std::cmp::Reverse(one.active()), one.room));
-        Ok(listed)
+        let (read, placed) = futures_util::try_join!(
+            self.0.rooms.outlines(reader, &unread),
+            self.0.rooms.places(reader, user, &unplaced),
+        )?;
+        let read = unread.into_iter().zip(read).map(|(room, outline)| {
+            let upto = reader.bound(Home::Room(room));
+            (room, (upto, outline.map(Arc::new)))
+        });
+        let read: Known = read.collect();
+        self.0.outlines.keep(&read);
+        outlines.extend(read);
+        let placed = unplaced.into_iter().zip(placed);
+        stands.extend(placed.map(|(room, place)| (room, (0, Arc::new(place)))));
+        let looked = moved.into_iter().map(|(room, place, changed)| {
+            let (upto, outline) = outlines.remove(&room).unwrap_or_default();
+            let stands = stands.remove(&room).filter(|_| !place.is_joined());
+            let stands = stands.map(|(_, stands)| stands);
+            Listed::new(room, (place, changed), upto, outline, stands)
+        });
+        Ok(looked.collect())
     }
 }

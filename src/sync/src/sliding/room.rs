@@ -273,7 +273,7 @@ impl Part<'_> {
             known.dm != is_direct
         };
         let answer = RoomAnswer {
-            bump_stamp: is_news.then(|| self.wanted.listed.active()),
+            bump_stamp: is_news.then(|| self.wanted.listed.active),
             is_dm: tells_dm.then_some(is_direct),
             stripped_state: stripped.map(|state| state.events),
             ..self.answer(is_news)
@@ -300,7 +300,7 @@ impl Part<'_> {
             dm: is_direct,
             ..known
         };
-        let bump_stamp = Some(self.wanted.listed.active());
+        let bump_stamp = Some(self.wanted.listed.active);
         // That the user is out, and nothing of the room.
         let ended = |stripped_state| {
             let answer = RoomAnswer {
