@@ -3,8 +3,8 @@
 //! Whoever lets us in counts us in at once, and so does everybody they tell; here the room is known when the answer to
 //! the join has come and is stored. What is sent of it until then is answered, so nobody sends it again. So it is held,
 //! and staged when the entry has ended, whichever server it went by. In memory, for a crash ends the entry as well; one
-//! between the entry and the staging loses what was held, as does a store that keeps nothing for a minute, and what follows
-//! it later asks for it.
+//! between the entry and the staging loses what was held, as does a store that keeps nothing for a minute, and as is lost what doesn't
+//! fit; what follows it later asks for it.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 
-use crate::{Inner, TransactionError};
+use crate::Inner;
 
-/// Bytes of events held; beyond it whoever sends more is to repeat it.
+/// Bytes of events held; what doesn't fit is a missing parent of what follows it once the room is there.
 const HELD_BYTES: usize = 16 << 20;
 /// Of these what one server sent: any may write events of a room whose entry it draws out, and the others are to find a place.
 const OF_SERVER: usize = 4 << 20;
@@ -124,25 +124,26 @@ fn give_back<K: Ord>(taken: &mut BTreeMap<K, usize>, of: &K, bytes: usize) {
 }
 
 impl Inner {
-    /// Holds events of a room that is being entered until it is there; those of another are dropped.
-    ///
-    /// # Errors
-    /// [`TransactionError::Busy`]: too much is held.
+    /// Holds events of a room that is being entered until it is there; those of another are dropped, and so is what doesn't fit: were it
+    /// refused, all that its sender has for us would wait behind it.
     pub(crate) fn stage_later(
         self: &Arc<Self>,
         origin: &ServerName,
         room_id: &RoomId,
         entering: Option<watch::Receiver<()>>,
         pdus: Vec<Box<RawValue>>,
-    ) -> Result<(), TransactionError> {
+    ) {
         let (Some(mut entering), false) = (entering, pdus.is_empty()) else {
-            return Ok(());
+            return;
         };
         let bytes: usize = pdus.iter().map(|pdu| pdu.get().len()).sum();
         let place = self
             .held
             .place(origin, room_id, bytes.saturating_add(HELD_EACH));
-        let place = place.ok_or(TransactionError::Busy)?;
+        let Some(place) = place else {
+            tracing::debug!(%origin, %room_id, "too much waits for a room that is being entered");
+            return;
+        };
         let (inner, origin) = (Arc::downgrade(self), origin.to_owned());
         // Boxed, for what it calls has called this.
         let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
@@ -164,7 +165,6 @@ impl Inner {
             drop(place);
         });
         drop(self.runtime.spawn("federation early events", work));
-        Ok(())
     }
 }
 

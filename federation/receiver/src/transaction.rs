@@ -182,7 +182,7 @@ impl Inner {
                 pdus = self.beside(&room_id, pdus, &mut results).await?;
             }
             let Some(view) = view.filter(|view| view.head().is_heard()) else {
-                self.stage_later(origin, &room_id, entering, pdus)?;
+                self.stage_later(origin, &room_id, entering, pdus);
                 continue;
             };
             let (signed, mut room_results) = self.checked(origin, &view, pdus).await?;

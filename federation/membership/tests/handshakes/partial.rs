@@ -7,13 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use comity_federation_client::Limits;
 use comity_testkit::{Fate, Federation, HostilePeer, User, Wire, encode};
-use http::{
-    Method, Request,
-    header::{AUTHORIZATION, CONTENT_TYPE},
-};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -398,42 +392,57 @@ async fn what_is_said_while_another_server_is_asked_is_heard() {
     assert!(bodies.any(|body| body == "welcome"));
 }
 
-/// Law 11: what is held of rooms that are being entered is bounded, also by who sent it, who needn't be in the room: one takes not
-/// the place of others. Who sends more is to send it again, for it isn't acknowledged.
+/// Law 11: what is held of rooms that are being entered is bounded, by the room and by who sent it, who needn't be in the room. What
+/// doesn't fit holds up nothing that comes with it, and is found when something follows it.
 #[tokio::test(start_paused = true)]
 async fn what_is_held_meanwhile_is_bounded() {
+    const OF_ROOM: usize = 8 << 20;
+    const HELD_EACH: usize = 4 << 10;
     let pair = Pair::new().await;
+    let (wire, two) = (&pair.federation.wire, &pair.federation[TWO]);
     let room = pair.room("public_chat", "11").await;
-    lose_first(&pair.federation.wire, Fate::AnswerLost);
+    let other = json!({ "preset": "public_chat" });
+    let other = pair.bob.create_room(other).await;
+    let [evil, friend, third] =
+        [EVIL, "friend.test", THREE].map(|name| HostilePeer::on(wire, name));
+    let other = evil.join(two, &other, "mallory").await;
+    lose_first(wire, Fate::AnswerLost);
     let joining = timeout(Duration::from_secs(10), join(&pair.bob, &room, &[ONE]));
     assert!(joining.await.is_err());
-    let [evil, friend, third] =
-        [EVIL, "friend.test", THREE].map(|name| HostilePeer::on(&pair.federation.wire, name));
-    let pdu = json!({ "room_id": room, "content": { "x": "x".repeat(64_000) } });
-    let pdus = vec![pdu; 50];
-    // No endpoint documents that a server is busy.
-    pair.federation.wire.without_spec();
-    let two = pair.federation[TWO].name();
-    let send = async |peer: &HostilePeer, txn: &str| {
+
+    let send = async |peer: &HostilePeer, txn: &str, pdus: Vec<&Value>| {
         let path = format!("/_matrix/federation/v1/send/{txn}");
         let body = json!({ "origin": peer.name, "origin_server_ts": 1, "pdus": pdus });
-        let body = Bytes::from(body.to_string());
-        let authorisation = peer.authorisation(two, &Method::PUT, &path, &body);
-        let request = Request::put(&path)
-            .header(CONTENT_TYPE, "application/json")
-            .header(AUTHORIZATION, authorisation);
-        let limits = Limits {
-            timeout: Duration::from_secs(10),
-            max_bytes: 10_000,
-        };
-        let end = pair.federation.wire.end(&peer.name);
-        let answer = end.send(two, request.body(body).unwrap(), limits);
-        answer.await.unwrap().status().as_u16()
+        let answer = peer.to(two).put(path).json(body).send().await;
+        answer.ok()["pdus"].clone()
     };
-    assert_eq!(send(&evil, "0").await, 200);
-    assert_eq!(send(&evil, "1").await, 503);
-    assert_eq!(send(&friend, "0").await, 200);
-    assert_eq!(send(&third, "0").await, 503, "the room has its part");
+    let large = |bytes: usize| json!({ "room_id": room, "content": { "x": "x".repeat(bytes) } });
+    let many = large(64_000);
+    let lot = 50 * many.to_string().len() + HELD_EACH;
+    send(&evil, "0", vec![&many; 50]).await;
+    let content = json!({ "msgtype": "m.text", "body": "elsewhere" });
+    let beside = evil.event(&other, "mallory", "m.room.message", None, content);
+    let mut pdus = vec![&many; 49];
+    pdus.push(&beside.json);
+    let told = send(&evil, "1", pdus).await;
+    assert_eq!(told, json!({ &beside.id: {} }), "the server has its part");
+    send(&friend, "0", vec![&many; 50]).await;
+    let around = large(0).to_string().len() + HELD_EACH;
+    let rest = large(OF_ROOM - 2 * lot - around);
+    send(&third, "0", vec![&rest]).await;
+    pair.alice.send(&room, "too late").await;
     sleep(Duration::from_secs(2 * 60)).await;
-    assert_eq!(send(&evil, "1").await, 200);
+    let texts = async |room: &str| {
+        let heard = pair.bob.messages(room, 20).await;
+        let bodies = heard
+            .iter()
+            .rev()
+            .map(|event| event["content"]["body"].clone());
+        bodies.filter(|body| !body.is_null()).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&other.id).await, ["elsewhere"]);
+    assert!(texts(&room).await.is_empty(), "the room has its part");
+    pair.alice.send(&room, "later").await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(texts(&room).await, ["too late", "later"]);
 }
