@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 
-use crate::Inner;
+use crate::{Inner, transaction::Results};
 
 /// Bytes of events held; what doesn't fit is a missing parent of what follows it once the room is there.
 const HELD_BYTES: usize = 16 << 20;
@@ -73,7 +73,7 @@ struct Bytes {
 }
 
 /// A place for events of a server and room, until it is dropped.
-struct Place {
+pub(crate) struct Place {
     held: Held,
     server: OwnedServerName,
     room_id: OwnedRoomId,
@@ -132,26 +132,31 @@ impl Inner {
         room_id: &RoomId,
         entering: Option<watch::Receiver<()>>,
         pdus: Vec<Box<RawValue>>,
+        place: &mut Option<Place>,
     ) {
         let (Some(mut entering), false) = (entering, pdus.is_empty()) else {
             return;
         };
         let bytes: usize = pdus.iter().map(|pdu| pdu.get().len()).sum();
-        let place = self
-            .held
-            .place(origin, room_id, bytes.saturating_add(HELD_EACH));
+        let bytes = bytes.saturating_add(HELD_EACH);
+        let place = place.take();
+        let place = place.or_else(|| self.held.place(origin, room_id, bytes));
         let Some(place) = place else {
             tracing::debug!(%origin, %room_id, "too much waits for a room that is being entered");
             return;
         };
-        let (inner, origin) = (Arc::downgrade(self), origin.to_owned());
+        let (inner, origin, room_id) =
+            (Arc::downgrade(self), origin.to_owned(), room_id.to_owned());
         // Boxed, for what it calls has called this.
         let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             while entering.changed().await.is_ok() {}
-            let mut wait = RETRY.0;
+            let (mut wait, mut place) = (RETRY.0, Some(place));
             while let Some(inner) = inner.upgrade() {
                 let turn = inner.turns.turn(&origin).await;
-                let Err(error) = inner.stage(&origin, pdus.clone()).await else {
+                let mut results = Results::new();
+                let staged =
+                    inner.stage_in(&origin, &room_id, pdus.clone(), &mut results, &mut place);
+                let Err(error) = staged.await else {
                     break;
                 };
                 tracing::warn!(%origin, %error, "events of a room that was entered can't be kept yet");
@@ -170,7 +175,34 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::tests::World;
+
+    /// Law 11: what would be staged while its room is entered anew is held on, and counts once.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_on_counts_once() {
+        let world = World::new().await;
+        let inner = &world.receiver.0;
+        let room = <&RoomId>::try_from("!entered:evil.test").unwrap();
+        let all = || inner.held.0.lock().all;
+        let attempt = inner.fetcher.entering.begin(room);
+        let event = json!({ "room_id": room, "content": { "x": "x".repeat(OF_SERVER / 2) } });
+        world.send_json(&event).await.unwrap();
+        let held = all();
+        assert!(held > OF_SERVER / 2);
+        // Nothing of the server is staged before another attempt has begun.
+        let turn = inner.turns.turn(&world.peer.name).await;
+        drop(attempt);
+        let another = inner.fetcher.entering.begin(room);
+        drop(turn);
+        sleep(2 * RETRY.1).await;
+        assert_eq!(all(), held);
+        drop(another);
+        sleep(RETRY.0).await;
+        assert_eq!(all(), 0);
+    }
 
     /// Law 11: what is held is bounded in all, by its room and by who sent it, until it is given back.
     #[test]

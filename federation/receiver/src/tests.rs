@@ -16,17 +16,17 @@ const HERE: &str = "here.test";
 const MISSING: &str = "/_matrix/federation/v1/get_missing_events/";
 
 /// A receiver that checks one lot of events at a time, and lets none wait for that.
-struct World {
+pub(crate) struct World {
     _federation: Federation,
     alice: User,
-    peer: HostilePeer,
+    pub peer: HostilePeer,
     room: PeerRoom,
-    receiver: Receiver,
+    pub receiver: Receiver,
     checks: Pool,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let federation = Federation::of([HERE]).await;
         let here = &federation[HERE];
         let alice = here.register("alice").await;
@@ -71,8 +71,12 @@ impl World {
     }
 
     async fn send(&self, event: &Pdu) -> Result<String, TransactionError> {
+        self.send_json(&event.json).await
+    }
+
+    pub async fn send_json(&self, event: &Value) -> Result<String, TransactionError> {
         let body = Transaction {
-            pdus: vec![RawValue::from_string(event.json.to_string()).unwrap()],
+            pdus: vec![RawValue::from_string(event.to_string()).unwrap()],
             edus: Vec::new(),
         };
         let peer = &self.peer.name;

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Inner, Receiver,
     checks::PduError,
+    entering::Place,
     tables::{Answered, Line, Recent, Server, Transactions},
 };
 
@@ -78,7 +79,7 @@ struct Verdict<'a> {
 }
 
 /// Events, with what is wrong with each, if anything is.
-type Results = BTreeMap<OwnedEventId, Option<String>>;
+pub(crate) type Results = BTreeMap<OwnedEventId, Option<String>>;
 
 impl Receiver {
     /// Takes a transaction of a server whose request was signed by it; the answer's body.
@@ -168,45 +169,62 @@ impl Inner {
             }
         }
         let (mut results, mut lines) = (Results::new(), BTreeSet::new());
-        for (room_id, mut pdus) in by_room {
-            let entering = self.fetcher.entering.end_of(&room_id);
-            let view = match self.rooms.view(&room_id).await {
-                Ok(view) => Some(view),
-                Err(RoomError::UnknownRoom) => None,
-                Err(error) => return Err(error.into()),
-            };
-            let is_inside = view
-                .as_ref()
-                .is_some_and(|view| view.head().mode.takes_part());
-            if !is_inside {
-                pdus = self.beside(&room_id, pdus, &mut results).await?;
-            }
-            let Some(view) = view.filter(|view| view.head().is_heard()) else {
-                self.stage_later(origin, &room_id, entering, pdus);
-                continue;
-            };
-            let (signed, mut room_results) = self.checked(origin, &view, pdus).await?;
-            if !signed.is_empty() {
-                let ids = signed
-                    .iter()
-                    .map(|event| event.event().event_id().to_owned());
-                let ids: Vec<OwnedEventId> = ids.collect();
-                let put = self.staging.put(&room_id, origin, signed).await?;
-                let line = Line {
-                    room: RoomKey::of(room_id.as_str()),
-                    origin: origin.to_owned(),
-                };
-                if put.begun {
-                    self.begin(line.clone());
-                }
-                lines.insert(line);
-                for id in ids.into_iter().skip(put.taken) {
-                    room_results.insert(id, Some("too much of this room waits here".to_owned()));
-                }
-            }
-            results.append(&mut room_results);
+        for (room_id, pdus) in by_room {
+            let mut place = None;
+            let line = self.stage_in(origin, &room_id, pdus, &mut results, &mut place);
+            lines.extend(line.await?);
         }
         Ok((results, lines))
+    }
+
+    /// Puts events into their room's line, if it is one; those of a room that is being entered are held, in `place` if they have one
+    /// already.
+    pub(crate) async fn stage_in(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        room_id: &RoomId,
+        mut pdus: Vec<Box<RawValue>>,
+        results: &mut Results,
+        place: &mut Option<Place>,
+    ) -> Result<Option<Line>, TransactionError> {
+        let entering = self.fetcher.entering.end_of(room_id);
+        let view = match self.rooms.view(room_id).await {
+            Ok(view) => Some(view),
+            Err(RoomError::UnknownRoom) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let is_inside = view
+            .as_ref()
+            .is_some_and(|view| view.head().mode.takes_part());
+        if !is_inside {
+            pdus = self.beside(room_id, pdus, results).await?;
+        }
+        let Some(view) = view.filter(|view| view.head().is_heard()) else {
+            self.stage_later(origin, room_id, entering, pdus, place);
+            return Ok(None);
+        };
+        let (signed, mut room_results) = self.checked(origin, &view, pdus).await?;
+        let mut line = None;
+        if !signed.is_empty() {
+            let ids = signed
+                .iter()
+                .map(|event| event.event().event_id().to_owned());
+            let ids: Vec<OwnedEventId> = ids.collect();
+            let put = self.staging.put(room_id, origin, signed).await?;
+            let of_room = Line {
+                room: RoomKey::of(room_id.as_str()),
+                origin: origin.to_owned(),
+            };
+            if put.begun {
+                self.begin(of_room.clone());
+            }
+            line = Some(of_room);
+            for id in ids.into_iter().skip(put.taken) {
+                room_results.insert(id, Some("too much of this room waits here".to_owned()));
+            }
+        }
+        results.append(&mut room_results);
+        Ok(line)
     }
 
     /// Takes events of a room that this server isn't in: such an event may take back an invite of a
