@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use comity_protocol::id::{ServerName, UserId};
 use comity_storage::{Heads, ReadError};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::{Claimed, Wanted};
@@ -21,13 +21,13 @@ pub struct Unreachable(pub String);
 #[derive(Debug, Default, Deserialize)]
 pub struct PeerKeys {
     /// User → device → identity keys.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub device_keys: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,
     /// Master keys.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub master_keys: BTreeMap<String, Box<RawValue>>,
     /// Self-signing keys.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub self_signing_keys: BTreeMap<String, Box<RawValue>>,
 }
 
@@ -39,6 +39,7 @@ pub struct PeerDevices {
     /// Up to which change it is complete.
     pub stream_id: u64,
     /// The devices.
+    #[serde(deserialize_with = "or_nothing")]
     pub devices: Vec<PeerDevice>,
     /// The master key.
     pub master_key: Option<Box<RawValue>>,
@@ -55,6 +56,15 @@ pub struct PeerDevice {
     pub keys: Option<Box<RawValue>>,
     /// Its name.
     pub device_display_name: Option<String>,
+}
+
+/// Reads `null` as nothing, for so some servers write what has nothing in it.
+fn or_nothing<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// Asks other servers.

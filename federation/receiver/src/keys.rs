@@ -19,7 +19,7 @@ impl KeysElsewhere {
 
 #[derive(Deserialize)]
 struct Given {
-    one_time_keys: Claimed,
+    one_time_keys: Option<Claimed>,
 }
 
 #[async_trait]
@@ -37,7 +37,7 @@ impl Elsewhere for KeysElsewhere {
         let asked = json!({ "one_time_keys": wanted });
         let given = self.0.claim_keys(server, &asked).await;
         given
-            .map(|Given { one_time_keys }| one_time_keys)
+            .map(|Given { one_time_keys }| one_time_keys.unwrap_or_default())
             .map_err(unreachable)
     }
 

@@ -426,6 +426,43 @@ async fn an_answer_that_came_is_given() {
     disk.set_distance(Duration::ZERO);
 }
 
+/// What has nothing in it some servers write as `null`: what they say beside it counts.
+#[tokio::test(start_paused = true)]
+async fn null_is_nothing() {
+    let world = World::new().await;
+    let mallory = "@mallory:evil.test";
+    let v1 = "/_matrix/federation/v1/user";
+    let answer = |method, path: &str, answer: Value| {
+        let path = format!("{v1}/{path}");
+        world.peer.answer(method, &path, move |_| answer.clone());
+    };
+    let found =
+        json!({ "device_keys": { mallory: {} }, "master_keys": null, "self_signing_keys": null });
+    answer(Method::POST, "keys/query", found);
+    let list = json!({ "user_id": mallory, "stream_id": 5, "devices": null, "master_key": null });
+    answer(Method::GET, "devices/", list);
+    let claimed = json!({ "one_time_keys": null });
+    answer(Method::POST, "keys/claim", claimed);
+    let alices = Device::of(&world.alice);
+    for _ in 0..2 {
+        let body = json!({ "device_keys": { mallory: [] } });
+        let found = alices.post("query", body).await.ok();
+        assert_eq!(found["failures"], json!({}));
+        assert_eq!(found["device_keys"], json!({ mallory: {} }));
+    }
+    let heard = world.peer.heard();
+    assert_eq!(heard.len(), 1, "it is kept: {heard:?}");
+    let body = json!({ "one_time_keys": { mallory: { "D": "signed_curve25519" } } });
+    let claimed = alices.post("claim", body).await.ok();
+    assert_eq!(claimed["failures"], json!({}));
+    let update = World::update(5, &[4]);
+    world.edu("m.device_list_update", update).await;
+    assert_eq!(world.resyncs().await, 1);
+    let update = World::update(6, &[5]);
+    world.edu("m.device_list_update", update).await;
+    assert_eq!(world.resyncs().await, 0, "the list is complete");
+}
+
 /// Law 11: of another server's devices a name is kept as far as it is one, and a device whose id is none isn't.
 #[tokio::test(start_paused = true)]
 async fn names_of_other_servers_devices_are_bounded() {
