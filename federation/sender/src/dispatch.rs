@@ -162,18 +162,28 @@ impl Inner {
             return Ok(());
         }
         let says_nothing = self.says_nothing(user, &changed).await.map_err(unread)?;
+        let servers = self.servers_near(user, says_nothing).await?;
+        self.tell_list(logged, user, &changed, servers);
+        Ok(())
+    }
+
+    /// The servers that share a room with a user of ours, if need be one whose members are known.
+    async fn servers_near(
+        &self,
+        user: &UserId,
+        only_known: bool,
+    ) -> Result<BTreeSet<OwnedServerName>, RoomError> {
         let mut servers = BTreeSet::new();
         for room_id in self.rooms.rooms_with(user, Membership::Join).await? {
             match self.rooms.view(&room_id).await {
-                Ok(view) if says_nothing && is_partial(&view) => {}
+                Ok(view) if only_known && is_partial(&view) => {}
                 Ok(view) => servers.extend(view.servers().await?),
                 // Purged since.
                 Err(RoomError::UnknownRoom) => {}
                 Err(error) => return Err(error),
             }
         }
-        self.tell_list(logged, user, &changed, servers);
-        Ok(())
+        Ok(servers)
     }
 
     /// Whether there is nothing of the list yet, and this adds nothing: somebody has signed in and has neither a name nor keys for
@@ -309,7 +319,8 @@ impl Inner {
     }
 
     /// A room is known wholly now: whoever was in it all the time and wasn't known to be hears what we
-    /// have said there, the latest of it; the rest they ask for. Our join too: who left them out needn't have made it known.
+    /// have said there, the latest of it; the rest they ask for. Our join too: who left them out needn't have made it known. And of the
+    /// lists of our users there, whoever was in it at some time.
     async fn completed(
         self: &Arc<Self>,
         logged: &Logged,
@@ -324,39 +335,51 @@ impl Inner {
             after: Some((completed.join, -1)),
             ..Span::latest(CAUGHT_UP)
         };
-        let (mut said, _) = view.timeline(span).await?;
-        said.retain(|found| self.is_local(found.event.sender().server_name()));
-        said.sort_by_key(Found::place);
-        for found in &said {
-            let mut servers = view.servers_around(found).await?;
-            servers.retain(|server| {
-                let told = completed.servers.iter().any(|told| told == server.as_str());
-                !told && !self.is_local(server)
-            });
-            for server in &servers {
-                let due = Due {
-                    room_id: room_id.to_owned(),
-                    num: found.num.0,
-                    lane: logged.lane,
-                    pos: logged.pos,
-                    is_last: false,
-                };
-                self.put(server, |queue| queue.event(due));
-                self.touched.lock().insert(logged.lane);
-            }
-        }
-        let mut unknown = view.servers().await?;
-        unknown.retain(|server| {
+        let (mut since, _) = view.timeline(span).await?;
+        since.sort_by_key(Found::place);
+        let told = |server: &OwnedServerName| {
             let told = completed.servers.iter().any(|told| told == server.as_str());
-            !told && !self.is_local(server)
-        });
-        if unknown.is_empty() {
+            told || self.is_local(server)
+        };
+        let mut were_in = BTreeSet::new();
+        for found in &since {
+            let is_ours = self.is_local(found.event.sender().server_name());
+            if !is_ours && found.event.event_type() != "m.room.member" {
+                continue;
+            }
+            let mut servers = view.servers_around(found).await?;
+            servers.retain(|server| !told(server));
+            if is_ours {
+                for server in &servers {
+                    let due = Due {
+                        room_id: room_id.to_owned(),
+                        num: found.num.0,
+                        lane: logged.lane,
+                        pos: logged.pos,
+                        is_last: false,
+                    };
+                    self.put(server, |queue| queue.event(due));
+                    self.touched.lock().insert(logged.lane);
+                }
+            }
+            were_in.append(&mut servers);
+        }
+        let mut unknown: BTreeSet<_> = view.servers().await?.into_iter().collect();
+        unknown.retain(|server| !told(server));
+        were_in.retain(|server| !unknown.contains(server));
+        if unknown.is_empty() && were_in.is_empty() {
             return Ok(());
         }
         let here = view.moved(AnyRoot::EMPTY, view.root()).await?.came;
         let ours = here.iter().filter_map(|id| user(id));
         for user in ours.filter(|user| self.is_local(user.server_name())) {
-            self.tell_latest(logged, user, unknown.clone()).await?;
+            let mut servers = unknown.clone();
+            // Who has gone meanwhile may share another room since, and takes what it knows of the list for the latest.
+            if !were_in.is_empty() {
+                let near = self.servers_near(user, false).await?;
+                servers.extend(were_in.intersection(&near).cloned());
+            }
+            self.tell_latest(logged, user, servers).await?;
         }
         Ok(())
     }

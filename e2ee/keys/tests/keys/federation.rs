@@ -4,7 +4,7 @@ use std::{cell::Cell, time::Duration};
 
 use comity_storage::engine::memory::Fault;
 use comity_testkit::{
-    Fate, Federation, HostilePeer, PeerRoom, User,
+    Fate, Federation, HostilePeer, Pdu, PeerRoom, Server, User,
     device::{CrossSigning, Device, public},
     encode,
 };
@@ -231,6 +231,92 @@ async fn who_comes_into_a_room_is_introduced() {
         settle().await;
         assert_eq!(told(&peer), [carol.id.as_str()], "{is_partial}");
     }
+}
+
+/// Whoever was in a partial room all the time, and was taken to be out of it, hears what it missed of lists, though it has gone meanwhile: it
+/// shares another room by now, and no change that follows may come for long.
+#[tokio::test(start_paused = true)]
+async fn who_was_taken_to_be_out_of_a_room_hears_what_it_missed() {
+    let federation = Federation::of([A, B]).await;
+    let (a, b) = (&federation[A], &federation[B]);
+    let v1 = "/_matrix/federation/v1";
+    let [kicked, kicker] = ["kicked.test", "kicker.test"].map(|name| {
+        let peer = HostilePeer::on(&federation.wire, name);
+        let send = format!("{v1}/send/");
+        peer.answer(Method::PUT, &send, |_| json!({ "pdus": {} }));
+        peer
+    });
+    let (derek, elsie) = (kicker.user("derek"), kicked.user("elsie"));
+    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let levels = json!({ "users": { &alice.id: 100, derek.as_str(): 50 } });
+    let room = json!({
+        "preset": "public_chat", "room_version": "11", "power_level_content_override": levels,
+    });
+    let room = alice.create_room(room).await;
+    let said = Cell::new(0);
+    let send = async |peer: &HostilePeer, to: &Server, pdu: &Pdu| {
+        let path = format!("{v1}/send/said{}", said.replace(said.get() + 1));
+        let body = json!({ "origin": peer.name, "origin_server_ts": 1, "pdus": [pdu.json] });
+        let told = peer.to(to).put(path).json(body).send().await.ok();
+        assert_eq!(told["pdus"], json!({ &pdu.id: {} }));
+        settle().await;
+    };
+    let leave = json!({ "membership": "leave" });
+    let member = "m.room.member";
+    let mut dereks = kicker.join(a, &room, "derek").await;
+    let left = kicker.event(
+        &dereks,
+        "derek",
+        member,
+        Some(derek.as_str()),
+        leave.clone(),
+    );
+    send(&kicker, a, &left).await;
+    let joined = json!({ "origin": A, "origin_server_ts": 1, "pdus": [dereks.last.json] });
+    kicker.answer(Method::GET, &format!("{v1}/event/"), move |_| {
+        joined.clone()
+    });
+    federation
+        .wire
+        .judge(|passing| match passing.request.uri().path() {
+            path if path.contains("/state_ids/") && passing.to.as_str() == A => {
+                Fate::After(Duration::from_secs(300))
+            }
+            _ => Fate::Arrives,
+        });
+    join(&bob, &room, A).await;
+    let elsies = kicked.join(a, &room, "elsie").await;
+    settle().await;
+    drop(kicked.heard());
+    let rename = async |name: &str| {
+        let device = bob.put(format!("/_matrix/client/v3/devices/{}", bob.device));
+        device
+            .json(json!({ "display_name": name }))
+            .send()
+            .await
+            .ok();
+        settle().await;
+        told(&kicked)
+    };
+    assert_eq!(rename("one").await, [bob.id.as_str()]);
+    // Nobody here knows that he isn't in the room.
+    dereks.went_on(&elsies.last);
+    let kick = kicker.event(
+        &dereks,
+        "derek",
+        member,
+        Some(elsie.as_str()),
+        leave.clone(),
+    );
+    send(&kicker, b, &kick).await;
+    assert!(rename("two").await.is_empty());
+    let _: PeerRoom = kicked.join(b, &room_of(&bob).await, "elsie").await;
+    let left = kicked.event(&elsies, "elsie", member, Some(elsie.as_str()), leave);
+    send(&kicked, a, &left).await;
+    send(&kicked, b, &left).await;
+    assert!(told(&kicked).is_empty());
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(told(&kicked), [bob.id.as_str()]);
 }
 
 /// Who left and came back may have changed everything meanwhile: what is kept of them doesn't count any more.
