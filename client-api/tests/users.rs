@@ -1,7 +1,7 @@
 //! Presence and the user directory: who sees whom.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use comity_testkit::{Server, User};
+use comity_testkit::{Federation, Server, User, encode};
 use serde_json::{Value, json};
 
 const V3: &str = "/_matrix/client/v3";
@@ -46,6 +46,54 @@ async fn users_are_found_by_those_who_may_know_them() {
     assert_eq!((both.len(), limited), (2, false));
     assert_eq!(search(&eve, "user", 1).await, (vec![json!(alice.id)], true));
     assert_eq!(search(&bob, "user", 10).await, just_alice);
+}
+
+/// User directory: users of other servers by whoever shares a room with them, and by what it shows them as.
+#[tokio::test(start_paused = true)]
+async fn users_of_other_servers_are_found_by_those_who_share_a_room() {
+    let federation = Federation::of(["a.test", "b.test"]).await;
+    let alice = federation["a.test"].register("alice").await;
+    let eve = federation["a.test"].register("eve").await;
+    let bob = federation["b.test"].register("bob").await;
+    let name = bob.put(format!("{V3}/profile/{}/displayname", bob.id));
+    let name = name.json(json!({"displayname": "Bob Dylan"}));
+    name.send().await.ok();
+    let mut rooms = Vec::new();
+    for _ in 0..2 {
+        let room = json!({"preset": "private_chat", "invite": [bob.id]});
+        let room = alice.create_room(room).await;
+        let join = bob.post(format!("{V3}/join/{}", encode(&room)));
+        join.query("via", "a.test")
+            .json(json!({}))
+            .send()
+            .await
+            .ok();
+        rooms.push(room);
+    }
+    let nobody = (Vec::<Value>::new(), false);
+    let just_bob = (vec![json!(bob.id)], false);
+    for term in ["bob", "DYLAN", "@bob:b", &bob.id] {
+        assert_eq!(search(&alice, term, 10).await, just_bob, "{term}");
+        assert_eq!(search(&eve, term, 10).await, nobody, "{term}");
+    }
+    let request = alice.post(format!("{V3}/user_directory/search"));
+    let answer = request
+        .json(json!({"search_term": "dylan"}))
+        .send()
+        .await
+        .ok();
+    let expected = json!([{"user_id": bob.id, "display_name": "Bob Dylan"}]);
+    assert_eq!(answer["results"], expected);
+    let (both, limited) = search(&bob, "@", 1).await;
+    assert_eq!((both, limited), (vec![json!(alice.id)], false));
+    for term in ["", "b.test", "dylan cooper"] {
+        assert_eq!(search(&alice, term, 10).await, nobody, "{term}");
+    }
+    for room in &rooms {
+        bob.leave(room).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(search(&alice, "bob", 10).await, nobody);
 }
 
 /// R4.5: presence is told to those who share a room, and to nobody else.

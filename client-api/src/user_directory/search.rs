@@ -1,12 +1,13 @@
-//! `POST /user_directory/search`: users of this server by id or name, those whom the searcher may find.
+//! `POST /user_directory/search`: users by id or name, those whom the searcher may find.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3user_directorysearch>
 
 use std::collections::BTreeSet;
 
 use axum::extract::State;
-use comity_accounts::{FoundUser, FoundUsers, Limit};
+use comity_accounts::{Fit, FoundUser, FoundUsers, Limit, UserTerm};
 use comity_protocol::id::{OwnedUserId, UserId};
+use comity_rooms::Acquaintance;
 use serde::{Deserialize, Serialize};
 
 use crate::{Api, ApiError, Json, User};
@@ -17,6 +18,10 @@ const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: usize = 50;
 /// Matches whose rooms are looked at.
 const MOST_LOOKED_AT: usize = 500;
+/// Members of the searcher's rooms looked at, for users of other servers.
+const MOST_MEMBERS: usize = 50_000;
+/// Matches among them kept.
+const MOST_MET: usize = 1_000;
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -24,7 +29,7 @@ pub(super) struct Asked {
     limit: Option<usize>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Answer {
     results: Vec<Found>,
     limited: bool,
@@ -46,22 +51,53 @@ pub(super) async fn post(
 ) -> Result<Json<Answer>, ApiError> {
     api.limit(Limit::Directory, &user.id)?;
     let limit = asked.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-    let FoundUsers { users, cut_short } = api.accounts.search_users(&asked.search_term).await?;
+    let term = UserTerm::new(&asked.search_term)?;
+    if term.is_empty() {
+        return Ok(Json(Answer::default()));
+    }
+    let FoundUsers { users, cut_short } = api.accounts.search_users(&term).await?;
     let candidates: Vec<OwnedUserId> = users
         .iter()
         .take(MOST_LOOKED_AT)
-        .filter_map(|found| Some(<&UserId>::try_from(found.user_id.as_str()).ok()?.to_owned()))
+        .filter_map(|(_, found)| Some(<&UserId>::try_from(found.user_id.as_str()).ok()?.to_owned()))
         .collect();
     // One more tells whether there are more.
-    let mut visible = api.rooms.findable(&user.id, &candidates, limit + 1).await?;
-    let limited = cut_short || users.len() > MOST_LOOKED_AT || visible.len() > limit;
-    visible.truncate(limit);
+    let visible = api.rooms.findable(&user.id, &candidates, limit + 1).await?;
+    let mut limited = cut_short || users.len() > MOST_LOOKED_AT;
     let visible: BTreeSet<&str> = visible.iter().map(|id| id.as_str()).collect();
-    let results = users
-        .into_iter()
-        .filter(|found| visible.contains(found.user_id.as_str()));
+    let mut found = users;
+    found.retain(|(_, found)| visible.contains(found.user_id.as_str()));
+    let mut met: Vec<(Fit, FoundUser)> = Vec::new();
+    let meet = |Acquaintance {
+                    user_id,
+                    display_name,
+                    avatar_url,
+                }| {
+        let user = FoundUser {
+            user_id,
+            display_name,
+            avatar_url,
+        };
+        if let Some(fit) = term.fit(&user).filter(|_| met.len() < MOST_MET) {
+            met.push((fit, user));
+        }
+    };
+    let all = api
+        .rooms
+        .acquaintances(&user.id, MOST_MEMBERS, meet)
+        .await?;
+    limited |= !all || met.len() >= MOST_MET;
+    found.append(&mut met);
+    found.sort_by(|(fit, user), (other_fit, other)| {
+        (fit, &user.user_id).cmp(&(other_fit, &other.user_id))
+    });
+    // Whoever is in several rooms is shown by the name that fits best.
+    let mut shown_already = BTreeSet::new();
+    found.retain(|(_, user)| shown_already.insert(user.user_id.clone()));
+    limited |= found.len() > limit;
+    let results = found.into_iter().take(limit).map(|(_, user)| shown(user));
     Ok(Json(Answer {
-        results: results.map(shown).collect(),
+        results: results.collect(),
         limited,
     }))
 }

@@ -64,7 +64,7 @@ pub use password::{MAX_PASSWORD_BYTES, PasswordCost, Proof};
 pub use profile::{AVATAR_URL, DISPLAY_NAME};
 pub use registration::{Registered, Registration, SharedSecretRegistration};
 pub use reports::{Report, Reported};
-pub use user_search::{FoundUser, FoundUsers};
+pub use user_search::{Fit, FoundUser, FoundUsers, UserTerm};
 pub use users::Standing;
 
 /// How a tenant keeps accounts.

@@ -37,35 +37,79 @@ pub struct FoundUser {
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundUsers {
-    /// The users, the best match first.
-    pub users: Vec<FoundUser>,
+    /// The users, the best match first, and how well they fit.
+    pub users: Vec<(Fit, FoundUser)>,
     /// Whether there may be more, not looked at.
     pub cut_short: bool,
 }
 
 /// How well a term fits, the better the less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
+pub enum Fit {
+    /// It is all of a name.
     Whole,
+    /// It begins one, or an id.
     Start,
+    /// It is a part of one.
     Part,
 }
 
-impl Accounts {
-    /// The accounts whose id begins with `term`, or whose localpart or display name contains it, in whatever case.
+/// What is looked for: an id's beginning, or what a localpart or a display name contains, in whatever case.
+#[derive(Debug)]
+pub struct UserTerm(String);
+
+impl UserTerm {
+    /// Reads it.
     ///
     /// # Errors
-    /// [`AccountError::InvalidParam`] for a term that is too long; the store's.
-    pub async fn search_users(&self, term: &str) -> Result<FoundUsers, AccountError> {
+    /// [`AccountError::InvalidParam`]: it is too long.
+    pub fn new(term: &str) -> Result<Self, AccountError> {
         let term = term.trim().to_lowercase();
         if term.len() > MAX_TERM_BYTES {
             return Err(AccountError::InvalidParam("The search term is too long."));
         }
+        Ok(Self(term))
+    }
+
+    /// Whether nobody is looked for: everybody would fit.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How well it fits a user; `None`: not at all.
+    pub fn fit(&self, user: &FoundUser) -> Option<Fit> {
+        let term = self.0.as_str();
+        let id = user.user_id.to_lowercase();
+        let localpart = id.trim_start_matches('@').split(':').next();
+        let name = user.display_name.as_ref().map(|name| name.to_lowercase());
+        let by_id = id.starts_with(term).then_some(Fit::Start);
+        let by_text = |text: &str| {
+            if text == term {
+                Some(Fit::Whole)
+            } else if text.starts_with(term) {
+                Some(Fit::Start)
+            } else {
+                text.contains(term).then_some(Fit::Part)
+            }
+        };
+        let fits = [
+            by_id,
+            localpart.and_then(by_text),
+            name.as_deref().and_then(by_text),
+        ];
+        fits.into_iter().flatten().min()
+    }
+}
+
+impl Accounts {
+    /// The accounts that a term fits.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn search_users(&self, term: &UserTerm) -> Result<FoundUsers, AccountError> {
         let mut found: Vec<(Fit, FoundUser)> = Vec::new();
-        let mut cut_short = false;
         let (mut after, mut read) = (None, 0);
-        // Everybody fits an empty term, which is to say that nobody is looked for.
-        while !term.is_empty() {
+        let cut_short = loop {
             let page = self.users(after.as_deref(), PAGE).await?;
             let ids = page.iter().map(|(id, _)| UserKey(id.clone()));
             let ids: Vec<UserKey> = ids.collect();
@@ -75,21 +119,23 @@ impl Accounts {
                     continue;
                 }
                 let user = found_user(user_id, profile)?;
-                if let Some(fit) = fit(&user, &term) {
+                if let Some(fit) = term.fit(&user) {
                     found.push((fit, user));
                 }
             }
             read += page.len();
-            cut_short = read >= MOST_READ || found.len() >= MOST_FOUND;
+            let cut_short = read >= MOST_READ || found.len() >= MOST_FOUND;
             match page.last() {
                 Some((last, _)) if page.len() == PAGE && !cut_short => after = Some(last.clone()),
-                _ => break,
+                _ => break cut_short,
             }
-        }
+        };
         // Those of a kind stay in the order of their ids.
         found.sort_by_key(|(fit, _)| *fit);
-        let users = found.into_iter().map(|(_, user)| user).collect();
-        Ok(FoundUsers { users, cut_short })
+        Ok(FoundUsers {
+            users: found,
+            cut_short,
+        })
     }
 }
 
@@ -106,29 +152,6 @@ fn found_user(user_id: &str, profile: Option<Row<Json>>) -> Result<FoundUser, Ac
         // What users set as their avatar need not be one.
         avatar_url: text(AVATAR_URL).filter(|url| url.starts_with("mxc://")),
     })
-}
-
-/// How well a user fits a term in lower case; `None`: not at all.
-fn fit(user: &FoundUser, term: &str) -> Option<Fit> {
-    let id = user.user_id.to_lowercase();
-    let localpart = id.trim_start_matches('@').split(':').next();
-    let name = user.display_name.as_ref().map(|name| name.to_lowercase());
-    let by_id = id.starts_with(term).then_some(Fit::Start);
-    let by_text = |text: &str| {
-        if text == term {
-            Some(Fit::Whole)
-        } else if text.starts_with(term) {
-            Some(Fit::Start)
-        } else {
-            text.contains(term).then_some(Fit::Part)
-        }
-    };
-    let fits = [
-        by_id,
-        localpart.and_then(by_text),
-        name.as_deref().and_then(by_text),
-    ];
-    fits.into_iter().flatten().min()
 }
 
 #[cfg(test)]
@@ -152,7 +175,8 @@ mod tests {
             ("hs1", None),
             ("freddy", None),
         ] {
-            assert_eq!(fit(&user, term), expected, "{term}");
+            let fit = UserTerm::new(term).unwrap().fit(&user);
+            assert_eq!(fit, expected, "{term}");
         }
     }
 }

@@ -45,6 +45,7 @@ mod upgrade;
 mod varint;
 mod view;
 
+pub use acquaintance::Acquaintance;
 pub use activity::{Outline, Place};
 pub use aliases::Resolved;
 pub use change::{Change, Intent, Placed, SERVER_LOCALPART, Transaction};
