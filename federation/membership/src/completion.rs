@@ -53,12 +53,13 @@ impl Default for Turns {
 }
 
 impl OtherServers {
-    /// Takes up the rooms that were not completed when the server last stopped.
+    /// Takes up the joins that had no answer and the rooms that were not completed when the server last stopped.
     ///
     /// # Errors
     /// The store can't be read.
     pub async fn resume(&self) -> Result<(), ReadError> {
         if let Some(rooms) = self.0.rooms.upgrade() {
+            self.resume_joins(&rooms).await?;
             for room_id in rooms.incomplete_rooms().await? {
                 self.begin_completion(room_id);
             }

@@ -4,7 +4,7 @@
 use std::{future::Future, time::Duration};
 
 use comity_protocol::{
-    event::Signed,
+    event::{Signed, Unsigned},
     id::{OwnedEventId, OwnedServerName, ServerName},
 };
 use comity_rooms::RoomError;
@@ -34,6 +34,10 @@ impl OtherServers {
         let now = self.0.runtime.clock().now_ms();
         let opaque_id = random.alphanumeric(18);
         let unsigned = intent.complete(version, template, server, now, opaque_id)?;
+        self.sign(intent, unsigned)
+    }
+
+    pub(crate) fn sign(&self, intent: &Intent, unsigned: Unsigned) -> Result<Signed, Trouble> {
         let us = intent.user.server_name();
         let signed = self.0.key.sign_event(us, unsigned);
         Ok(signed.map_err(TemplateError::from)?)

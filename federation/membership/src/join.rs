@@ -18,12 +18,13 @@ use tokio::time::{sleep, timeout};
 use crate::{
     OtherServers,
     handshake::sent,
-    template::Intent,
+    tables::Handed,
+    template::{Intent, TemplateError},
     trouble::{NOBODY, Trouble},
 };
 
 /// How long all attempts together may take; the state of a large room takes its time.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// A join is handed over so often: again when it isn't answered for that long, or so long after the connection broke.
 const TRIES: usize = 3;
 const ANSWERED: Duration = Duration::from_secs(100);
@@ -57,7 +58,9 @@ impl OtherServers {
             // From here on others may count us in, whichever of the servers it goes by.
             let _entering = this.0.fetcher.entering.begin(&intent.room_id);
             let attempt = |server| this.join_through(&intent, server);
-            this.through(&via, PATIENCE, attempt).await
+            let joined = this.through(&via, PATIENCE, attempt).await;
+            this.forget(&intent).await;
+            joined
         });
         joined.await.unwrap_or(Err(NOBODY))
     }
@@ -111,8 +114,30 @@ impl OtherServers {
         let peers = &self.0.fetcher.peers;
         let room_id = &intent.room_id;
         let made = peers.make_join(&server, room_id, &intent.user).await?;
-        let version = made.room_version.as_deref();
-        let join = self.complete(intent, version, &made.event, &server)?;
+        let content = serde_json::to_string(&intent.content);
+        let handed = Handed {
+            room_id: room_id.to_string(),
+            content: content.map_err(|_| TemplateError::Form)?,
+            server: server.to_string(),
+            version: made.room_version,
+            template: made.event.get().to_owned(),
+            made_at: self.0.runtime.clock().now_ms(),
+            opaque_id: self.0.runtime.random().alphanumeric(18),
+        };
+        let join = self.join_of(intent, &handed)?;
+        let noted = self.note(intent, &handed).await;
+        noted.map_err(Trouble::Ours)?;
+        self.enter_by(intent, server, join).await
+    }
+
+    /// Hands a join over and enters the room by what comes back.
+    pub(crate) async fn enter_by(
+        &self,
+        intent: &Intent,
+        server: OwnedServerName,
+        join: Signed,
+    ) -> Result<(), Trouble> {
+        let room_id = &intent.room_id;
         let version = join.event().version();
         let checks = &self.0.fetcher.checks;
         let mut waits = BUSY.into_iter();

@@ -18,12 +18,14 @@
 )]
 
 mod completion;
+mod handed;
 mod handshake;
 mod invite;
 mod join;
 mod lookup;
 mod part;
 mod policy;
+pub mod tables;
 mod template;
 mod trouble;
 

@@ -19,6 +19,7 @@ pub fn tables() -> Vec<Registered> {
     tables.extend(comity_sync::tables::all());
     tables.extend(comity_to_device::tables::all());
     tables.extend(comity_federation_client::tables::all());
+    tables.extend(comity_federation_membership::tables::all());
     tables.extend(comity_federation_receiver::tables::all());
     tables.extend(comity_federation_sender::tables::all());
     tables.sort_by_key(|table| table.name);

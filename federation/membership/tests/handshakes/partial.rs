@@ -347,6 +347,36 @@ async fn a_join_may_take_its_time() {
     assert_eq!(begun.elapsed().as_secs(), 220);
 }
 
+/// A join that was handed over is, also by a server that lost its power before the answer came; what was said there meanwhile is heard.
+#[tokio::test(start_paused = true)]
+async fn a_join_is_handed_over_again_after_a_restart() {
+    for version in ["1", "11"] {
+        let mut pair = Pair::new().await;
+        let room = pair.room("public_chat", version).await;
+        lose_first(&pair.federation.wire, Fate::AnswerLost);
+        let joining = timeout(Duration::from_secs(4), join(&pair.bob, &room, &[ONE]));
+        assert!(joining.await.is_err());
+        pair.federation.restart(TWO).await;
+        pair.alice.send(&room, "welcome").await;
+        sleep(Duration::from_secs(60)).await;
+        let bob = pair.federation[TWO].login("bob").await;
+        let seen = synced(&bob, "join", &room).await.unwrap();
+        assert_eq!(bodies(&seen), ["welcome"], "{version}");
+        let told = pair.alice.messages(&room, 20).await;
+        let joins = told
+            .iter()
+            .filter(|event| event["state_key"] == bob.id.as_str());
+        assert_eq!(joins.count(), 1, "{version}");
+        // It is done: who leaves is out, whatever comes of the server.
+        bob.leave(&room).await;
+        sleep(Duration::from_secs(5)).await;
+        pair.federation.restart(TWO).await;
+        sleep(Duration::from_secs(60)).await;
+        let bob = pair.federation[TWO].login("bob").await;
+        assert!(synced(&bob, "join", &room).await.is_none(), "{version}");
+    }
+}
+
 /// What others say between letting us in and our knowing it isn't lost: they were told that it came.
 #[tokio::test(start_paused = true)]
 async fn what_is_said_while_a_room_is_entered_is_heard() {
