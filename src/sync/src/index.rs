@@ -29,6 +29,9 @@ const USERS: usize = 100_000;
 /// How long to wait before the log is read again after a failure.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 
+/// A room whose place in a user's order may be another: what the user is in it, and the room's last change.
+pub(crate) type Moved = (RoomKey, Membership, Pos);
+
 /// See the module.
 pub(crate) struct Index {
     /// Which run this is: serials of another say nothing.
@@ -335,7 +338,7 @@ impl Index {
     }
 
     /// All of the user's rooms, by their place in it and the room's last change.
-    pub fn all_of(&self, user: &UserId) -> Vec<(RoomKey, Membership, Pos)> {
+    pub fn all_of(&self, user: &UserId) -> Vec<Moved> {
         let state = self.state.lock();
         let rooms = state.users.get(user.as_str()).map(|user| &user.rooms);
         let changed = |room| state.rooms.get(room).map_or(0, |room| room.changed);
@@ -346,7 +349,7 @@ impl Index {
     }
 
     /// The user's rooms in order as they were looked at last, and those to be looked at again, by their place and the room's last change.
-    pub fn recent(&self, user: &UserId) -> (Arc<Vec<Listed>>, Vec<(RoomKey, Membership, Pos)>) {
+    pub fn recent(&self, user: &UserId) -> (Arc<Vec<Listed>>, Vec<Moved>) {
         let mut state = self.state.lock();
         let State { rooms, users, .. } = &mut *state;
         let Some(user) = users.get_mut(user.as_str()) else {

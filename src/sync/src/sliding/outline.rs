@@ -8,15 +8,13 @@ use comity_rooms::{Outline, Place};
 use comity_storage::{Home, Pos, Reader, RoomKey};
 use parking_lot::Mutex;
 
-use crate::{Sync, SyncError, index::Membership, recent_rooms::Listed};
+use crate::{Sync, SyncError, index::Moved, recent_rooms::Listed};
 
 /// Rooms kept; beyond, all are forgotten and read again.
 const KEPT: usize = 200_000;
 
 /// By room, with the position of its lane up to which it was read.
 type Known = HashMap<RoomKey, (Pos, Option<Arc<Outline>>)>;
-/// A user's room, their place in it, and its last change.
-type Moved = (RoomKey, Membership, Pos);
 
 /// See the module.
 #[derive(Default)]

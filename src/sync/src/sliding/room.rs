@@ -273,7 +273,7 @@ impl Part<'_> {
             known.dm != is_direct
         };
         let answer = RoomAnswer {
-            bump_stamp: is_news.then(|| self.wanted.listed.active),
+            bump_stamp: is_news.then_some(self.wanted.listed.active),
             is_dm: tells_dm.then_some(is_direct),
             stripped_state: stripped.map(|state| state.events),
             ..self.answer(is_news)
