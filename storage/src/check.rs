@@ -5,7 +5,7 @@
 //! It claims nothing and writes nothing. On a store that is being written meanwhile, rows may be
 //! newer than the heads it read first; run it when nothing writes.
 
-use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -15,16 +15,14 @@ use crate::{
     engine::{Engine, RowKey, Scan},
     error::ReadError,
     heads::{Heads, Pos},
-    key::{At, Key, Lane, Lanes, Slot, TenantId},
+    key::{At, Lane, Lanes, Slot, TenantId},
     log::LogTable,
-    read::{Range, Reader},
+    pages::{PAGE, Pages},
+    read::Reader,
     store::Shared,
     system::{self, Births, Cursors, Epochs, LaneKey},
     table::{self, Family, Registered, Row, Table},
 };
-
-/// Rows read at a time.
-const PAGE: usize = 1000;
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +63,76 @@ impl<F, C: FnMut(F) + Send> Listener<F> for C {
     }
 }
 
+impl<F> dyn Listener<F> + '_ {
+    /// The next page of a table's rows, which are told as walked.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn page<T: Table>(
+        &mut self,
+        reader: &Reader,
+        pages: &mut Pages<T>,
+    ) -> Result<Option<Vec<(T::Key, Row<T::Value>)>>, ReadError> {
+        let page = pages.next(reader).await?;
+        self.walked(page.as_ref().map_or(0, Vec::len));
+        Ok(page)
+    }
+}
+
+/// Rows of several tables that say different things: what a crate finds of the rows that it writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contradiction<B> {
+    /// Whose rows: a user, a server, a file.
+    pub of: String,
+    /// What should hold and doesn't.
+    pub broken: B,
+    /// In which table.
+    pub table: &'static str,
+}
+
+impl<B: fmt::Display> fmt::Display for Contradiction<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}: {}", self.table, self.of, self.broken)
+    }
+}
+
+impl<B> dyn Listener<Contradiction<B>> + '_ {
+    /// Tells a contradiction in a table.
+    pub fn say<T: Table>(&mut self, of: &str, broken: B) {
+        self.found(Contradiction {
+            of: of.to_owned(),
+            broken,
+            table: T::NAME,
+        });
+    }
+}
+
+/// What doesn't hold between rows, each with its words, once for readers of the code and of the check's findings.
+#[macro_export]
+macro_rules! broken {
+    ($($name:ident: $text:literal,)+) => {
+        /// What doesn't hold.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Broken {$(
+            #[doc = $text]
+            $name,
+        )+}
+
+        impl Broken {
+            /// All that is looked for.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+        }
+
+        impl ::std::fmt::Display for Broken {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(match self {$(
+                    Self::$name => $text,
+                )+})
+            }
+        }
+    };
+}
+
 /// Reads a tenant's rows as they are, up to where its lanes stand, without a claim to any. `None` where its
 /// own rows don't say what lanes it has, which [`tenant`] finds.
 ///
@@ -86,45 +154,6 @@ pub async fn reader(engine: &Engine, tenant: TenantId) -> Result<Option<Reader>,
         shared,
         overlay: None,
     }))
-}
-
-/// All rows of a table in the order of their keys, a page at a time.
-#[derive(Debug)]
-pub struct Pages<T> {
-    next: Option<Range>,
-    table: PhantomData<fn() -> T>,
-}
-
-impl<T: Table> Pages<T> {
-    /// From the first row on.
-    #[must_use]
-    pub fn all() -> Self {
-        Self {
-            next: Some(Range::everywhere(|_| {}).limit(PAGE)),
-            table: PhantomData,
-        }
-    }
-
-    /// The next rows; `None` at the end.
-    ///
-    /// # Errors
-    /// The store can't be read.
-    pub async fn next(
-        &mut self,
-        reader: &Reader,
-    ) -> Result<Option<Vec<(T::Key, Row<T::Value>)>>, ReadError> {
-        let Some(range) = self.next.take() else {
-            return Ok(None);
-        };
-        let rows = reader.scan::<T>(range).await?;
-        self.next = rows.last().filter(|_| rows.len() == PAGE).map(|(last, _)| {
-            Range::everywhere(|_| {}).limit(PAGE).from(|key| {
-                last.write(key);
-                key.u8(0);
-            })
-        });
-        Ok(Some(rows).filter(|rows| !rows.is_empty()))
-    }
 }
 
 /// What was walked.

@@ -38,6 +38,7 @@ mod lane;
 mod log;
 mod outbox;
 mod overlay;
+mod pages;
 mod read;
 mod recovery;
 mod store;
@@ -55,6 +56,7 @@ pub use key::{At, Home, Key, KeyReader, KeyWriter, Lane, Lanes, RoomKey, Slot, T
 pub use lane::{Appended, LaneWriter};
 pub use log::{Logged, Owed, Record, Target};
 pub use outbox::Apply;
+pub use pages::Pages;
 pub use read::{Range, Reader};
 pub use store::{Options, Store, Tenant};
 pub use table::{Damaged, Family, Registered, Row, Table, Value};

@@ -71,6 +71,16 @@ impl Range {
         self
     }
 
+    /// Only what comes after this row, which is one of the range's.
+    #[must_use]
+    pub fn after(mut self, row: &impl Key) -> Self {
+        let mut from = KeyWriter::default();
+        row.write(&mut from);
+        from.u8(0);
+        self.from = Some(from);
+        self
+    }
+
     /// Only before these further fields.
     #[must_use]
     pub fn until(mut self, fields: impl FnOnce(&mut KeyWriter)) -> Self {

@@ -5,13 +5,13 @@
 //! counted; cross-signing keys are of users who are there; and of each list the latest change stands in the order of changes, at
 //! the place that the list names. Signatures are not verified anew. Nothing is written, and a page of rows is held at a time.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use comity_accounts::tables as accounts;
 use comity_protocol::id::ServerName;
 use comity_storage::{
-    At, Home, Lane, Lanes, Pos, Range, ReadError, Reader, Row, Table,
-    check::{Listener, Pages},
+    At, Home, Lane, Lanes, Pages, Pos, Range, ReadError, Reader, Row, Table, broken,
+    check::{Contradiction, Listener},
     system::{Birth, Births, LaneKey},
 };
 
@@ -29,56 +29,17 @@ use crate::{
 const COUNTED: usize = 50;
 
 /// Something that rows of keys say differently.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Whose rows.
-    pub user: String,
-    /// What should hold and doesn't.
-    pub broken: Broken,
-    /// In which table.
-    pub table: &'static str,
-}
+pub type Finding = Contradiction<Broken>;
 
-/// What doesn't hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// A row of a user who isn't there.
-    NoUser,
-    /// A row of a device that isn't there.
-    NoDevice,
-    /// A device of which no keys are kept, not even that there are none.
-    NotKept,
-    /// A device of another name than that of its key.
-    OtherName,
-    /// Other keys are left to be given away than the counts say.
-    Count,
-    /// A cross-signing key that can't be read, is another user's or has no master key.
-    CrossSigning,
-    /// The latest change of a list isn't in the order of changes.
-    NotListed,
-    /// A change of a list that isn't its latest.
-    NotLatest,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoUser => "the user isn't there",
-            Self::NoDevice => "the device isn't there",
-            Self::NotKept => "a device has none",
-            Self::OtherName => "it names another device than its key",
-            Self::Count => "other keys are left than it says",
-            Self::CrossSigning => "a key can't be read, is another user's or has no master key",
-            Self::NotListed => "its latest change isn't in the order of changes",
-            Self::NotLatest => "it isn't the list's latest",
-        })
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}: {}", self.table, self.user, self.broken)
-    }
+broken! {
+    NoUser: "the user isn't there",
+    NoDevice: "the device isn't there",
+    NotKept: "a device has none",
+    OtherName: "it names another device than its key",
+    Count: "other keys are left than it says",
+    CrossSigning: "a key can't be read, is another user's or has no master key",
+    NotListed: "its latest change isn't in the order of changes",
+    NotLatest: "it isn't the list's latest",
 }
 
 /// Walks all keys of a tenant, whose users are those of `server`.
@@ -122,14 +83,6 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn say<T: Table>(&mut self, user: &str, broken: Broken) {
-        self.to.found(Finding {
-            user: user.to_owned(),
-            broken,
-            table: T::NAME,
-        });
-    }
-
     fn is_local(&self, user: &str) -> bool {
         user.split_once(':')
             .is_some_and(|(_, server)| server == self.server.as_str())
@@ -144,15 +97,14 @@ impl Walk<'_> {
     /// Each device of an account has its row.
     async fn accounts(&mut self) -> Result<(), ReadError> {
         let mut pages = Pages::<accounts::Devices>::all();
-        while let Some(rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(rows) = self.to.page(self.reader, &mut pages).await? {
             let keys = rows
                 .iter()
                 .map(|(key, _)| DeviceKey::new(&key.user, &key.part));
             let keys: Vec<DeviceKey> = keys.collect();
             let kept = self.reader.get_many::<Devices>(&keys).await?;
             for (key, _) in keys.iter().zip(kept).filter(|(_, row)| row.is_none()) {
-                self.say::<Devices>(&key.user, Broken::NotKept);
+                self.to.say::<Devices>(&key.user, Broken::NotKept);
             }
         }
         Ok(())
@@ -161,11 +113,10 @@ impl Walk<'_> {
     /// Each row is of the device that it names, which an account has if it is one of ours; and has the keys that it counts.
     async fn devices(&mut self) -> Result<(), ReadError> {
         let mut pages = Pages::<Devices>::all();
-        while let Some(mut rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(mut rows) = self.to.page(self.reader, &mut pages).await? {
             for (key, row) in &rows {
                 if key.device != NameHash::of(&[&row.value.device_id]) {
-                    self.say::<Devices>(&key.user, Broken::OtherName);
+                    self.to.say::<Devices>(&key.user, Broken::OtherName);
                 }
             }
             rows.retain(|(key, _)| self.is_local(&key.user));
@@ -176,7 +127,7 @@ impl Walk<'_> {
             let names: Vec<accounts::UserPart> = names.collect();
             let there = self.reader.get_many::<accounts::Devices>(&names).await?;
             for (key, _) in names.iter().zip(there).filter(|(_, row)| row.is_none()) {
-                self.say::<Devices>(&key.user, Broken::NoDevice);
+                self.to.say::<Devices>(&key.user, Broken::NoDevice);
             }
             let keys: Vec<DeviceKey> = rows.into_iter().map(|(key, _)| key).collect();
             for keys in keys.chunks(COUNTED) {
@@ -204,7 +155,7 @@ impl Walk<'_> {
             let mut said = of_incarnation(said, began_at);
             said.unused_fallback.sort_unstable();
             if said != left(one_time, fallbacks, began_at) {
-                self.say::<Supplies>(&key.user, Broken::Count);
+                self.to.say::<Supplies>(&key.user, Broken::Count);
             }
         }
         Ok(())
@@ -216,14 +167,13 @@ impl Walk<'_> {
         device: impl Fn(&T::Key) -> &DeviceKey,
     ) -> Result<(), ReadError> {
         let mut pages = Pages::<T>::all();
-        while let Some(rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(rows) = self.to.page(self.reader, &mut pages).await? {
             let keys = rows.iter().map(|(key, _)| device(key).clone());
             let mut keys: Vec<DeviceKey> = keys.collect();
             keys.dedup();
             let devices = self.reader.get_many::<Devices>(&keys).await?;
             for (key, _) in keys.iter().zip(devices).filter(|(_, row)| row.is_none()) {
-                self.say::<T>(&key.user, Broken::NoDevice);
+                self.to.say::<T>(&key.user, Broken::NoDevice);
             }
         }
         Ok(())
@@ -231,8 +181,7 @@ impl Walk<'_> {
 
     async fn cross_signing(&mut self) -> Result<(), ReadError> {
         let mut pages = Pages::<CrossSigningKeys>::all();
-        while let Some(mut rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(mut rows) = self.to.page(self.reader, &mut pages).await? {
             // What other servers have is theirs to keep in order.
             rows.retain(|(UserKey(user), _)| self.is_local(user));
             let users = rows
@@ -242,10 +191,10 @@ impl Walk<'_> {
             let there = self.reader.get_many::<accounts::Users>(&users).await?;
             for ((UserKey(user), row), there) in rows.iter().zip(there) {
                 if there.is_none() {
-                    self.say::<CrossSigningKeys>(user, Broken::NoUser);
+                    self.to.say::<CrossSigningKeys>(user, Broken::NoUser);
                 }
                 if !is_whole(user, &row.value) {
-                    self.say::<CrossSigningKeys>(user, Broken::CrossSigning);
+                    self.to.say::<CrossSigningKeys>(user, Broken::CrossSigning);
                 }
             }
         }
@@ -255,8 +204,7 @@ impl Walk<'_> {
     /// Of each list that was ever shown the latest change stands where the list says.
     async fn lists(&mut self) -> Result<(), ReadError> {
         let mut pages = Pages::<Lists>::all();
-        while let Some(rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(rows) = self.to.page(self.reader, &mut pages).await? {
             let shown = rows.iter().filter_map(|(UserKey(user), row)| {
                 let pos = row.value.shown_at.unwrap_or(row.pos);
                 (pos > 0).then(|| change(user, pos))
@@ -265,7 +213,7 @@ impl Walk<'_> {
             let changes = self.reader.get_many::<Changes>(&shown).await?;
             for (key, row) in shown.iter().zip(changes) {
                 if row.is_none_or(|row| row.value.only.is_some()) {
-                    self.say::<Lists>(&key.user, Broken::NotListed);
+                    self.to.say::<Lists>(&key.user, Broken::NotListed);
                 }
             }
         }
@@ -275,8 +223,7 @@ impl Walk<'_> {
     /// A change that isn't for one user alone is its list's latest.
     async fn changes(&mut self) -> Result<(), ReadError> {
         let mut pages = Pages::<Changes>::all();
-        while let Some(mut rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(mut rows) = self.to.page(self.reader, &mut pages).await? {
             rows.retain(|(_, row)| row.value.only.is_none());
             let users = rows.iter().map(|(key, _)| UserKey(key.user.clone()));
             let users: Vec<UserKey> = users.collect();
@@ -287,7 +234,7 @@ impl Walk<'_> {
                     change(&key.user, pos)
                 });
                 if latest.as_ref() != Some(key) {
-                    self.say::<Changes>(&key.user, Broken::NotLatest);
+                    self.to.say::<Changes>(&key.user, Broken::NotLatest);
                 }
             }
         }

@@ -6,55 +6,24 @@
 //! nothing else was being put into the queue at the time, so that is not asked. Nothing is written, and a page of rows is held at a
 //! time.
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 use comity_accounts::tables::Devices;
 use comity_storage::{
-    At, Home, Range, ReadError, Reader, Table,
-    check::{Listener, Pages},
+    At, Home, Pages, Range, ReadError, Reader, broken,
+    check::{Contradiction, Listener},
 };
 
 use crate::tables::{Edu, Hash, Outgoing, Owed, Queued, Queues, Server, hash};
 
 /// Something that rows of messages to devices say differently.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The user or the server whose queue it is.
-    pub whose: String,
-    /// What should hold and doesn't.
-    pub broken: Broken,
-    /// In which table.
-    pub table: &'static str,
-}
+pub type Finding = Contradiction<Broken>;
 
-/// What doesn't hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// A message to a device that isn't there.
-    NoDevice,
-    /// One of what a commit put into a queue is missing.
-    Order,
-    /// The totals aren't those of the messages.
-    Totals,
-    /// Messages to a server that nobody would send, since it isn't among those that are owed something.
-    NotOwed,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoDevice => "the device isn't there",
-            Self::Order => "one that came with it is missing",
-            Self::Totals => "its totals are not those of the messages",
-            Self::NotOwed => "the server is not among those that are owed something",
-        })
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}: {}", self.table, self.whose, self.broken)
-    }
+broken! {
+    NoDevice: "the device isn't there",
+    Order: "one that came with it is missing",
+    Totals: "its totals are not those of the messages",
+    NotOwed: "the server is not among those that are owed something",
 }
 
 /// Walks all queues of a tenant.
@@ -73,8 +42,7 @@ async fn queues(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(), R
     let mut user: Option<String> = None;
     let mut devices = BTreeSet::new();
     let mut before: Option<(Hash, Place)> = None;
-    while let Some(rows) = pages.next(reader).await? {
-        to.walked(rows.len());
+    while let Some(rows) = to.page(reader, &mut pages).await? {
         for (key, row) in rows {
             if user.as_ref() != Some(&key.user) {
                 devices = devices_of(reader, &key.user).await?;
@@ -83,12 +51,12 @@ async fn queues(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(), R
             }
             let queue = before.filter(|(device, _)| *device == key.device);
             if queue.is_none() && !devices.contains(&key.device) {
-                say::<Queues>(to, &key.user, Broken::NoDevice);
+                to.say::<Queues>(&key.user, Broken::NoDevice);
             }
             let place = Place::of(&key.pos, key.index, &row.value);
             let broken = place.broken(queue.map(|(_, place)| place), row.value.item.size());
             if let Some(broken) = broken {
-                say::<Queues>(to, &key.user, broken);
+                to.say::<Queues>(&key.user, broken);
             }
             before = Some((key.device, place));
         }
@@ -99,20 +67,19 @@ async fn queues(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(), R
 async fn outgoing(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<(), ReadError> {
     let mut pages = Pages::<Outgoing>::all();
     let mut before: Option<(String, Place)> = None;
-    while let Some(rows) = pages.next(reader).await? {
-        to.walked(rows.len());
+    while let Some(rows) = to.page(reader, &mut pages).await? {
         for (key, row) in rows {
             let queue = before.filter(|(server, _)| *server == key.server);
             if queue.is_none() {
                 let owed = reader.get::<Owed>(&Server(key.server.clone())).await?;
                 if owed.is_none() {
-                    say::<Outgoing>(to, &key.server, Broken::NotOwed);
+                    to.say::<Outgoing>(&key.server, Broken::NotOwed);
                 }
             }
             let place = Place::of(&key.pos, key.index, &row.value);
             let Edu(edu) = &row.value.item;
             if let Some(broken) = place.broken(queue.map(|(_, place)| place), edu.len()) {
-                say::<Outgoing>(to, &key.server, broken);
+                to.say::<Outgoing>(&key.server, broken);
             }
             before = Some((key.server, place));
         }
@@ -130,14 +97,6 @@ async fn devices_of(reader: &Reader, user: &str) -> Result<BTreeSet<Hash>, ReadE
         .iter()
         .map(|(device, _)| hash(&[&device.part]))
         .collect())
-}
-
-fn say<T: Table>(to: &mut dyn Listener<Finding>, whose: &str, broken: Broken) {
-    to.found(Finding {
-        whose: whose.to_owned(),
-        broken,
-        table: T::NAME,
-    });
 }
 
 /// Where something stands in its queue, and the totals there.

@@ -5,11 +5,9 @@
 //! global account data and filters are of users; what is left to do for a deactivated account is of one; room account data
 //! names the room that its key is of. Nothing is written, and a page of rows is held at a time.
 
-use std::fmt;
-
 use comity_storage::{
-    Lane, ReadError, Reader, RoomKey, Table,
-    check::{Listener, Pages},
+    Lane, Pages, ReadError, Reader, RoomKey, Table, broken,
+    check::{Contradiction, Listener},
     system::{Births, LaneKey},
 };
 
@@ -19,50 +17,15 @@ use crate::tables::{
 };
 
 /// Something that rows of accounts say differently.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Whose rows.
-    pub user: String,
-    /// What should hold and doesn't.
-    pub broken: Broken,
-    /// In which table.
-    pub table: &'static str,
-}
+pub type Finding = Contradiction<Broken>;
 
-/// What doesn't hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// A row of a user who isn't there.
-    NoUser,
-    /// A row that went, or should have gone, with the account.
-    Deactivated,
-    /// A row of a device that isn't there.
-    NoDevice,
-    /// A deactivation is to be finished of an account that goes on.
-    NotDeactivated,
-    /// A session began in an incarnation to come.
-    Incarnation,
-    /// Account data of another room than that of its key.
-    OtherRoom,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoUser => "the user isn't there",
-            Self::Deactivated => "the account was deactivated",
-            Self::NoDevice => "the device isn't there",
-            Self::NotDeactivated => "the account wasn't deactivated",
-            Self::Incarnation => "it began in an incarnation to come",
-            Self::OtherRoom => "it names another room than its key",
-        })
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}: {}", self.table, self.user, self.broken)
-    }
+broken! {
+    NoUser: "the user isn't there",
+    Deactivated: "the account was deactivated",
+    NoDevice: "the device isn't there",
+    NotDeactivated: "the account wasn't deactivated",
+    Incarnation: "it began in an incarnation to come",
+    OtherRoom: "it names another room than its key",
 }
 
 /// Walks all accounts of a tenant.
@@ -117,25 +80,16 @@ impl OfUser for crate::tables::UserRoomPart {
 }
 
 impl Walk<'_> {
-    fn say<T: Table>(&mut self, user: &str, broken: Broken) {
-        self.to.found(Finding {
-            user: user.to_owned(),
-            broken,
-            table: T::NAME,
-        });
-    }
-
     /// Looks at each row by itself.
     async fn each<T: Table<Key: OfUser>>(
         &mut self,
         look: impl Fn(&T::Key, &T::Value) -> Option<Broken>,
     ) -> Result<(), ReadError> {
         let mut pages = Pages::<T>::all();
-        while let Some(rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(rows) = self.to.page(self.reader, &mut pages).await? {
             for (key, row) in &rows {
                 if let Some(broken) = look(key, &row.value) {
-                    self.say::<T>(key.user(), broken);
+                    self.to.say::<T>(key.user(), broken);
                 }
             }
         }
@@ -149,8 +103,7 @@ impl Walk<'_> {
         ends: bool,
     ) -> Result<(), ReadError> {
         let mut pages = Pages::<T>::all();
-        while let Some(rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(rows) = self.to.page(self.reader, &mut pages).await? {
             let mut keys: Vec<UserKey> = rows
                 .iter()
                 .map(|(key, _)| UserKey(user(key).clone()))
@@ -159,9 +112,9 @@ impl Walk<'_> {
             let users = self.reader.get_many::<Users>(&keys).await?;
             for (key, row) in keys.iter().zip(users) {
                 match row {
-                    None => self.say::<T>(&key.0, Broken::NoUser),
+                    None => self.to.say::<T>(&key.0, Broken::NoUser),
                     Some(row) if ends && row.value.deactivated => {
-                        self.say::<T>(&key.0, Broken::Deactivated);
+                        self.to.say::<T>(&key.0, Broken::Deactivated);
                     }
                     Some(_) => {}
                 }
@@ -173,12 +126,11 @@ impl Walk<'_> {
     /// The devices of these rows are there.
     async fn of_devices<T: Table<Key = UserPart>>(&mut self) -> Result<(), ReadError> {
         let mut pages = Pages::<T>::all();
-        while let Some(rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(rows) = self.to.page(self.reader, &mut pages).await? {
             let keys: Vec<UserPart> = rows.into_iter().map(|(key, _)| key).collect();
             let devices = self.reader.get_many::<Devices>(&keys).await?;
             for (key, _) in keys.iter().zip(devices).filter(|(_, row)| row.is_none()) {
-                self.say::<T>(&key.user, Broken::NoDevice);
+                self.to.say::<T>(&key.user, Broken::NoDevice);
             }
         }
         Ok(())
@@ -186,8 +138,7 @@ impl Walk<'_> {
 
     async fn dehydrated(&mut self) -> Result<(), ReadError> {
         let mut pages = Pages::<Dehydrated>::all();
-        while let Some(rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(rows) = self.to.page(self.reader, &mut pages).await? {
             let keys = rows.into_iter().map(|(user, row)| UserPart {
                 user: user.0,
                 part: row.value.device_id,
@@ -195,7 +146,7 @@ impl Walk<'_> {
             let keys: Vec<UserPart> = keys.collect();
             let devices = self.reader.get_many::<Devices>(&keys).await?;
             for (key, _) in keys.iter().zip(devices).filter(|(_, row)| row.is_none()) {
-                self.say::<Dehydrated>(&key.user, Broken::NoDevice);
+                self.to.say::<Dehydrated>(&key.user, Broken::NoDevice);
             }
         }
         Ok(())
@@ -203,13 +154,12 @@ impl Walk<'_> {
 
     async fn deactivations(&mut self) -> Result<(), ReadError> {
         let mut pages = Pages::<Deactivations>::all();
-        while let Some(rows) = pages.next(self.reader).await? {
-            self.to.walked(rows.len());
+        while let Some(rows) = self.to.page(self.reader, &mut pages).await? {
             let keys: Vec<UserKey> = rows.into_iter().map(|(key, _)| key).collect();
             let users = self.reader.get_many::<Users>(&keys).await?;
             for (key, row) in keys.iter().zip(users) {
                 if !row.is_some_and(|row| row.value.deactivated) {
-                    self.say::<Deactivations>(&key.0, Broken::NotDeactivated);
+                    self.to.say::<Deactivations>(&key.0, Broken::NotDeactivated);
                 }
             }
         }

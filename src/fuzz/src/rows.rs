@@ -10,18 +10,7 @@ use comity_storage::Registered;
 #[must_use]
 pub fn tables() -> Vec<Registered> {
     let mut tables = comity_storage::system::tables().to_vec();
-    tables.extend(comity_accounts::tables::all());
-    tables.extend(comity_rooms::tables::all());
-    tables.extend(comity_key_backup::tables::all());
-    tables.extend(comity_keys::tables::all());
-    tables.extend(comity_media::tables::all());
-    tables.extend(comity_succession::tables::all());
-    tables.extend(comity_sync::tables::all());
-    tables.extend(comity_to_device::tables::all());
-    tables.extend(comity_federation_client::tables::all());
-    tables.extend(comity_federation_membership::tables::all());
-    tables.extend(comity_federation_receiver::tables::all());
-    tables.extend(comity_federation_sender::tables::all());
+    tables.extend(comity_house::tables());
     tables.sort_by_key(|table| table.name);
     tables
 }

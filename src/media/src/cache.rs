@@ -9,12 +9,11 @@ use std::{
     },
 };
 
-use comity_storage::{Attempts, CommitError, Expect, Key};
+use comity_storage::{Attempts, CommitError, Expect, Key, Pages};
 use tokio::sync::Mutex;
 
 use crate::{
     Content, Media, MediaError,
-    pages::Pages,
     staging::Staged,
     tables::{self, Cached, MediaKey, Medias, Remote},
 };

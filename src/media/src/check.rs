@@ -8,19 +8,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     path::Path,
 };
 
 use comity_protocol::id::ServerName;
-use comity_storage::{Home, Key, Range, ReadError, Reader, Row, Table, check::Listener};
+use comity_storage::{
+    Home, Key, Pages, Range, ReadError, Reader, Row, Table, broken,
+    check::{Contradiction, Listener},
+};
 
 use crate::{
     BucketConfig, MediaError,
     blobs::{Blobs, hex},
     bucket::Bucket,
     cache::FOOTPRINT,
-    pages::Pages,
     tables::{
         Arriving, Content, Files, Hash, Held, HeldKey, Media, MediaKey, Medias, Remote, Removals,
         ThumbnailKey, Thumbnails, UploadKey, Uploads, Usage, Usages, UserKey,
@@ -28,59 +29,18 @@ use crate::{
 };
 
 /// Something that rows and blobs say differently.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Which media, user or blob.
-    pub of: String,
-    /// What should hold and doesn't.
-    pub broken: Broken,
-    /// In which table, or among the blobs.
-    pub table: &'static str,
-}
+pub type Finding = Contradiction<Broken>;
 
-/// What doesn't hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// A holder whose blob isn't there.
-    NoBlob,
-    /// A blob of another size than its holder's.
-    Size,
-    /// A blob that nobody holds.
-    Stray,
-    /// Media, or a thumbnail, that doesn't hold its blob.
-    NotHeld,
-    /// A holder of what it doesn't have.
-    HeldInVain,
-    /// An upload that doesn't count for its user.
-    NotCounted,
-    /// A file of others that will never go.
-    NotKept,
-    /// A row of media that isn't there, or not as the row says.
-    NoMedia,
-    /// What a user has uploaded isn't the sum of their files.
-    Sum,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoBlob => "the blob isn't there",
-            Self::Size => "the blob is of another size",
-            Self::Stray => "nobody holds it",
-            Self::NotHeld => "it doesn't hold its blob",
-            Self::HeldInVain => "it holds a blob that isn't its own",
-            Self::NotCounted => "it doesn't count for who uploaded it",
-            Self::NotKept => "it is not among what goes one day",
-            Self::NoMedia => "its media isn't there or another",
-            Self::Sum => "it isn't the sum of the user's files",
-        })
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}: {}", self.table, self.of, self.broken)
-    }
+broken! {
+    NoBlob: "the blob isn't there",
+    Size: "the blob is of another size",
+    Stray: "nobody holds it",
+    NotHeld: "it doesn't hold its blob",
+    HeldInVain: "it holds a blob that isn't its own",
+    NotCounted: "it doesn't count for who uploaded it",
+    NotKept: "it is not among what goes one day",
+    NoMedia: "its media isn't there or another",
+    Sum: "it isn't the sum of the user's files",
 }
 
 /// Walks all media of a tenant, and the blobs in a folder or a bucket.
@@ -153,43 +113,29 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn say<T: Table>(&mut self, of: &str, broken: Broken) {
-        self.found(of, broken, T::NAME);
-    }
-
-    fn found(&mut self, of: &str, broken: Broken, table: &'static str) {
-        self.to.found(Finding {
-            of: of.to_owned(),
-            broken,
-            table,
-        });
-    }
-
-    async fn page<T: Table<Key: Clone>>(
+    async fn page<T: Table>(
         &mut self,
         pages: &mut Pages<T>,
     ) -> Result<Option<Vec<(T::Key, Row<T::Value>)>>, ReadError> {
-        let page = pages.next(self.reader).await?;
-        self.to.walked(page.as_ref().map_or(0, Vec::len));
-        Ok(page)
+        self.to.page(self.reader, pages).await
     }
 
     /// The blobs whose name begins with this byte, by name, against who holds them.
     async fn blobs(&mut self, blobs: BTreeMap<String, u64>, first: u8) -> Result<(), ReadError> {
         let mut unheld: BTreeSet<_> = blobs.keys().cloned().collect();
-        let mut pages = Pages::<Held>::beginning(first);
+        let mut pages = beginning::<Held>(first);
         while let Some(page) = self.page(&mut pages).await? {
             for (held, _) in page {
                 let name = hex(&held.hash);
                 unheld.remove(&name);
                 let Some(size) = self.size_of(&held).await? else {
-                    self.say::<Held>(&held.media.0, Broken::HeldInVain);
+                    self.to.say::<Held>(&held.media.0, Broken::HeldInVain);
                     continue;
                 };
                 match blobs.get(&name) {
-                    None => self.say::<Held>(&held.media.0, Broken::NoBlob),
+                    None => self.to.say::<Held>(&held.media.0, Broken::NoBlob),
                     Some(found) if *found != size => {
-                        self.say::<Held>(&held.media.0, Broken::Size);
+                        self.to.say::<Held>(&held.media.0, Broken::Size);
                     }
                     Some(_) => {}
                 }
@@ -199,7 +145,11 @@ impl Walk<'_> {
             unheld.remove(&hex(hash));
         }
         for name in unheld {
-            self.found(&name, Broken::Stray, "blob");
+            self.to.found(Finding {
+                of: name,
+                broken: Broken::Stray,
+                table: "blob",
+            });
         }
         Ok(())
     }
@@ -234,17 +184,17 @@ impl Walk<'_> {
                     continue;
                 };
                 if !self.is_held(&key, content).await? {
-                    self.say::<Medias>(&key.0, Broken::NotHeld);
+                    self.to.say::<Medias>(&key.0, Broken::NotHeld);
                 }
                 if let Some(user) = &row.value.uploader {
                     if !self.counts(&key, user, content).await? {
-                        self.say::<Medias>(&key.0, Broken::NotCounted);
+                        self.to.say::<Medias>(&key.0, Broken::NotCounted);
                     }
                 } else {
                     let kept = self.reader.get::<Remote>(&key).await?;
                     let least = content.size.saturating_add(FOOTPRINT);
                     if kept.is_none_or(|kept| kept.value.bytes < least) {
-                        self.say::<Medias>(&key.0, Broken::NotKept);
+                        self.to.say::<Medias>(&key.0, Broken::NotKept);
                     }
                 }
             }
@@ -276,11 +226,11 @@ impl Walk<'_> {
                 let of = self.reader.get::<Medias>(&media).await?;
                 let of = of.and_then(|row| row.value.content);
                 if of.is_none() && !self.half_done.media.contains(&media) {
-                    self.say::<Thumbnails>(&media.0, Broken::NoMedia);
+                    self.to.say::<Thumbnails>(&media.0, Broken::NoMedia);
                 } else if let Some(content) = &row.value.content
                     && !self.is_held(&media, content).await?
                 {
-                    self.say::<Thumbnails>(&media.0, Broken::NotHeld);
+                    self.to.say::<Thumbnails>(&media.0, Broken::NotHeld);
                 }
             }
         }
@@ -294,7 +244,7 @@ impl Walk<'_> {
                 let of = self.reader.get::<Medias>(&key).await?;
                 let is_it = |of: &Media| of.uploader.is_none() && of.content.is_some();
                 if !of.is_some_and(|of| is_it(&of.value)) {
-                    self.say::<Remote>(&key.0, Broken::NoMedia);
+                    self.to.say::<Remote>(&key.0, Broken::NoMedia);
                 }
             }
         }
@@ -316,12 +266,12 @@ impl Walk<'_> {
                 let half_done = self.half_done.media.contains(&media)
                     || (self.half_done.uploads).contains(&(key.user.clone(), key.id.clone()));
                 if !half_done && !of.is_some_and(|of| is_it(&of.value)) {
-                    self.say::<Files>(&media.0, Broken::NoMedia);
+                    self.to.say::<Files>(&media.0, Broken::NoMedia);
                 }
                 if last.as_ref() != Some(&key.user) {
                     let sum = UserKey(key.user.clone());
                     if self.reader.get::<Usages>(&sum).await?.is_none() {
-                        self.say::<Usages>(&key.user, Broken::Sum);
+                        self.to.say::<Usages>(&key.user, Broken::Sum);
                     }
                     last = Some(key.user);
                 }
@@ -344,10 +294,17 @@ impl Walk<'_> {
                     files: files.len() as u64,
                 };
                 if sum != usage.value {
-                    self.say::<Usages>(&user, Broken::Sum);
+                    self.to.say::<Usages>(&user, Broken::Sum);
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The rows whose keys begin with this byte.
+fn beginning<T: Table>(first: u8) -> Pages<T> {
+    Pages::of(Range::everywhere(|key| {
+        key.u8(first);
+    }))
 }

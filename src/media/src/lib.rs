@@ -29,7 +29,6 @@ mod flights;
 mod kind;
 mod metadata;
 mod mxc;
-mod pages;
 mod place;
 mod preview;
 mod read;

@@ -8,6 +8,7 @@
 use std::{fmt::Write as _, fs::Permissions, io, os::unix::fs::PermissionsExt, path::Path};
 
 use comity_accounts::Registration;
+use comity_house::House;
 use comity_runtime::Runtime;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
 
 use crate::{
     config::{Config, StorageEngine},
-    house::House,
+    house,
 };
 
 /// The largest command or answer, in bytes.
@@ -97,9 +98,9 @@ pub async fn give(config: &Config, order: &Order, offline: bool) -> Outcome {
                     socket.display()
                 ));
             }
-            let house = House::open(config, &Runtime::system()).await?;
+            let house = house::open(config, &Runtime::system()).await?;
             let outcome = obey(&house, order).await;
-            house.close().await?;
+            house.close().await.map_err(|error| error.to_string())?;
             outcome
         }
         Err(error) => Err(format!("{}: {error}", socket.display())),

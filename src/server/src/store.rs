@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use comity_runtime::Runtime;
 use comity_storage::{
-    CommitError, Engine, Lanes, OpenError, Options, Registered, Store, TenantId,
+    CommitError, Engine, Lanes, OpenError, Options, Store, TenantId,
     engine::{Memory, Postgres, Rocks, postgres, rocks},
 };
 
@@ -42,7 +42,7 @@ pub async fn open(config: &Config, runtime: &Runtime) -> Result<Store, OpenError
                 std::process::abort();
             }
         }),
-        appliers: comity_to_device::appliers(),
+        appliers: comity_house::appliers(),
     };
     Ok(Store::new(engine, options, runtime.clone()))
 }
@@ -70,36 +70,7 @@ pub async fn engine(config: &Config, runtime: &Runtime) -> Result<Engine, OpenEr
     }
 }
 
-/// Every table there is, but for the storage's own.
-pub fn tables() -> Vec<Registered> {
-    let mut tables = comity_accounts::tables::all();
-    tables.extend(comity_keys::tables::all());
-    tables.extend(comity_media::tables::all());
-    tables.extend(comity_rooms::tables::all());
-    tables.extend(comity_succession::tables::all());
-    tables.extend(comity_sync::tables::all());
-    tables.extend(comity_key_backup::tables::all());
-    tables.extend(comity_to_device::tables::all());
-    tables.extend(comity_federation_client::tables::all());
-    tables.extend(comity_federation_membership::tables::all());
-    tables.extend(comity_federation_receiver::tables::all());
-    tables.extend(comity_federation_sender::tables::all());
-    tables
-}
-
 /// Where the embedded engine keeps its files.
 pub fn folder(config: &Config) -> PathBuf {
     config.data_dir.join("rocksdb")
-}
-
-#[cfg(test)]
-mod tests {
-    /// Two tables with one tag would read each other's rows.
-    #[test]
-    fn no_two_tables_have_one_tag() {
-        assert_eq!(
-            comity_storage::table::collisions(&super::tables()),
-            Vec::new()
-        );
-    }
 }

@@ -10,10 +10,11 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use comity_accounts::Registration;
+use comity_house::House;
 use comity_runtime::Runtime;
 use comity_server::{
     config::Config,
-    house::House,
+    house,
     operator::{self, Order},
 };
 
@@ -50,7 +51,7 @@ fn commands_reach_the_store_whether_the_server_runs_or_not() {
 
 async fn with_the_server(config: &Config, folder: &Path) {
     let runtime = Runtime::system();
-    let house = House::open(config, &runtime).await.unwrap();
+    let house = house::open(config, &runtime).await.unwrap();
     operator::serve(config, &house, &runtime).unwrap();
     let socket = folder.join("operator.sock");
     let mode = std::fs::metadata(socket).unwrap().permissions().mode();

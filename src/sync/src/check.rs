@@ -4,12 +4,12 @@
 //! A connection is of a device that is there, and its latest position follows the one that its client has; what is known of rooms, and
 //! wanted of them, is of a connection that is there. Nothing is written, and a page of rows is held at a time.
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 use comity_accounts::tables::Devices;
 use comity_storage::{
-    Home, Range, ReadError, Reader, Table,
-    check::{Listener, Pages},
+    Home, Pages, Range, ReadError, Reader, Table, broken,
+    check::{Contradiction, Listener},
 };
 
 use crate::tables::{
@@ -17,41 +17,12 @@ use crate::tables::{
 };
 
 /// Something that rows of sliding sync say differently.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Whose rows.
-    pub user: String,
-    /// What should hold and doesn't.
-    pub broken: Broken,
-    /// In which table.
-    pub table: &'static str,
-}
+pub type Finding = Contradiction<Broken>;
 
-/// What doesn't hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// A connection of a device that isn't there.
-    NoDevice,
-    /// Something of a connection that isn't there.
-    NoConnection,
-    /// The latest position doesn't follow the one that the client has.
-    Position,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoDevice => "the device isn't there",
-            Self::NoConnection => "the connection isn't there",
-            Self::Position => "its latest position doesn't follow the one before it",
-        })
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}: {}", self.table, self.user, self.broken)
-    }
+broken! {
+    NoDevice: "the device isn't there",
+    NoConnection: "the connection isn't there",
+    Position: "its latest position doesn't follow the one before it",
 }
 
 /// Walks all connections of a tenant.
@@ -70,18 +41,17 @@ async fn connections(reader: &Reader, to: &mut dyn Listener<Finding>) -> Result<
     let mut pages = Pages::<Connections>::all();
     let mut user: Option<String> = None;
     let mut devices = BTreeSet::new();
-    while let Some(rows) = pages.next(reader).await? {
-        to.walked(rows.len());
+    while let Some(rows) = to.page(reader, &mut pages).await? {
         for (key, row) in rows {
             if user.as_ref() != Some(&key.user) {
                 devices = devices_of(reader, &key.user).await?;
                 user = Some(key.user.clone());
             }
             if !devices.contains(&key.device) {
-                say::<Connections>(to, &key.user, Broken::NoDevice);
+                to.say::<Connections>(&key.user, Broken::NoDevice);
             }
             if !follows(&row.value) {
-                say::<Connections>(to, &key.user, Broken::Position);
+                to.say::<Connections>(&key.user, Broken::Position);
             }
         }
     }
@@ -95,13 +65,12 @@ async fn belong<T: Table>(
     of: fn(T::Key) -> OfDevice,
 ) -> Result<(), ReadError> {
     let mut pages = Pages::<T>::all();
-    while let Some(rows) = pages.next(reader).await? {
-        to.walked(rows.len());
+    while let Some(rows) = to.page(reader, &mut pages).await? {
         let mut of: Vec<OfDevice> = rows.into_iter().map(|(key, _)| of(key)).collect();
         of.dedup();
         let there = reader.get_many::<Connections>(&of).await?;
         for (key, _) in of.iter().zip(there).filter(|(_, row)| row.is_none()) {
-            say::<T>(to, &key.user, Broken::NoConnection);
+            to.say::<T>(&key.user, Broken::NoConnection);
         }
     }
     Ok(())
@@ -122,12 +91,4 @@ async fn devices_of(reader: &Reader, user: &str) -> Result<BTreeSet<Hash>, ReadE
         .iter()
         .map(|(device, _)| hash(&device.part))
         .collect())
-}
-
-fn say<T: Table>(to: &mut dyn Listener<Finding>, user: &str, broken: Broken) {
-    to.found(Finding {
-        user: user.to_owned(),
-        broken,
-        table: T::NAME,
-    });
 }

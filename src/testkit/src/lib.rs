@@ -36,7 +36,7 @@ pub use cost::Cost;
 pub use federation::{
     Asked, Fate, Federation, HostilePeer, Passing, Pdu, PeerRoom, PolicyKey, Reply, Wire,
 };
-pub use server::{Place, SHARED_SECRET, Server, Settings, check, files, tables};
+pub use server::{Place, SHARED_SECRET, Server, Settings, check, files};
 pub use user::{User, password};
 
 /// A picture: PNG, 200 pixels by 100.

@@ -3,58 +3,29 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     ops::Deref,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use comity_accounts::{Accounts, PasswordCost, Standing};
-use comity_client_api::{Api, Capabilities, Support};
+use comity_accounts::{PasswordCost, Standing};
+use comity_client_api::{Api, Support};
 use comity_encryption_policy::Mode;
-use comity_federation_client::{Keyring, OwnKeys, Peers};
-use comity_federation_media::RemoteMedia;
-use comity_federation_membership::OtherServers;
-use comity_federation_receiver::{Checks, Entering, Fetcher, KeysElsewhere, Receiver};
+use comity_federation_client::OwnKeys;
 use comity_federation_sender::Sender;
-use comity_key_backup::KeyBackup;
-use comity_keys::Keys;
-use comity_media::{InProcess, Media};
+use comity_house::{Ground, House};
+use comity_media::InProcess;
 use comity_protocol::{
     id::{OwnedServerName, ServerName},
     room_version::RoomVersion,
     sign::SigningKey,
 };
-use comity_rooms::Rooms;
 use comity_runtime::Runtime;
-use comity_storage::{
-    CommitError, Engine, Lanes, OpenError, Options, Registered, Store, TenantId, check,
-    engine::Memory,
-};
-use comity_succession::Succession;
-use comity_sync::Sync;
-use comity_to_device::ToDevice;
+use comity_storage::{CommitError, Engine, Lanes, Options, Store, TenantId, engine::Memory};
 use futures_util::FutureExt;
-use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::{Client, User, Wire, lanes};
-
-/// Every table that a running server writes, but for the storage's own.
-#[must_use]
-pub fn tables() -> Vec<Registered> {
-    let mut tables = comity_accounts::tables::all();
-    tables.extend(comity_keys::tables::all());
-    tables.extend(comity_media::tables::all());
-    tables.extend(comity_rooms::tables::all());
-    tables.extend(comity_succession::tables::all());
-    tables.extend(comity_sync::tables::all());
-    tables.extend(comity_key_backup::tables::all());
-    tables.extend(comity_to_device::tables::all());
-    tables.extend(comity_federation_client::tables::all());
-    tables.extend(comity_federation_membership::tables::all());
-    tables.extend(comity_federation_receiver::tables::all());
-    tables.extend(comity_federation_sender::tables::all());
-    tables
-}
 
 /// All that `comity check` finds in the rows of a server of this name, a line each; how many rows there are.
 ///
@@ -64,40 +35,10 @@ pub async fn check(
     engine: &Engine,
     server: &ServerName,
 ) -> Result<(u64, Vec<String>), comity_storage::ReadError> {
-    const TENANT: TenantId = TenantId(1);
-    let found = Mutex::new(Vec::new());
-    let say = |finding: &dyn std::fmt::Display| found.lock().push(finding.to_string());
-    let rows = check::tenant(engine, TENANT, &tables(), &mut |row: check::Finding| {
-        say(&row)
-    })
-    .await?;
-    if let Some(reader) = check::reader(engine, TENANT).await? {
-        comity_accounts::check::tenant(&reader, &mut |one: comity_accounts::check::Finding| {
-            say(&one);
-        })
-        .await?;
-        comity_keys::check::tenant(&reader, server, &mut |one: comity_keys::check::Finding| {
-            say(&one);
-        })
-        .await?;
-        comity_to_device::check::tenant(&reader, &mut |one: comity_to_device::check::Finding| {
-            say(&one);
-        })
-        .await?;
-        comity_key_backup::check::tenant(&reader, &mut |one: comity_key_backup::check::Finding| {
-            say(&one);
-        })
-        .await?;
-        comity_sync::check::tenant(&reader, &mut |one: comity_sync::check::Finding| {
-            say(&one);
-        })
-        .await?;
-        comity_rooms::check::tenant(&reader, server, &mut |one: comity_rooms::check::Finding| {
-            say(&one);
-        })
-        .await?;
-    }
-    Ok((rows.rows, found.into_inner()))
+    let mut found = Vec::new();
+    let mut say = |finding| found.push(finding);
+    let checked = comity_house::check::rows(engine, TENANT, server, &mut say).await?;
+    Ok((checked.rows, found))
 }
 
 /// A running server. It derefs to a [`Client`] without a token.
@@ -202,6 +143,61 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    fn of_house(&self, files: &Path) -> comity_house::Settings {
+        let base_url = format!("http://{}", self.server_name);
+        comity_house::Settings {
+            accounts: comity_accounts::Config {
+                server_name: self.server_name.to_string(),
+                public_baseurl: base_url.clone(),
+                token_key: [7; 32],
+                registration_open: self.registration_open,
+                guests: self.guests,
+                shared_secret: Some(SHARED_SECRET.into()),
+                access_token_lifetime: Duration::from_secs(300),
+                // As cheap as can be: what a hash costs is tested where it is made.
+                password_cost: PasswordCost {
+                    memory_kib: 64,
+                    passes: 1,
+                    parallel: 2,
+                },
+                limits: self.limits,
+            },
+            rooms: comity_rooms::Config {
+                server_name: self.server_name.clone(),
+                default_version: self.default_version,
+                encryption: self.encryption,
+            },
+            media: comity_media::Config {
+                server_name: self.server_name.clone(),
+                folder: files.to_owned(),
+                bucket: None,
+                max_upload_bytes: self.max_upload_bytes,
+                max_user_bytes: self.max_user_bytes,
+                max_remote_bytes: self.max_remote_bytes,
+                max_cache_bytes: self.max_cache_bytes,
+                fetch_bucket_bytes: self.fetch_bucket_bytes,
+                previews: self.previews && self.encryption.lets_preview(),
+                max_pending_uploads: 5,
+                pending_lifetime: Duration::from_secs(24 * 60 * 60),
+            },
+            clients: comity_client_api::Settings {
+                support: Support {
+                    page: Some(format!("{base_url}/help")),
+                    ..Support::default()
+                },
+                public_baseurl: base_url,
+            },
+            federation: comity_federation_server::Settings {
+                delegated_to: self.delegated_to.clone(),
+            },
+        }
+    }
+}
+
+/// The tenant of every server here.
+const TENANT: TenantId = TenantId(1);
+
 /// The secret of the shared-secret registration.
 pub const SHARED_SECRET: &str = "shared secret";
 
@@ -291,150 +287,40 @@ impl Server {
     ///
     /// # Errors
     /// What stands in the way.
-    pub async fn open(place: Place, settings: Settings) -> Result<Self, OpenError> {
+    pub async fn open(place: Place, settings: Settings) -> Result<Self, String> {
         let Place {
-            disk,
-            files,
-            runtime,
-            wire,
-            ..
+            disk, files, wire, ..
         } = place;
         let options = Options {
             lanes: Lanes::new(place.lanes).expect("a number of lanes"),
             sync: place.sync,
             on_fatal: place.on_fatal,
-            appliers: comity_to_device::appliers(),
+            appliers: comity_house::appliers(),
         };
-        let process = runtime.clone();
-        let store = Store::new(Engine::Memory(disk.clone()), options, runtime);
-        let tenant = store.tenant(TenantId(1)).await?;
-        let accounts = comity_accounts::Config {
-            server_name: settings.server_name.to_string(),
-            public_baseurl: format!("http://{}", settings.server_name),
-            token_key: [7; 32],
-            registration_open: settings.registration_open,
-            guests: settings.guests,
-            shared_secret: Some(SHARED_SECRET.into()),
-            access_token_lifetime: Duration::from_secs(300),
-            // As cheap as can be: what a hash costs is tested where it is made.
-            password_cost: PasswordCost {
-                memory_kib: 64,
-                passes: 1,
-                parallel: 2,
+        let process = place.runtime.clone();
+        let store = Store::new(Engine::Memory(disk.clone()), options, place.runtime);
+        let ground = Ground {
+            tenant: store
+                .tenant(TENANT)
+                .await
+                .map_err(|error| error.to_string())?,
+            keys: OwnKeys {
+                key: Arc::new(signing_key(&settings.server_name)),
+                old: Vec::new(),
             },
-            limits: settings.limits,
+            transport: wire.end(&settings.server_name),
+            web: wire.web(),
+            renderer: Arc::new(InProcess::new(&process)),
         };
-        let accounts = Accounts::open(tenant.clone(), accounts).expect("accounts open");
-        let device_keys = Keys::new(accounts.clone(), settings.server_name.clone());
-        let rooms = comity_rooms::Config {
-            server_name: settings.server_name.clone(),
-            default_version: settings.default_version,
-            encryption: settings.encryption,
-        };
-        let signing = Arc::new(signing_key(&settings.server_name));
-        let rooms = Rooms::new(tenant, rooms, Arc::clone(&signing));
-        let keys = OwnKeys {
-            key: Arc::clone(&signing),
-            old: Vec::new(),
-        };
-        let peers = Peers::new(
-            wire.end(&settings.server_name),
-            rooms.tenant(),
-            settings.server_name.clone(),
-            signing,
-        );
-        device_keys.use_elsewhere(Arc::new(KeysElsewhere::new(&peers)));
-        let to_device = ToDevice::new(&accounts, settings.server_name.clone());
-        let sender = Sender::start(
-            rooms.clone(),
-            accounts.clone(),
-            device_keys.clone(),
-            to_device.clone(),
-            peers.clone(),
-        )
-        .await?;
-        let keyring = Keyring::new(peers.clone(), rooms.tenant().clone(), &keys, Vec::new());
-        let remote_media = RemoteMedia::new(peers.clone(), wire.web());
-        let fetcher = Fetcher {
-            peers,
-            checks: Checks::new(keyring.clone(), rooms.tenant().runtime()),
-            entering: Entering::default(),
-        };
-        let elsewhere = OtherServers::new(&rooms, fetcher.clone(), Arc::clone(&keys.key));
-        rooms.use_elsewhere(Arc::new(elsewhere.clone()));
-        let receiver = Receiver::new(
-            rooms.clone(),
-            accounts.clone(),
-            device_keys.clone(),
-            to_device.clone(),
-            fetcher,
-        );
-        elsewhere.resume().await?;
-        receiver.resume().await?;
-        let media = comity_media::Config {
-            server_name: settings.server_name.clone(),
-            folder: files.path().to_owned(),
-            bucket: None,
-            max_upload_bytes: settings.max_upload_bytes,
-            max_user_bytes: settings.max_user_bytes,
-            max_remote_bytes: settings.max_remote_bytes,
-            max_cache_bytes: settings.max_cache_bytes,
-            fetch_bucket_bytes: settings.fetch_bucket_bytes,
-            previews: settings.previews && settings.encryption.lets_preview(),
-            max_pending_uploads: 5,
-            pending_lifetime: Duration::from_secs(24 * 60 * 60),
-        };
-        let renderer = Arc::new(InProcess::new(rooms.tenant().runtime()));
-        let media = Media::open(rooms.tenant().clone(), media, renderer).expect("media opens");
-        media.use_elsewhere(Arc::new(remote_media));
-        media.resume().await.expect("media resumes");
-        let federation =
-            comity_federation_server::Api::new(comity_federation_server::Capabilities {
-                accounts: accounts.clone(),
-                device_keys: device_keys.clone(),
-                rooms: rooms.clone(),
-                media: media.clone(),
-                receiver,
-                ear: sender.ear(),
-                keyring,
-                keys,
-                settings: comity_federation_server::Settings {
-                    delegated_to: settings.delegated_to.clone(),
-                },
-            });
-        let succession = Succession::start(rooms.clone(), accounts.clone()).await?;
-        let api = Api::new(Capabilities {
-            succession,
-            sync: Sync::new(
-                rooms.clone(),
-                accounts.clone(),
-                device_keys.clone(),
-                to_device.clone(),
-            ),
-            to_device,
-            key_backup: KeyBackup::new(&accounts),
-            media,
-            accounts,
-            keys: device_keys,
-            rooms,
-            settings: comity_client_api::Settings {
-                public_baseurl: format!("http://{}", settings.server_name),
-                support: Support {
-                    page: Some(format!("http://{}/help", settings.server_name)),
-                    ..Support::default()
-                },
-            },
-        });
-        let router = comity_web::join([
-            comity_client_api::router(api.clone()),
-            comity_federation_server::router(federation),
-        ]);
+        let house = House::open(ground, settings.of_house(files.path()));
+        let house = house.await.map_err(|error| error.to_string())?;
+        let router = house.router();
         wire.attach(&settings.server_name, router.clone(), process, true);
         Ok(Self {
             client: Client::new(router.clone()),
-            api,
+            api: house.api,
             router,
-            sender,
+            sender: house.sender,
             disk,
             files,
             wire,

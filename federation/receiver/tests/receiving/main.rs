@@ -1,5 +1,7 @@
 //! What another server sends, from its request to what our users see of it.
 
+// The whole server is awaited through many layers.
+#![recursion_limit = "256"]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

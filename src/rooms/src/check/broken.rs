@@ -1,32 +1,6 @@
 //! What is to hold of the rows of rooms.
 
-use std::fmt;
-
-macro_rules! broken {
-    ($($name:ident: $text:literal,)+) => {
-        /// What doesn't hold.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Broken {$(
-            #[doc = $text]
-            $name,
-        )+}
-
-        impl Broken {
-            /// All that is looked for.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-        }
-
-        impl fmt::Display for Broken {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {$(
-                    Self::$name => $text,
-                )+})
-            }
-        }
-    };
-}
-
-broken! {
+comity_storage::broken! {
     Unreadable: "a row can't be understood, and what comes after it wasn't looked at",
     RoomId: "the room's rows are not under its id",
     NoRoom: "rows of a room that isn't there",

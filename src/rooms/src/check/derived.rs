@@ -1,7 +1,7 @@
 //! What is kept beside a room's state and follows from it: memberships by user, the summary.
 
 use comity_protocol::{auth::Membership, event::Event, id::UserId};
-use comity_storage::ReadError;
+use comity_storage::{Pages, ReadError};
 
 use super::{Broken, Room, Walk, names::Tally};
 use crate::{
@@ -144,7 +144,7 @@ impl Walk<'_> {
 
     /// Membership rows of users of whom the room's state doesn't speak; there is one at least.
     async fn other_members(&mut self, room: &Room, members: &[EventNum]) -> Result<(), ReadError> {
-        let mut rows = super::Pages::<Members>::everywhere();
+        let mut rows = Pages::<Members>::all();
         while let Some(page) = self.page(&mut rows).await? {
             for (key, row) in page {
                 let speaks = members.binary_search(&EventNum(row.value.num)).is_ok();

@@ -9,7 +9,7 @@ use comity_protocol::{
 };
 use comity_storage::{Home, Range, ReadError, RoomKey, Table};
 
-use super::{Broken, Pages, Room, Walk, hash, names::IdSum};
+use super::{Broken, Room, Walk, hash, names::IdSum};
 use crate::{
     change::relates_to,
     num::{EventNum, StateKeyNum},
@@ -147,13 +147,13 @@ impl Walk<'_> {
     /// The head's rows, and what events wait for a whole state: all roots but those before events.
     pub(super) async fn heads(&mut self, room: &Room) -> Result<Closure, ReadError> {
         let mut closure = Closure::default();
-        let mut heads = Pages::<Heads>::of(room.key);
+        let mut heads = room.pages::<Heads>();
         while let Some(page) = self.page(&mut heads).await? {
             for (_, row) in page {
                 self.root(room, &mut closure, &row.value.root, "a head");
             }
         }
-        let mut waiting = Pages::<Provisionals>::of(room.key);
+        let mut waiting = room.pages::<Provisionals>();
         while let Some(page) = self.page(&mut waiting).await? {
             for (key, row) in page {
                 if room.head.mode != crate::tables::Mode::Partial {
@@ -177,7 +177,7 @@ impl Walk<'_> {
     /// State keys and their numbers lead to one another, and all that were given out are there.
     pub(super) async fn keys(&mut self, room: &mut Room) -> Result<(), ReadError> {
         let (mut members, mut others) = (0, 0);
-        let mut names = Pages::<StateKeys>::of(room.key);
+        let mut names = room.pages::<StateKeys>();
         while let Some(page) = self.page(&mut names).await? {
             for (key, row) in page {
                 let num = StateKeyNum(key.num);
@@ -196,7 +196,7 @@ impl Walk<'_> {
             }
         }
         let mut met = 0;
-        let mut nums = Pages::<KeyNums>::of(room.key);
+        let mut nums = room.pages::<KeyNums>();
         while let Some(page) = self.page(&mut nums).await? {
             for (key, row) in page {
                 met += 1;
@@ -216,7 +216,7 @@ impl Walk<'_> {
 
     /// Each id has a number of its own, and each number an id.
     pub(super) async fn ids(&mut self, room: &mut Room) -> Result<(), ReadError> {
-        let mut ids = Pages::<EventNums>::of(room.key);
+        let mut ids = room.pages::<EventNums>();
         while let Some(page) = self.page(&mut ids).await? {
             for (key, row) in page {
                 let num = row.value.0;
@@ -242,7 +242,7 @@ impl Walk<'_> {
         room: &mut Room,
         closure: &mut Closure,
     ) -> Result<(), ReadError> {
-        let mut statuses = Pages::<Statuses>::of(room.key);
+        let mut statuses = room.pages::<Statuses>();
         let mut from = Some(0);
         let mut redactions = Vec::new();
         while let Some(first) = from {
@@ -297,7 +297,7 @@ impl Walk<'_> {
 
     /// What is noted of events that aren't here yet.
     async fn waiting(&mut self, room: &Room) -> Result<(), ReadError> {
-        let mut early = Pages::<EarlyRedactions>::of(room.key);
+        let mut early = room.pages::<EarlyRedactions>();
         while let Some(page) = self.page(&mut early).await? {
             let by: Vec<RoomNum> = page.iter().map(|(key, _)| room.num(key.other)).collect();
             let headers = self.reader.get_many::<Headers>(&by).await?;
@@ -308,7 +308,7 @@ impl Walk<'_> {
                 }
             }
         }
-        let mut followed = Pages::<Followed>::of(room.key);
+        let mut followed = room.pages::<Followed>();
         while let Some(page) = self.page(&mut followed).await? {
             for (key, _) in page {
                 if room.events.get(key.num).verdict.is_none() {

@@ -14,7 +14,6 @@ mod derived;
 mod events;
 mod names;
 mod order;
-mod pages;
 mod receipts;
 mod relations;
 mod states;
@@ -25,12 +24,11 @@ use std::{
 };
 
 use comity_protocol::id::ServerName;
-use comity_storage::{Home, Range, ReadError, Reader, RoomKey, Row, Table, check::Listener};
+use comity_storage::{Home, Pages, Range, ReadError, Reader, RoomKey, Row, Table, check::Listener};
 
 pub use broken::Broken;
 use events::Events;
 use names::Tallies;
-use pages::Pages;
 
 use crate::{
     num::EventNum,
@@ -72,7 +70,7 @@ pub async fn tenant(
         return Ok(0);
     }
     let mut rooms = 0;
-    let mut infos = Pages::<Infos>::everywhere();
+    let mut infos = Pages::<Infos>::all();
     while let Some(page) = walk.page(&mut infos).await? {
         for (InRoom { room }, row) in page {
             rooms += 1;
@@ -117,6 +115,14 @@ impl Room {
         InRoom { room: self.key }
     }
 
+    /// The rows of a table whose keys begin with the room.
+    fn pages<T: Table>(&self) -> Pages<T> {
+        let room = self.key;
+        Pages::of(Range::of(Home::Room(room), |key| {
+            key.room(room);
+        }))
+    }
+
     fn num(&self, num: u32) -> tables::RoomNum {
         let room = self.key;
         tables::RoomNum { room, num }
@@ -158,9 +164,7 @@ impl Walk<'_> {
         &mut self,
         pages: &mut Pages<T>,
     ) -> Result<Option<Vec<(T::Key, Row<T::Value>)>>, ReadError> {
-        let page = pages.next(self.reader).await?;
-        self.to.walked(page.as_ref().map_or(0, Vec::len));
-        Ok(page)
+        self.to.page(self.reader, pages).await
     }
 
     async fn room(

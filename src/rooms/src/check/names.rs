@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use comity_protocol::id::UserId;
-use comity_storage::{Home, Range, ReadError, RoomKey, Table};
+use comity_storage::{Home, Pages, Range, ReadError, RoomKey, Table};
 
-use super::{Broken, Pages, Room, Walk, events::place, hash};
+use super::{Broken, Room, Walk, events::place, hash};
 use crate::tables::{
     self, Alias, Aliases, Directory, EventNums, Heads, Hits, IdRoom, IdRooms, InRoom, Infos,
     Members, Mode, OutOfBands, RoomAliases, RoomNum, RoomText, RoomTxn, Statuses, Summaries, Txns,
@@ -54,13 +54,13 @@ impl Tallies {
 impl Walk<'_> {
     /// Counts them.
     pub(super) async fn tally(&mut self, tallies: &mut Tallies) -> Result<(), ReadError> {
-        let mut ids = Pages::<IdRooms>::everywhere();
+        let mut ids = Pages::<IdRooms>::all();
         while let Some(page) = self.page(&mut ids).await? {
             for (key, _) in page {
                 tallies.of(key.room).ids.add(&key.event_id);
             }
         }
-        let mut members = Pages::<Members>::everywhere();
+        let mut members = Pages::<Members>::all();
         while let Some(page) = self.page(&mut members).await? {
             let mut outside = Vec::new();
             for (key, row) in page {
@@ -72,7 +72,7 @@ impl Walk<'_> {
             }
             self.outside(outside).await?;
         }
-        let mut hits = Pages::<Hits>::everywhere();
+        let mut hits = Pages::<Hits>::all();
         while let Some(page) = self.page(&mut hits).await? {
             for (key, _) in page {
                 let tally = tallies.of(key.room);
@@ -153,7 +153,7 @@ impl Walk<'_> {
             let verdict = room.events.get(num).verdict;
             verdict.is_some_and(|verdict| verdict != Verdict::Named)
         };
-        let mut nums = Pages::<EventNums>::of(room.key);
+        let mut nums = room.pages::<EventNums>();
         while let Some(page) = self.page(&mut nums).await? {
             let mut here: Vec<(u32, IdRoom)> = Vec::new();
             for (key, row) in page {
@@ -169,7 +169,7 @@ impl Walk<'_> {
                 }
             }
         }
-        let mut ids = Pages::<IdRooms>::everywhere();
+        let mut ids = Pages::<IdRooms>::all();
         while let Some(page) = self.page(&mut ids).await? {
             let mut named: Vec<RoomText> = Vec::new();
             for (key, _) in page {
@@ -189,7 +189,7 @@ impl Walk<'_> {
 
     /// Aliases, the directory, transactions, memberships out of band, upgrades.
     pub(super) async fn names(&mut self) -> Result<(), ReadError> {
-        let mut aliases = Pages::<Aliases>::everywhere();
+        let mut aliases = Pages::<Aliases>::all();
         while let Some(page) = self.page(&mut aliases).await? {
             let aliases: Vec<(String, Alias)> = page
                 .into_iter()
@@ -197,7 +197,7 @@ impl Walk<'_> {
                 .collect();
             self.aliases(aliases).await?;
         }
-        let mut directory = Pages::<Directory>::everywhere();
+        let mut directory = Pages::<Directory>::all();
         while let Some(page) = self.page(&mut directory).await? {
             let rooms: Vec<InRoom> = page
                 .iter()
@@ -208,7 +208,7 @@ impl Walk<'_> {
                 self.found(&format!("{:?}", key.room), Broken::Listed, "the directory");
             }
         }
-        let mut txns = Pages::<Txns>::everywhere();
+        let mut txns = Pages::<Txns>::all();
         while let Some(page) = self.page(&mut txns).await? {
             let txns: Vec<(RoomTxn, tables::Done)> = page
                 .into_iter()
@@ -216,13 +216,13 @@ impl Walk<'_> {
                 .collect();
             self.transactions(txns).await?;
         }
-        let mut outside = Pages::<OutOfBands>::everywhere();
+        let mut outside = Pages::<OutOfBands>::all();
         while let Some(page) = self.page(&mut outside).await? {
             for (key, row) in page {
                 self.out_of_band(&key, &row.value.membership).await?;
             }
         }
-        let mut upgrades = Pages::<Upgrades>::everywhere();
+        let mut upgrades = Pages::<Upgrades>::all();
         while let Some(page) = self.page(&mut upgrades).await? {
             for (key, row) in page {
                 if RoomKey::of(&row.value.room_id) != key.room {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use comity_storage::ReadError;
 
-use super::{Broken, Pages, Room, Walk, events::place};
+use super::{Broken, Room, Walk, events::place};
 use crate::{
     live::totals_after,
     num::EventNum,
@@ -20,7 +20,7 @@ impl Walk<'_> {
     /// entry is where its event says that it is.
     pub(super) async fn order(&mut self, room: &mut Room) -> Result<(), ReadError> {
         let mut holes = self.holes(room).await?;
-        let mut entries = Pages::<Timeline>::of(room.key);
+        let mut entries = room.pages::<Timeline>();
         // The live event that comes next, the last one's totals, the last place of history before the next.
         let (mut next, mut totals, mut past) = (1, Totals::default(), None::<i64>);
         while let Some(page) = self.page(&mut entries).await? {
@@ -79,7 +79,7 @@ impl Walk<'_> {
     /// The holes, by the live events before which they are: the lowest place of what was fetched for each.
     async fn holes(&mut self, room: &Room) -> Result<BTreeMap<i64, i64>, ReadError> {
         let mut holes = BTreeMap::new();
-        let mut gaps = Pages::<Gaps>::of(room.key);
+        let mut gaps = room.pages::<Gaps>();
         while let Some(page) = self.page(&mut gaps).await? {
             for (key, row) in page {
                 let gap = row.value;

@@ -3,7 +3,7 @@
 use comity_protocol::id::UserId;
 use comity_storage::{At, ReadError};
 
-use super::{Broken, Pages, Room, Walk, events::place, names::Tally};
+use super::{Broken, Room, Walk, events::place, names::Tally};
 use crate::{
     live::totals_after,
     receipts::counted_from,
@@ -15,7 +15,7 @@ use crate::{
 
 impl Walk<'_> {
     pub(super) async fn receipts(&mut self, room: &Room, tally: &Tally) -> Result<(), ReadError> {
-        let mut receipts = Pages::<Receipts>::of(room.key);
+        let mut receipts = room.pages::<Receipts>();
         let mut moved = 0;
         while let Some(page) = self.page(&mut receipts).await? {
             let page = page.into_iter().map(|(key, row)| (key, row.pos, row.value));
@@ -24,7 +24,7 @@ impl Walk<'_> {
             self.places(room, &rows).await?;
             self.totals(room, &rows).await?;
         }
-        let mut moves = Pages::<ReceiptMoves>::of(room.key);
+        let mut moves = room.pages::<ReceiptMoves>();
         while let Some(page) = self.page(&mut moves).await? {
             let keys = page.iter().map(|(key, _)| RoomReceipt {
                 room: key.room,
@@ -140,7 +140,7 @@ impl Walk<'_> {
         }
         let rulesets = self.reader.get::<RoomRulesets>(&room.in_room()).await?;
         let rulesets = rulesets.map_or(0, |row| row.value.0.len());
-        let mut turns = Pages::<Turns>::of(room.key);
+        let mut turns = room.pages::<Turns>();
         while let Some(page) = self.page(&mut turns).await? {
             for (key, row) in page {
                 if usize::from(row.value.0) > rulesets || key.seq > last {
@@ -148,7 +148,7 @@ impl Walk<'_> {
                 }
             }
         }
-        let mut erasures = Pages::<Erasures>::of(room.key);
+        let mut erasures = room.pages::<Erasures>();
         while let Some(page) = self.page(&mut erasures).await? {
             for (key, row) in page {
                 if row.value.seq > last {

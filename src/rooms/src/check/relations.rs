@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use comity_storage::ReadError;
 
 use super::{
-    Broken, Pages, Room, Walk,
+    Broken, Room, Walk,
     events::{place, relation},
 };
 use crate::{
@@ -34,7 +34,7 @@ fn scopes(relation: &Relation) -> Vec<u64> {
 
 impl Walk<'_> {
     pub(super) async fn relations(&mut self, room: &mut Room) -> Result<(), ReadError> {
-        let mut relations = Pages::<Relations>::of(room.key);
+        let mut relations = room.pages::<Relations>();
         while let Some(page) = self.page(&mut relations).await? {
             let rows: Vec<(RoomRelation, Relation)> = page
                 .into_iter()
@@ -101,7 +101,7 @@ impl Walk<'_> {
         let of_threads = Scope::Type("m.thread").hash();
         let mut threads: BTreeMap<u32, u32> = BTreeMap::new();
         let mut threaded = 0;
-        let mut related = Pages::<Related>::of(room.key);
+        let mut related = room.pages::<Related>();
         while let Some(page) = self.page(&mut related).await? {
             let mut relations = Vec::new();
             let mut entries = Vec::new();
@@ -161,7 +161,7 @@ impl Walk<'_> {
         mut counted: BTreeMap<u32, u32>,
     ) -> Result<(), ReadError> {
         let mut places: BTreeMap<u32, i64> = BTreeMap::new();
-        let mut order = Pages::<ThreadOrder>::of(room.key);
+        let mut order = room.pages::<ThreadOrder>();
         while let Some(page) = self.page(&mut order).await? {
             for (key, row) in page {
                 if places.insert(row.value.0, key.seq).is_some() {
@@ -169,7 +169,7 @@ impl Walk<'_> {
                 }
             }
         }
-        let mut threads = Pages::<Threads>::of(room.key);
+        let mut threads = room.pages::<Threads>();
         while let Some(page) = self.page(&mut threads).await? {
             for (key, row) in page {
                 let thread = row.value;
@@ -194,7 +194,7 @@ impl Walk<'_> {
 
     /// What is counted off was redacted.
     async fn discounts(&mut self, room: &Room) -> Result<(), ReadError> {
-        let mut discounts = Pages::<Discounts>::of(room.key);
+        let mut discounts = room.pages::<Discounts>();
         while let Some(page) = self.page(&mut discounts).await? {
             let places: Vec<RoomPlace> = page
                 .iter()

@@ -2,7 +2,7 @@
 
 use comity_storage::ReadError;
 
-use super::{Broken, Pages, Room, Walk};
+use super::{Broken, Room, Walk};
 use crate::{
     chains::{Audit, Flaw},
     live::{Pending, RoomNodes},
@@ -57,7 +57,7 @@ impl Walk<'_> {
     pub(super) async fn cover(&mut self, room: &Room) -> Result<(), ReadError> {
         let mut audit = Audit::default();
         let mut flaws = Vec::new();
-        let mut rows = Pages::<Chains>::of(room.key);
+        let mut rows = room.pages::<Chains>();
         while let Some(page) = self.page(&mut rows).await? {
             for (key, row) in page {
                 let auth = |num| room.events.auth(num);

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use comity_house::check::{Checked, rows};
 use comity_runtime::{Clock, Runtime};
 use comity_storage::{
     ReadError,
@@ -83,7 +84,7 @@ async fn walk(config: &Config) -> Result<(), Failure> {
         told: runtime.clock().monotonic(),
     };
     let failed = |error: ReadError| Failure::new(format!("the store can't be read: {error}"));
-    let checked = check::tenant(&engine, store::TENANT, &store::tables(), &mut to)
+    let checked = rows(&engine, store::TENANT, &config.server_name, &mut to)
         .await
         .map_err(failed)?;
     check::strays(&engine, &[store::TENANT], &mut to)
@@ -92,33 +93,14 @@ async fn walk(config: &Config) -> Result<(), Failure> {
     let reader = check::reader(&engine, store::TENANT)
         .await
         .map_err(failed)?;
-    let mut rooms = 0;
     if let Some(reader) = reader {
-        comity_accounts::check::tenant(&reader, &mut to)
-            .await
-            .map_err(failed)?;
-        comity_keys::check::tenant(&reader, &config.server_name, &mut to)
-            .await
-            .map_err(failed)?;
-        comity_to_device::check::tenant(&reader, &mut to)
-            .await
-            .map_err(failed)?;
-        comity_key_backup::check::tenant(&reader, &mut to)
-            .await
-            .map_err(failed)?;
-        comity_sync::check::tenant(&reader, &mut to)
-            .await
-            .map_err(failed)?;
         let folder = house::media_folder(config);
         let blobs = (&*folder, house::bucket(&config.s3));
         comity_media::check::tenant(&reader, &config.server_name, blobs, &mut to)
             .await
             .map_err(|error| Failure::new(format!("media can't be read: {error}")))?;
-        rooms = comity_rooms::check::tenant(&reader, &config.server_name, &mut to)
-            .await
-            .map_err(failed)?;
     }
-    let rows = checked.rows;
+    let Checked { rows, rooms } = checked;
     match to.found {
         0 => print(&format!(
             "{rows} rows, {rooms} rooms, all as they should be\n"

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use crate::{
     config::Config,
-    house::House,
+    house,
     http::{self, Lifecycle, Limits, Listener, Phase, Proxies, Tls},
     log, operator,
 };
@@ -40,7 +40,7 @@ async fn run(config: Config) -> Result<(), Failure> {
     // Port 0 is a free one of the system's choosing.
     let client = listeners.first().and_then(|first| first.address().ok());
     let client = client.unwrap_or(config.listen.client);
-    let house = House::open(&config, &runtime).await.map_err(Failure::new)?;
+    let house = house::open(&config, &runtime).await.map_err(Failure::new)?;
     house.api.resume(&runtime);
     if let Err(error) = operator::serve(&config, &house, &runtime) {
         // Users are served all the same.
