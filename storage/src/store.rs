@@ -33,6 +33,10 @@ use crate::{
 const REMEMBERED: usize = 1024;
 const REMEMBERED_BYTES: usize = 2 << 20;
 
+/// Incarnations by the clock: so many milliseconds each, from the beginning of 2026.
+const CLOCK_STEP_MS: u64 = 10 * 60 * 1000;
+const CLOCK_BEGINS_MS: u64 = 1_767_225_600_000;
+
 /// Called when what is durable can no longer be said, and with [`CommitError::Fenced`] when a lane has another owner. In the
 /// server it ends the process.
 pub type OnFatal = Arc<dyn Fn(&CommitError) + Send + Sync>;
@@ -150,6 +154,19 @@ impl Store {
     /// # Errors
     /// [`OpenError`] says what stands in the way.
     pub async fn tenant(&self, tenant: TenantId) -> Result<Tenant, OpenError> {
+        self.open(tenant, false).await
+    }
+
+    /// The same on rows that were put back from a backup: begins an incarnation that no other time after that backup has had, since
+    /// what was given out and revoked in it is lost. Once a restore, before anything else opens them.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what stands in the way.
+    pub async fn restored(&self, tenant: TenantId) -> Result<Tenant, OpenError> {
+        self.open(tenant, true).await
+    }
+
+    async fn open(&self, tenant: TenantId, restored: bool) -> Result<Tenant, OpenError> {
         let found = claim::read::<Births>(&self.engine, tenant, &LaneKey(Lane(0)))
             .await?
             .map(|row| row.value);
@@ -173,7 +190,7 @@ impl Store {
             let head = claim::head(&self.engine, tenant, lane).await?;
             written.push(head.map_or(0, |head| head.pos));
         }
-        let (birth, heads) = self.born(found, lanes, &written);
+        let (birth, heads) = self.born(found, lanes, &written, restored);
         let shared = Arc::new(Shared::new(&self.engine, tenant, lanes, heads.clone()));
         let states = claims.into_iter().zip(written).zip(heads);
         let states = states.map(|((claim, written), head)| State {
@@ -206,7 +223,13 @@ impl Store {
     }
 
     /// What this run writes of itself, and where its lanes begin.
-    fn born(&self, found: Option<Birth>, lanes: Lanes, written: &[Pos]) -> (Birth, Vec<Pos>) {
+    fn born(
+        &self,
+        found: Option<Birth>,
+        lanes: Lanes,
+        written: &[Pos],
+        restored: bool,
+    ) -> (Birth, Vec<Pos>) {
         let last = found.unwrap_or(Birth {
             floor: STORE_FORMAT,
             lanes: lanes.count(),
@@ -219,7 +242,7 @@ impl Store {
         let heads = lanes.all().zip(written);
         let heads = heads.map(|(lane, head)| last.base(lane).max(*head));
         let heads: Vec<Pos> = heads.collect();
-        let lost = !last.clean && !last.synced;
+        let lost = restored || !last.clean && !last.synced;
         let mut birth = Birth {
             clean: false,
             synced: self.options.sync,
@@ -227,12 +250,27 @@ impl Store {
         };
         if lost {
             birth.incarnation += 1;
+            if restored {
+                birth.incarnation = birth.incarnation.max(self.by_the_clock()).saturating_add(1);
+            }
             birth.recorded = heads;
             let heads = birth.recorded.iter().map(|head| head + INCARNATION_JUMP);
             let heads = heads.collect();
             return (birth, heads);
         }
         (birth, heads)
+    }
+
+    /// The incarnation of a restore now. The rows can't say how many there have been: the same backup may be put back twice, and stream
+    /// ids, which begin with the incarnation, must not go back for those who have seen them. Two million, which is where such an
+    /// id would no longer be an integer of JSON, are forty years.
+    fn by_the_clock(&self) -> u32 {
+        let since = self
+            .runtime
+            .clock()
+            .now_ms()
+            .saturating_sub(CLOCK_BEGINS_MS);
+        u32::try_from(since / CLOCK_STEP_MS).unwrap_or(u32::MAX)
     }
 
     fn writer(&self, shared: &Arc<Shared>, lane: Lane, state: State) -> LaneWriter {

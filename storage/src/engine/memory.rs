@@ -94,6 +94,27 @@ impl Memory {
         }
     }
 
+    /// A backup taken now: a disk of its own with what is durable on this one.
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let disk = self.disk.lock();
+        let mut rows = disk.rows.clone();
+        for (at, before) in disk.undo.iter().rev() {
+            match before {
+                Some(value) => rows.insert(at.clone(), value.clone()),
+                None => rows.remove(at),
+            };
+        }
+        let disk = Disk {
+            rows,
+            ..Disk::default()
+        };
+        Self {
+            disk: Arc::new(Mutex::new(disk)),
+            run: 0,
+        }
+    }
+
     /// The rows, as long as this handle's machine runs.
     fn running(&self) -> Result<MutexGuard<'_, Disk>, CommitError> {
         let disk = self.disk.lock();

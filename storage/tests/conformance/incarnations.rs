@@ -1,15 +1,17 @@
 //! Starts after which something may be missing: law 12.
 
-use comity_storage::Home;
+use comity_storage::{Home, TenantId};
 
 use crate::bed::{ALICE, Bed, lane, put, read};
 
 conformance! {
     with_fsync_an_unclean_start_loses_nothing
     without_fsync_an_unclean_start_begins_an_incarnation
+    a_restore_begins_an_incarnation
 }
 
 const JUMP: u64 = 1 << 32;
+const ALICES: TenantId = TenantId(1);
 
 async fn with_fsync_an_unclean_start_loses_nothing(mut bed: Bed) {
     let tenant = bed.tenant().await;
@@ -78,4 +80,36 @@ async fn without_fsync_an_unclean_start_begins_an_incarnation(mut bed: Bed) {
             .unwrap_or(seen);
     }
     assert_eq!(seen, pos);
+}
+
+/// Whatever the last run said of its end: lanes begin beyond all that could have been given out since the backup, in an incarnation of
+/// a later time than any that went on from it before; the next start goes on in it.
+async fn a_restore_begins_an_incarnation(mut bed: Bed) {
+    let tenant = bed.tenant().await;
+    put(&tenant, 1, "kept").await;
+    let heads = tenant.heads();
+    tenant.close().await.unwrap();
+    drop(tenant);
+    bed.crash().await;
+
+    let tenant = bed.store().restored(ALICES).await.unwrap();
+    let birth = tenant.birth().clone();
+    // More than one later: of what went on without this word, only one loss is recorded.
+    assert!(birth.incarnation > 2, "{birth:?}");
+    for (lane, recorded) in tenant.lanes().all().zip(&birth.recorded) {
+        assert!(*recorded >= heads.get(lane) && tenant.heads().get(lane) >= recorded + JUMP);
+    }
+    tenant.close().await.unwrap();
+    drop(tenant);
+    bed.crash().await;
+
+    let tenant = bed.tenant().await;
+    assert_eq!(tenant.birth().incarnation, birth.incarnation);
+    assert!(read(&tenant, 1).await.is_some());
+    tenant.close().await.unwrap();
+    drop(tenant);
+
+    // The same again: no later than the first, and another.
+    let tenant = bed.store().restored(ALICES).await.unwrap();
+    assert!(tenant.birth().incarnation > birth.incarnation);
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod doctor;
+mod restored;
 mod serve;
 mod token;
 mod user;
@@ -67,6 +68,17 @@ enum Command {
     /// Each finding is a line: which room or user, what doesn't hold, where; none has content in it. Says on standard error
     /// how far it has come. Ends with status 1 if there was a finding.
     Check,
+    /// Tell the store that it was put back from a backup, once, before the server is started on it.
+    ///
+    /// A backup is a copy of `data_dir`, keys included, made while the server is stopped or by a snapshot of its file system; with
+    /// PostgreSQL, of the database and of `data_dir` after it. Without a `data_dir` of the same time, or with media in a bucket, `comity
+    /// check` says what files are missing.
+    ///
+    /// What was given out or revoked since the backup was made is known to clients and other servers, and no more to the store. So it
+    /// begins a new incarnation: everybody stays signed in as a device but has to give the password again; clients are told their
+    /// rooms anew; one-time keys of before are not given to anybody, for they may have been; what other servers follow begins at
+    /// higher numbers than any they were told. Without this word it would go on as if nothing had happened.
+    Restored,
     /// Make a picture smaller: what the server starts for each that it must not decode by itself.
     #[command(hide = true, name = RENDER)]
     Render,
@@ -117,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check) => check_config(file),
         Command::Serve => load(file).and_then(serve::serve),
         Command::Check => load(file).and_then(|config| check::check(&config)),
+        Command::Restored => load(file).and_then(|config| restored::restored(&config)),
         Command::Render => comity_media::work().map_err(Failure::doing("cannot render")),
         Command::Doctor => doctor::doctor(load(file)),
     };

@@ -18,5 +18,6 @@ mod engines;
 mod log;
 mod pictures;
 mod postgres;
+mod restored;
 mod secrets;
 mod server;
