@@ -1,12 +1,12 @@
 //! What every handler works with: the capabilities below, and what the operator decided.
 
-use std::{ops::Deref, sync::Arc};
+use std::{collections::BTreeSet, ops::Deref, sync::Arc};
 
 use comity_accounts::{AccountError, Accounts, Limit};
 use comity_key_backup::KeyBackup;
 use comity_keys::Keys;
 use comity_media::Media;
-use comity_protocol::id::OwnedUserId;
+use comity_protocol::id::{OwnedUserId, ServerName, UserId};
 use comity_rooms::{HORIZON, Rooms};
 use comity_runtime::Runtime;
 use comity_succession::Succession;
@@ -76,6 +76,22 @@ impl Api {
     /// 429 `M_LIMIT_EXCEEDED` if it is empty.
     pub(crate) fn limit(&self, limit: Limit, key: impl AsRef<str>) -> Result<(), ApiError> {
         Ok(self.accounts.limits().take(limit, key.as_ref())?)
+    }
+
+    /// Takes one from the user's bucket for each of these servers that nobody here has heard of: of names there is no end, and each
+    /// costs a connection, or a queue.
+    ///
+    /// # Errors
+    /// 429 `M_LIMIT_EXCEEDED` if they are too many by now, 413 `M_TOO_LARGE` if they always are.
+    pub(crate) async fn limit_strangers(
+        &self,
+        user: &UserId,
+        servers: BTreeSet<&ServerName>,
+    ) -> Result<(), ApiError> {
+        let strangers = self.to_device.strangers(servers).await?;
+        let strangers = u32::try_from(strangers).unwrap_or(u32::MAX);
+        let limits = self.accounts.limits();
+        Ok(limits.take_many(Limit::Stranger, user.as_str(), strangers)?)
     }
 
     /// Goes on with what a crash interrupted, beside serving: accounts that are to leave their rooms, profiles to be shown in them,

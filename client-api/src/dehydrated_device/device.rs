@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::extract::State;
-use comity_accounts::Dehydration;
+use comity_accounts::{Dehydration, Limit};
 use comity_keys::{Keys, Upload};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -45,6 +45,7 @@ pub(super) async fn put(
     user: User,
     Json(body): Json<Body>,
 ) -> Result<Json<Which>, ApiError> {
+    api.limit(Limit::AccountChange, &user.id)?;
     let data = body.device_data.get();
     if serde_json::from_str::<Data>(data).is_err() {
         return Err(ApiError::bad_json("device_data has no algorithm"));

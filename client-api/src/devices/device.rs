@@ -5,7 +5,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3devicesdeviceid>
 
 use axum::extract::State;
-use comity_accounts::{Asker, Operation, Stage};
+use comity_accounts::{Asker, Limit, Operation, Stage};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -33,6 +33,7 @@ pub(super) async fn put(
     Path(device_id): Path<String>,
     Json(update): Json<Update>,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
+    api.limit(Limit::AccountChange, &user.id)?;
     let owner = user.id.as_str();
     match update.display_name {
         Some(_) => {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_keys::{Claimed, Failures};
 use comity_protocol::id::OwnedUserId;
 use serde::{Deserialize, Serialize};
@@ -27,9 +28,13 @@ pub(super) struct Answer {
 
 pub(super) async fn post(
     State(api): State<Api>,
-    UserOrGuest(_): UserOrGuest,
+    UserOrGuest(user): UserOrGuest,
     Json(body): Json<Body>,
 ) -> Result<Json<Answer>, ApiError> {
+    api.limit(Limit::Keys, &user.id)?;
+    let wanted = body.one_time_keys.keys();
+    let servers = wanted.map(|of| of.server_name()).collect();
+    api.limit_strangers(&user.id, servers).await?;
     let time = patience(body.timeout);
     let claimed = api.keys.claim_all(body.one_time_keys, time);
     let (one_time_keys, failures) = claimed.await?;

@@ -3,7 +3,7 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysdevice_signingupload>
 
 use axum::extract::State;
-use comity_accounts::{Asker, Operation, Stage};
+use comity_accounts::{Asker, Limit, Operation, Stage};
 use comity_keys::{CrossSigningUpload, Need};
 use serde_json::{Map, Value, value::RawValue};
 
@@ -14,6 +14,7 @@ pub(super) async fn post(
     user: User,
     Json(body): Json<Map<String, Value>>,
 ) -> Result<Json<Map<String, Value>>, ApiError> {
+    api.limit(Limit::AccountChange, &user.id)?;
     let upload = CrossSigningUpload {
         master_key: raw(&body, "master_key")?,
         self_signing_key: raw(&body, "self_signing_key")?,

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_keys::{Failures, Found};
 use comity_protocol::id::OwnedUserId;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub(super) async fn post(
     UserOrGuest(user): UserOrGuest,
     Json(body): Json<Body>,
 ) -> Result<Json<Answer>, ApiError> {
+    api.limit(Limit::Keys, &user.id)?;
+    let servers = body.device_keys.keys().map(|of| of.server_name()).collect();
+    api.limit_strangers(&user.id, servers).await?;
     let time = patience(body.timeout);
     let asked = api.keys.query_all(&body.device_keys, &user.id, time);
     let (found, failures) = asked.await?;

@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_keys::SignedObjects;
-use comity_protocol::id::OwnedUserId;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::patience;
 use crate::{Api, ApiError, Json, User};
@@ -21,20 +20,12 @@ pub(super) struct Answer {
 pub(super) async fn post(
     State(api): State<Api>,
     user: User,
-    Json(body): Json<BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>>,
+    Json(objects): Json<SignedObjects>,
 ) -> Result<Json<Answer>, ApiError> {
-    let me = user.id.as_str();
-    let others = body.keys().filter(|other| **other != user.id);
-    // No device has an empty id: of others only the master keys are wanted.
-    let others = others.map(|other| (other.clone(), vec![String::new()]));
-    let others = others.collect();
-    let (others, _) = api
-        .keys
-        .query_all(&others, &user.id, patience(None))
-        .await?;
-    let objects = body.into_iter();
-    let objects: SignedObjects = objects.map(|(user, of)| (user.to_string(), of)).collect();
-    let refusals = api.keys.sign(me, &objects, &others).await?;
+    api.limit(Limit::Keys, &user.id)?;
+    let servers = objects.keys().map(|of| of.server_name()).collect();
+    api.limit_strangers(&user.id, servers).await?;
+    let refusals = api.keys.sign(&user.id, &objects, patience(None)).await?;
     let failures = refusals.into_iter().map(|(user, of)| {
         let of = of.into_iter();
         (user, of.map(|(key, why)| (key, why.into())).collect())

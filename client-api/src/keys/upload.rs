@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use comity_accounts::Limit;
 use comity_keys::Upload;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -28,6 +29,11 @@ pub(super) async fn post(
     UserOrGuest(user): UserOrGuest,
     Json(body): Json<Body>,
 ) -> Result<Json<Answer>, ApiError> {
+    api.limit(Limit::Keys, &user.id)?;
+    if body.device_keys.is_some() {
+        // Everybody who shares a room hears of it.
+        api.limit(Limit::AccountChange, &user.id)?;
+    }
     let upload = Upload {
         device_keys: body.device_keys,
         one_time_keys: body.one_time_keys.unwrap_or_default(),

@@ -23,10 +23,8 @@ pub(super) async fn put(
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     user.may_act()?;
     api.limit(Limit::SendToDevice, &user.id)?;
-    let strangers = api.to_device.strangers(&send.messages).await?;
-    let strangers = u32::try_from(strangers).unwrap_or(u32::MAX);
-    let limits = api.accounts.limits();
-    limits.take_many(Limit::Stranger, user.id.as_str(), strangers)?;
+    let servers = send.messages.keys().map(|to| to.server_name()).collect();
+    api.limit_strangers(&user.id, servers).await?;
     let transaction = Transaction {
         sender: &user.id,
         device: &user.device,

@@ -2,7 +2,7 @@
 
 use comity_accounts::Standing;
 use comity_testkit::{Server, Settings, User, encode, password};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{SLIDING, V3, alone};
 
@@ -253,6 +253,18 @@ async fn g9_whoever_repeats_has_to_wait() {
             json!({"messages": {}}),
         ),
         (
+            "POST",
+            format!("{V3}/keys/query"),
+            json!({"device_keys": {}}),
+        ),
+        (
+            "POST",
+            format!("{V3}/keys/claim"),
+            json!({"one_time_keys": {}}),
+        ),
+        ("POST", format!("{V3}/keys/upload"), json!({})),
+        ("POST", format!("{V3}/keys/signatures/upload"), json!({})),
+        (
             "DELETE",
             format!("{V3}/room_keys/keys?version=1"),
             json!(null),
@@ -307,6 +319,61 @@ async fn g9_strangers_are_few() {
     let ours = json!({ "messages": { &alice.id: { "*": {} } } });
     let path = format!("{V3}/sendToDevice/m.test/{}", alice.transaction());
     alice.put(path).json(ours).send().await.ok();
+    // Whose keys are asked for are counted with them.
+    let ways: [(&str, fn(Value) -> Value); 3] = [
+        ("keys/query", |of| json!({ "device_keys": of })),
+        ("keys/claim", |of| json!({ "one_time_keys": of })),
+        ("keys/signatures/upload", |of| of),
+    ];
+    for (path, body) in ways {
+        let asker = server.register(&path.replace('/', "_")).await;
+        let ask = async |names: std::ops::Range<u32>| {
+            let empty = if path == "keys/query" {
+                json!([])
+            } else {
+                json!({})
+            };
+            let of = names.map(|n| (format!("@a:x{n}.test"), empty.clone()));
+            let of = Value::Object(of.collect());
+            let request = asker.post(format!("{V3}/{path}")).json(body(of));
+            request.send().await
+        };
+        ask(0..150).await.ok();
+        ask(150..300).await.error(429, "M_LIMIT_EXCEEDED");
+        ask(200..401).await.error(413, "M_TOO_LARGE");
+    }
+}
+
+/// G9: a change that everybody who shares a room hears of is one of an account, however it is made.
+#[tokio::test(start_paused = true)]
+async fn g9_changes_of_keys_are_few() {
+    let settings = Settings {
+        limits: true,
+        ..Settings::default()
+    };
+    let server = Server::with(settings).await;
+    for (n, path) in ["upload", "device_signing/upload", "devices"]
+        .iter()
+        .enumerate()
+    {
+        let user = server.register(&format!("u{n}")).await;
+        let change = async || {
+            let request = match *path {
+                "devices" => user
+                    .put(format!("{V3}/devices/{}", user.device))
+                    .json(json!({ "display_name": "another" })),
+                path => user
+                    .post(format!("{V3}/keys/{path}"))
+                    .json(json!({ "device_keys": {}, "master_key": {} })),
+            };
+            request.send().await.status.as_u16()
+        };
+        let mut done = 0;
+        while change().await != 429 {
+            done += 1;
+            assert!(done <= 60, "{path}");
+        }
+    }
 }
 
 /// G11: locked, suspended and deactivated have each their code; a poll under way ends with the session.

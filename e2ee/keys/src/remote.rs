@@ -12,10 +12,13 @@ use std::{
 
 use comity_protocol::id::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use comity_storage::{Attempts, Expect, Heads, Row};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::{
+    future::try_join_all,
+    stream::{self, StreamExt},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Asked, Claimed, Elsewhere, Found, Keys, KeysError, Neighbours, PeerDevices, PeerKeys,
@@ -34,6 +37,9 @@ use crate::{
 pub(crate) const MAX_DEVICES: usize = 1_000;
 /// The longest that an answer waits for other servers.
 const LONGEST: Duration = Duration::from_secs(20);
+/// Other servers that one request asks at the most; and at a time, for all that is asked elsewhere has the same connections.
+const MAX_SERVERS: usize = 1_000;
+const AT_ONCE: usize = 100;
 /// How often a list is asked for that keeps changing meanwhile.
 const RESYNCS: u32 = 4;
 
@@ -104,13 +110,13 @@ impl Keys {
             }
         }
         let mut found = self.query(&here, Some(viewer.as_str())).await?;
-        let time = time.min(LONGEST);
+        let mut failures = too_many(&mut there);
+        let until = Instant::now() + time.min(LONGEST);
         let mut fetches = Vec::with_capacity(there.len());
         for (server, users) in &there {
-            fetches.push(self.fetch(time, server, users, viewer));
+            fetches.push(self.fetch(until, server, users, viewer));
         }
-        let mut failures = Failures::new();
-        let fetches = join_all(fetches).await;
+        let fetches: Vec<_> = stream::iter(fetches).buffered(AT_ONCE).collect().await;
         for ((server, users), fetched) in there.into_iter().zip(fetches) {
             let mut fetched = match fetched? {
                 Ok(fetched) => fetched,
@@ -150,14 +156,15 @@ impl Keys {
                 of_server.insert(user.to_string(), devices);
             }
         }
-        let time = time.min(LONGEST);
+        let mut failures = too_many(&mut there);
+        let until = Instant::now() + time.min(LONGEST);
         let mut claims = Vec::with_capacity(there.len());
         for (server, wanted) in &there {
-            claims.push(self.claim_in(time, server, wanted));
+            claims.push(self.claim_in(until, server, wanted));
         }
-        let (claimed, of_others) = futures_util::join!(self.claim(&here), join_all(claims));
+        let claims = stream::iter(claims).buffered(AT_ONCE).collect::<Vec<_>>();
+        let (claimed, of_others) = futures_util::join!(self.claim(&here), claims);
         let mut claimed = claimed?;
-        let mut failures = Failures::new();
         for ((server, wanted), of_server) in there.iter().zip(of_others) {
             match of_server {
                 Ok(of_server) => claimed.extend(only(of_server, wanted)),
@@ -167,15 +174,15 @@ impl Keys {
         Ok((claimed, failures))
     }
 
-    /// Claims at another server, in that time.
+    /// Claims at another server, until then.
     async fn claim_in(
         &self,
-        time: Duration,
+        until: Instant,
         server: &ServerName,
         wanted: &Wanted,
     ) -> Result<Claimed, Unreachable> {
         let claim = self.elsewhere()?.claim(server, wanted);
-        timeout(time, claim).await.unwrap_or_else(|_| Err(late()))
+        in_time(until, claim).await
     }
 
     /// Those of these users of whom what is here counts for `viewer`.
@@ -203,10 +210,10 @@ impl Keys {
         Ok(kept.map(|((user, _), _)| user).collect())
     }
 
-    /// What a server says of its users, if it does in that time; it is kept for those whose changes we will be told of.
+    /// What a server says of its users, if it does until then; it is kept for those whose changes we will be told of.
     async fn fetch(
         &self,
-        time: Duration,
+        until: Instant,
         server: &ServerName,
         users: &[&UserId],
         viewer: &UserId,
@@ -218,8 +225,7 @@ impl Keys {
             Err(why) => return Ok(Err(why)),
         };
         let names: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
-        let answer = timeout(time, elsewhere.query(server, &names)).await;
-        let mut answer = match answer.unwrap_or_else(|_| Err(late())) {
+        let mut answer = match in_time(until, elsewhere.query(server, &names)).await {
             Ok(answer) => answer,
             Err(why) => return Ok(Err(why)),
         };
@@ -373,8 +379,29 @@ impl Keys {
     }
 }
 
-fn late() -> Unreachable {
-    Unreachable("The server did not answer in time".to_owned())
+/// Takes away the servers that are too many for one request.
+fn too_many<S: Ord + Clone + ToString, W>(there: &mut BTreeMap<S, W>) -> Failures {
+    let Some(first) = there.keys().nth(MAX_SERVERS).cloned() else {
+        return Failures::new();
+    };
+    let beyond = there.split_off(&first).into_keys();
+    let why = || Unreachable("There are too many servers in the request".to_owned());
+    beyond
+        .map(|server| (server.to_string(), why().into()))
+        .collect()
+}
+
+/// An answer, if it comes until then; who has its turn later isn't asked.
+async fn in_time<A>(
+    until: Instant,
+    answer: impl Future<Output = Result<A, Unreachable>>,
+) -> Result<A, Unreachable> {
+    let late = || Unreachable("The server did not answer in time".to_owned());
+    if Instant::now() >= until {
+        return Err(late());
+    }
+    let answer = timeout_at(until, answer).await;
+    answer.unwrap_or_else(|_| Err(late()))
 }
 
 /// Why a list could not be asked for.

@@ -5,9 +5,15 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keyssignaturesupload>
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use comity_protocol::sign::unsigned_part;
+use comity_protocol::{
+    id::{OwnedUserId, UserId},
+    sign::unsigned_part,
+};
 use comity_storage::{Attempts, Expect, Home};
 use serde_json::value::RawValue;
 
@@ -23,7 +29,7 @@ use crate::{
 const MAX_OBJECTS: usize = 1_000;
 
 /// User → device or public half of a master key → signed object.
-pub type SignedObjects = BTreeMap<String, BTreeMap<String, Box<RawValue>>>;
+pub type SignedObjects = BTreeMap<OwnedUserId, BTreeMap<String, Box<RawValue>>>;
 /// User → device or public half of a master key → why it was not taken.
 pub type Refusals = BTreeMap<String, BTreeMap<String, KeysError>>;
 
@@ -39,20 +45,24 @@ struct Signer<'a> {
 }
 
 impl Keys {
-    /// Takes signatures by `user`; what isn't taken, with the reason. `others` has the master keys of other users, as
-    /// [`Keys::query_all`] finds them.
+    /// Takes signatures by `user`; what isn't taken, with the reason. Other servers have that time to tell their users' master keys.
     ///
     /// # Errors
     /// [`KeysError::TooLarge`]; the store's: then nothing is taken.
     pub async fn sign(
         &self,
-        user: &str,
+        user: &UserId,
         objects: &SignedObjects,
-        others: &Found,
+        time: Duration,
     ) -> Result<Refusals, KeysError> {
         if objects.values().map(BTreeMap::len).sum::<usize>() > MAX_OBJECTS {
             return Err(KeysError::TooLarge("There are too many signed keys"));
         }
+        let others = objects.keys().filter(|other| **other != *user);
+        // No device has an empty id: of others only the master keys are wanted.
+        let others = others.map(|other| (other.clone(), vec![String::new()]));
+        let (others, _) = self.query_all(&others.collect(), user, time).await?;
+        let user = user.as_str();
         let lane = self.lane(user);
         let turn = self.0.turns.of(user).await;
         let mut attempts = Attempts::default();
@@ -68,7 +78,7 @@ impl Keys {
                 keys: row.map(|row| row.value).unwrap_or_default(),
                 devices: &devices,
             };
-            let (signatures, refusals) = signer.check_all(objects, others);
+            let (signatures, refusals) = signer.check_all(objects, &others);
             let keys: Vec<SignatureKey> = signatures.iter().map(|of| of.row(user)).collect();
             let rows = reader.get_many::<Signatures>(&keys).await?;
             let mut batch = lane.batch();
@@ -136,10 +146,10 @@ impl Signer<'_> {
         let mut refusals = Refusals::new();
         for (target, of_target) in objects {
             for (key, raw) in of_target {
-                match self.check(target, key, raw, others) {
+                match self.check(target.as_str(), key, raw, others) {
                     Ok(signatures) => good.extend(signatures),
                     Err(refusal) => {
-                        let of_target = refusals.entry(target.clone()).or_default();
+                        let of_target = refusals.entry(target.to_string()).or_default();
                         of_target.insert(key.clone(), refusal);
                     }
                 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use comity_protocol::id::ServerName;
 use comity_storage::ReadError;
 
-use crate::{Contents, ToDevice};
+use crate::ToDevice;
 
 /// Knows other servers.
 #[async_trait]
@@ -22,12 +22,11 @@ impl ToDevice {
         drop(self.0.servers.set(servers));
     }
 
-    /// How many servers these messages are to that nobody here has heard of.
+    /// Of how many of these servers nobody here has heard.
     ///
     /// # Errors
     /// The store's.
-    pub async fn strangers(&self, contents: &Contents) -> Result<usize, ReadError> {
-        let named: BTreeSet<&ServerName> = contents.keys().map(|user| user.server_name()).collect();
+    pub async fn strangers(&self, named: BTreeSet<&ServerName>) -> Result<usize, ReadError> {
         let others = named.into_iter().filter(|name| *name != self.0.server_name);
         let others: Vec<&ServerName> = others.collect();
         match self.0.servers.get() {

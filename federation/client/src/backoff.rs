@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use comity_protocol::id::{OwnedServerName, ServerName};
 use comity_runtime::Runtime;
-use comity_storage::{CommitError, Home, ReadError, Tenant};
+use comity_storage::{CommitError, Home, Key, ReadError, Tenant, check::Pages};
 use parking_lot::Mutex;
 
 use crate::tables::{BackOffs, Failing, ServerKey};
@@ -17,6 +17,8 @@ use crate::tables::{BackOffs, Failing, ServerKey};
 /// The first wait, and the longest, in milliseconds, before jitter.
 const FIRST_MS: u64 = 2_000;
 const LONGEST_MS: u64 = 60 * 60 * 1000;
+/// Who wasn't asked for so long after a wait is forgotten: of names that could be servers there is no end.
+const UNWANTED_MS: u64 = 24 * 60 * 60 * 1000;
 /// Servers whose standing is kept in memory; beyond, all are read anew.
 const KEPT: usize = 20_000;
 
@@ -127,6 +129,36 @@ impl BackOff {
         };
         self.remember(server, standing);
         self.write(server, Some(failing)).await
+    }
+
+    /// Forgets those whom nobody has wanted to ask for a day. To be called now and then. Whoever is owed something is asked as soon
+    /// as its wait is over, so it stays.
+    ///
+    /// # Errors
+    /// The store's; the next call goes on.
+    pub async fn tend(&self) -> Result<(), CommitError> {
+        let long_ago = self.now().saturating_sub(UNWANTED_MS);
+        let is_unwanted = |failing: &Failing| failing.retry_ts < long_ago;
+        let is_wanted = |standing: &Standing| !standing.failing.as_ref().is_some_and(is_unwanted);
+        self.known.lock().retain(|_, standing| is_wanted(standing));
+        let mut pages = Pages::<BackOffs>::all();
+        while let Some(mut rows) = pages.next(&self.tenant.reader()).await? {
+            rows.retain(|(_, row)| is_unwanted(&row.value));
+            for writer in self.tenant.writers() {
+                let mut batch = writer.batch();
+                let ours = rows.iter().filter(|(key, _)| writer.owns(key.home()));
+                let mut any = false;
+                for (key, _) in ours {
+                    // One that failed again meanwhile is asked once more after a restart.
+                    batch.delete::<BackOffs>(key);
+                    any = true;
+                }
+                if any {
+                    writer.commit(batch).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn standing(&self, server: &ServerName) -> Result<Standing, ReadError> {

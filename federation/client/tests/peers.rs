@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use comity_federation_client::{
-    Keyring, Limits, OwnKeys, PeerError, Peers, Transport, TransportError,
+    Keyring, Limits, OwnKeys, PeerError, Peers, Transport, TransportError, tables::BackOffs,
 };
 use comity_protocol::{
     event::{EventBuilder, Limits as EventLimits, Reference, WellFormed},
@@ -23,7 +23,7 @@ use comity_protocol::{
     },
 };
 use comity_runtime::Runtime;
-use comity_storage::{Engine, Lanes, Options, Store, Tenant, TenantId, engine::Memory};
+use comity_storage::{Engine, Lanes, Options, Range, Store, Tenant, TenantId, engine::Memory};
 use http::{Response, header::AUTHORIZATION};
 use parking_lot::Mutex;
 use serde_json::{Value, json, value::RawValue};
@@ -322,6 +322,33 @@ async fn back_off_doubles_survives_and_ends() {
         second.version(there).await.unwrap();
         assert_eq!(second.backoff().failing_since(there).await.unwrap(), None);
         assert!(!second.backoff().answered(there).await.unwrap());
+    }
+}
+
+/// Law 11: of a name that nobody has wanted to ask for a day nothing is kept; who is asked whenever its wait is over stays.
+#[tokio::test(start_paused = true)]
+async fn who_is_not_wanted_is_forgotten() {
+    for lanes in LANES {
+        let net = Net::new(|_, _| Err(TransportError::Timeout));
+        let (peers, tenant) = fresh(&net, lanes).await;
+        let rows = async || {
+            let reader = tenant.reader();
+            let rows = reader.scan::<BackOffs>(Range::everywhere(|_| {}));
+            rows.await.unwrap().len()
+        };
+        let since = async |name| peers.backoff().failing_since(server(name)).await.unwrap();
+        for n in 0..20 {
+            drop(peers.version(server(&format!("x{n}"))).await);
+        }
+        for _ in 0..13 {
+            drop(peers.version(server("x0")).await);
+            after(2 * 60 * 60).await;
+        }
+        assert_eq!(rows().await, 20);
+        peers.backoff().tend().await.unwrap();
+        assert_eq!(rows().await, 1);
+        assert!(since("x0").await.is_some());
+        assert_eq!(since("x1").await, None);
     }
 }
 

@@ -160,6 +160,7 @@ impl Sender {
         sender.0.tenant.keep_logs_for(consumer);
         drop(runtime.spawn("federation dispatcher", dispatch::follow(inner(), log)));
         drop(runtime.spawn("federation progress", progress::save(inner())));
+        drop(runtime.spawn("federation back-off", progress::tend(inner())));
         drop(runtime.spawn("federation typing", ephemeral::typing(inner())));
         drop(runtime.spawn("federation presence", ephemeral::presence(inner())));
         Ok(sender)

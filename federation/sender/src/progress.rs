@@ -18,6 +18,8 @@ use crate::{
 };
 
 const EACH: Duration = Duration::from_secs(1);
+/// How often those are forgotten that didn't answer and that nobody asks.
+const TEND: Duration = Duration::from_secs(60 * 60);
 /// A cursor is saved when something was to be sent since, or after so much else: saving moves the log
 /// as well, and would keep itself busy for ever.
 const MOVED: Pos = 1_000;
@@ -70,6 +72,17 @@ pub(crate) async fn save(held: Held) {
         let Some(inner) = held.upgrade() else { return };
         if let Err(error) = inner.save(MOVED).await {
             tracing::warn!(%error, "the progress of federation could not be saved");
+        }
+    }
+}
+
+/// Forgets now and then who didn't answer and isn't wanted, as long as there is a sender.
+pub(crate) async fn tend(held: Held) {
+    loop {
+        tokio::time::sleep(TEND).await;
+        let Some(inner) = held.upgrade() else { return };
+        if let Err(error) = inner.peers.backoff().tend().await {
+            tracing::warn!(%error, "servers that don't answer could not be forgotten");
         }
     }
 }

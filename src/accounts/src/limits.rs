@@ -29,7 +29,10 @@ pub enum Limit {
     Send,
     /// Requests that send to devices, by user. Keys for a large room take many.
     SendToDevice,
-    /// Servers that nobody here has heard of and messages go to, by user. Each has a queue until it is given up.
+    /// Requests for keys, and uploads of them, by user.
+    Keys,
+    /// Servers that nobody here has heard of and that messages go to or keys are asked of, by user. Each has a queue until it is given
+    /// up, or costs a connection.
     Stranger,
     /// Changes of one's key backup, by user. The first takes many.
     KeyBackup,
@@ -64,7 +67,7 @@ impl Limit {
             Self::LoginByAddress => (30, Duration::from_secs(2)),
             Self::Registration => (10, Duration::from_secs(6)),
             Self::Send => (100, Duration::from_millis(100)),
-            Self::SendToDevice | Self::KeyBackup => (200, Duration::from_millis(50)),
+            Self::SendToDevice | Self::Keys | Self::KeyBackup => (200, Duration::from_millis(50)),
             Self::Stranger => (200, Duration::from_secs(60)),
             Self::Join => (30, Duration::from_secs(1)),
             Self::InviteBySender => (30, Duration::from_secs(3)),

@@ -1,6 +1,10 @@
 //! Keys and device lists between servers: <https://spec.matrix.org/v1.19/server-server-api/#device-management>
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::Cell,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use comity_storage::engine::memory::Fault;
 use comity_testkit::{
@@ -10,6 +14,7 @@ use comity_testkit::{
 };
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::lists::{Follower, NOTHING, changed, left};
 
@@ -115,6 +120,39 @@ async fn a_server_that_does_not_answer_is_a_failure() {
     assert!(found["failures"].get(A).is_some(), "{found}");
     assert!(began.elapsed().as_millis() < 4500);
     federation.wire.heal();
+}
+
+/// Law 11: a request asks 1,000 servers at the most, 100 at a time and none after its time; those that it doesn't come to are failures.
+#[tokio::test(start_paused = true)]
+async fn one_request_asks_so_many_servers() {
+    let federation = Federation::of([B]).await;
+    let bob = federation[B].register("bob").await;
+    let bobs = Device::of(&bob);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let times = asked.clone();
+    federation.wire.judge(move |_| {
+        times.lock().unwrap().push(Instant::now());
+        Fate::After(Duration::from_secs(1))
+    });
+    let of = |prefix: &str, value: Value| {
+        let of = (0..1_100).map(|n| (format!("@a:{prefix}{n}.test"), value.clone()));
+        Value::Object(of.collect())
+    };
+    let query = json!({ "device_keys": of("x", json!([])), "timeout": 20_000 });
+    let claim = of("y", json!({ "D": "signed_curve25519" }));
+    let claim = json!({ "one_time_keys": claim, "timeout": 3_000 });
+    for (path, body, most) in [("query", query, 1_000), ("claim", claim, 400)] {
+        let found = bobs.post(path, body).await.ok();
+        assert_eq!(found["failures"].as_object().unwrap().len(), 1_100);
+        let times = std::mem::take(&mut *asked.lock().unwrap());
+        assert!(times.len() <= most, "{path}: {}", times.len());
+        assert!(times.len() >= most / 2, "{path}: {}", times.len());
+        for time in &times {
+            let under_way =
+                |of: &&Instant| **of <= *time && time.duration_since(**of).as_millis() < 1_000;
+            assert!(times.iter().filter(under_way).count() <= 100, "{path}");
+        }
+    }
 }
 
 /// As long as a room is shared a list is asked for once, and its changes come by themselves.
