@@ -109,6 +109,20 @@ async fn r20_1_required_is_required() {
         set(&alice, &room, "m.room.topic", json!({ "topic": "t" })).await,
         200
     );
+    for pretended in [
+        json!({ "body": "in the clear" }),
+        json!({ "algorithm": "org.example.none", "ciphertext": "in the clear" }),
+    ] {
+        assert_eq!(
+            sent(&alice, &room, "m.room.encrypted", pretended).await,
+            403
+        );
+    }
+    let nothing = json!({ "initial_state": [
+        { "type": "m.room.encryption", "state_key": "", "content": { "algorithm": "org.example.none" } },
+    ] });
+    let refused = alice.post(format!("{V3}/createRoom")).json(nothing);
+    assert_eq!(refused.send().await.status, 400);
     for downgrade in [json!({}), json!({ "algorithm": "org.example.none" })] {
         assert_eq!(
             set(&alice, &room, "m.room.encryption", downgrade).await,
@@ -177,7 +191,7 @@ async fn r20_1_forbidden_is_forbidden() {
     assert_eq!(refused.status, 400);
 }
 
-/// R20.1: a room requires by its own state what its tenant allows, for good.
+/// R20.1: a room requires by its own state what its tenant allows, for good: so does the room that replaces it.
 #[tokio::test(start_paused = true)]
 async fn r20_1_a_room_has_a_mode_of_its_own() {
     const MODE: &str = "org.comity.room.encryption_mode";
@@ -185,7 +199,11 @@ async fn r20_1_a_room_has_a_mode_of_its_own() {
     let alice = server.register("alice").await;
     let bob = server.register("bob").await;
     let encryption = json!({ "algorithm": MEGOLM });
-    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let room = json!({
+        "preset": "public_chat", "room_version": "11",
+        "power_level_content_override": { "users": { &alice.id: 100, &bob.id: 50 } },
+    });
+    let room = alice.create_room(room).await;
     bob.join(&room).await;
     assert_eq!(
         set(&alice, &room, MODE, json!({ "mode": "required" })).await,
@@ -197,10 +215,10 @@ async fn r20_1_a_room_has_a_mode_of_its_own() {
         200
     );
     assert_eq!(sent(&bob, &room, "m.room.message", text()).await, 200);
-    assert_eq!(
-        set(&alice, &room, MODE, json!({ "mode": "required" })).await,
-        200
-    );
+    for (user, expected) in [(&bob, 403), (&alice, 200)] {
+        let mode = json!({ "mode": "required" });
+        assert_eq!(set(user, &room, MODE, mode).await, expected, "{}", user.id);
+    }
     assert_eq!(sent(&bob, &room, "m.room.message", text()).await, 403);
     assert_eq!(
         sent(&bob, &room, "m.room.encrypted", ciphertext()).await,
@@ -213,6 +231,15 @@ async fn r20_1_a_room_has_a_mode_of_its_own() {
         set(&alice, &room, "m.room.encryption", json!({})).await,
         403
     );
+    let upgrade = alice.post(format!("{V3}/rooms/{}/upgrade", encode(&room)));
+    let upgraded = upgrade
+        .json(json!({ "new_version": "12" }))
+        .send()
+        .await
+        .ok();
+    let upgraded = upgraded["replacement_room"].as_str().unwrap();
+    assert!(is_encrypted(&alice, upgraded).await);
+    assert_eq!(sent(&alice, upgraded, "m.room.message", text()).await, 403);
     let other = alice.create_room(json!({})).await;
     assert_eq!(
         set(&alice, &other, MODE, json!({ "mode": "forbidden" })).await,

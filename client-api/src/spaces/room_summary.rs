@@ -47,17 +47,16 @@ pub(super) async fn get(
         RoomError::UnknownRoom => ApiError::not_found("There is no such room, or you can't see it"),
         error => error.into(),
     })?;
+    let policy = Policy::of(api.rooms.encryption(), summary.encryption_mode);
     let encryption_mode = match api.rooms.view(&room_id).await {
-        Ok(_) => {
-            let own = summary.encryption_mode;
-            Some(Policy::of(api.rooms.encryption(), own).mode().as_str())
-        }
+        Ok(_) => Some(policy.mode().as_str()),
         Err(RoomError::UnknownRoom) => None,
         Err(error) => return Err(error.into()),
     };
+    let in_the_clear = summary.encryption.is_none() && !policy.must;
     Ok(Json(Answer {
         encryption_mode,
-        url_previews: summary.encryption.is_none() && api.media.previews_pages(),
+        url_previews: in_the_clear && api.media.previews_pages(),
         summary: summary.into(),
         membership: membership.unwrap_or(Membership::Leave).as_str(),
     }))

@@ -14,9 +14,9 @@
     )
 )]
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 /// The state event, with an empty state key, by which a room has a mode of its own: `{"mode": "required"}`. Of a required room it can't
 /// be taken back.
@@ -25,7 +25,8 @@ pub const MODE_EVENT: &str = "org.comity.room.encryption_mode";
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#mroomencryption>
 pub const ENCRYPTION_EVENT: &str = "m.room.encryption";
-/// The algorithm of rooms that are encrypted without anybody having said how.
+/// The algorithm of rooms that are encrypted without anybody having said how, and the one that counts where encryption is required: of
+/// others nobody knows that they encrypt.
 ///
 /// <https://spec.matrix.org/v1.19/client-server-api/#mmegolmv1aes-sha2>
 pub const ALGORITHM: &str = "m.megolm.v1.aes-sha2";
@@ -145,7 +146,7 @@ pub enum Refusal {
     Forbidden,
     /// It would be a message in the clear.
     Plaintext,
-    /// Encryption would end, or be another.
+    /// Encryption would end, or be one that isn't known.
     Downgrade,
     /// The room can't have this mode.
     Mode,
@@ -182,15 +183,14 @@ pub fn check(room: Room<'_>, sent: Sent<'_>) -> Result<(), Refusal> {
             #[derive(Deserialize)]
             struct Content<'a> {
                 #[serde(borrow)]
-                algorithm: std::borrow::Cow<'a, str>,
+                algorithm: Cow<'a, str>,
             }
             let content: Option<Content<'_>> = serde_json::from_str(sent.content).ok();
             let algorithm = content.as_ref().map(|content| &*content.algorithm);
             if !policy.may {
                 return Err(Refusal::Forbidden);
             }
-            let stays = room.algorithm.is_none_or(|now| algorithm == Some(now));
-            if policy.must && !(stays && algorithm.is_some()) {
+            if policy.must && algorithm != Some(ALGORITHM) {
                 return Err(Refusal::Downgrade);
             }
             Ok(())
@@ -199,13 +199,16 @@ pub fn check(room: Room<'_>, sent: Sent<'_>) -> Result<(), Refusal> {
             (next, _) if room.own == Some(Mode::Required) && next != Some(Mode::Required) => {
                 Err(Refusal::Downgrade)
             }
-            (Some(Mode::Required), Some(_))
+            (Some(Mode::Required), Some(ALGORITHM))
             | (Some(Mode::Forbidden), None)
             | (Some(Mode::Allowed), _) => Ok(()),
             _ => Err(Refusal::Mode),
         },
         (_, Some(_)) => Ok(()),
         ("m.room.encrypted", None) if !policy.may => Err(Refusal::Forbidden),
+        ("m.room.encrypted", None) if policy.must && !is_ciphertext(sent.content) => {
+            Err(Refusal::Plaintext)
+        }
         ("m.room.encrypted", None) => Ok(()),
         ("m.room.redaction", None) if policy.must && sent.redacts_encryption => {
             Err(Refusal::Downgrade)
@@ -215,6 +218,26 @@ pub fn check(room: Room<'_>, sent: Sent<'_>) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether this is what encrypts a message, and says nothing beside it that is read as one.
+///
+/// <https://spec.matrix.org/v1.19/client-server-api/#mroomencrypted>
+fn is_ciphertext(content: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow)]
+        algorithm: Cow<'a, str>,
+        #[serde(borrow)]
+        ciphertext: Cow<'a, str>,
+        body: Option<IgnoredAny>,
+        formatted_body: Option<IgnoredAny>,
+    }
+    let content: Option<Content<'_>> = serde_json::from_str(content).ok();
+    content.is_some_and(|content| {
+        let says_nothing = content.body.is_none() && content.formatted_body.is_none();
+        content.algorithm == ALGORITHM && !content.ciphertext.is_empty() && says_nothing
+    })
 }
 
 #[cfg(test)]
@@ -232,11 +255,13 @@ mod tests {
         }
     }
 
+    const CIPHERTEXT: &str = r#"{"algorithm":"m.megolm.v1.aes-sha2","ciphertext":"AwgA"}"#;
+
     fn message(event_type: &str) -> Sent<'_> {
         Sent {
             event_type,
             state_key: None,
-            content: "{}",
+            content: CIPHERTEXT,
             redacts_encryption: false,
         }
     }
@@ -284,6 +309,47 @@ mod tests {
         }
     }
 
+    /// R20.1: what is sent as ciphertext is some, and nothing can be read beside it.
+    #[test]
+    fn r20_1_ciphertext_by_its_content() {
+        for (content, expected) in [
+            (CIPHERTEXT, Ok(())),
+            (
+                r#"{"algorithm":"m.megolm.v1.aes-sha2","ciphertext":"AwgA","m.relates_to":{},"session_id":"s"}"#,
+                Ok(()),
+            ),
+            ("{}", Err(Refusal::Plaintext)),
+            (r#"{"body":"in the clear"}"#, Err(Refusal::Plaintext)),
+            (
+                r#"{"algorithm":"m.megolm.v1.aes-sha2","ciphertext":""}"#,
+                Err(Refusal::Plaintext),
+            ),
+            (
+                r#"{"algorithm":"org.example.rot13","ciphertext":"va gur pyrne"}"#,
+                Err(Refusal::Plaintext),
+            ),
+            (
+                r#"{"algorithm":"m.megolm.v1.aes-sha2","ciphertext":"AwgA","body":"in the clear"}"#,
+                Err(Refusal::Plaintext),
+            ),
+            (
+                r#"{"algorithm":"m.megolm.v1.aes-sha2","ciphertext":"AwgA","formatted_body":"in the clear"}"#,
+                Err(Refusal::Plaintext),
+            ),
+        ] {
+            let sent = Sent {
+                content,
+                ..message("m.room.encrypted")
+            };
+            assert_eq!(
+                check(room(Required, None, true), sent),
+                expected,
+                "{content}"
+            );
+            assert_eq!(check(room(Allowed, None, true), sent), Ok(()), "{content}");
+        }
+    }
+
     /// R20.1: encryption that is required is neither ended, nor changed, nor redacted.
     #[test]
     fn r20_1_no_downgrade() {
@@ -301,6 +367,8 @@ mod tests {
             ),
             (room(Required, None, false), MEGOLM, Ok(())),
             (room(Required, None, false), "{}", Err(Refusal::Downgrade)),
+            (room(Required, None, false), other, Err(Refusal::Downgrade)),
+            (room(Allowed, None, false), other, Ok(())),
             (
                 room(Allowed, Some(Required), true),
                 "{}",

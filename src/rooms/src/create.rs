@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use comity_encryption_policy::{ALGORITHM, ENCRYPTION_EVENT};
+use comity_encryption_policy::{ALGORITHM, ENCRYPTION_EVENT, MODE_EVENT};
 use comity_protocol::{
     auth::{MemberContent, Membership, Rejection},
     id::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, UserId},
@@ -433,6 +433,7 @@ fn power_levels(
             "m.room.name": 50,
             "m.room.power_levels": 100,
             "m.room.server_acl": 100,
+            MODE_EVENT: 100,
             "m.room.tombstone": if privileged { 150 } else { 100 },
         },
         "events_default": 0,

@@ -77,6 +77,12 @@ impl Summary {
         self.join_rule.as_deref().unwrap_or("invite")
     }
 
+    /// Whether the room has ever required encryption by its own state.
+    #[must_use]
+    pub fn requires_encryption(&self) -> bool {
+        self.encryption_mode == Some(Mode::Required)
+    }
+
     /// Another event, or none, stands under a key of the state.
     pub(crate) fn set(&mut self, event_type: &str, state_key: &str, event: Option<&Event>) {
         if !state_key.is_empty() {
@@ -98,7 +104,8 @@ impl Summary {
                 self.guest_can_join = text("guest_access").as_deref() == Some("can_join");
             }
             ENCRYPTION_EVENT => self.encryption = text("algorithm"),
-            MODE_EVENT => {
+            // What it required once it requires of our users for good, whoever elsewhere takes it back (R20.1).
+            MODE_EVENT if !self.requires_encryption() => {
                 self.encryption_mode =
                     event.and_then(|event| Mode::of_content(event.content().get()));
             }

@@ -8,6 +8,9 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#server-behaviour-19>
 
+use comity_encryption_policy::{
+    ALGORITHM, ENCRYPTION_EVENT, MODE_EVENT, Mode as EncryptionMode, Policy,
+};
 use comity_protocol::{
     auth::LevelField,
     event::Event,
@@ -32,12 +35,11 @@ const TOMBSTONE: &str = "m.room.tombstone";
 const CANONICAL: &str = "m.room.canonical_alias";
 /// The state that goes with a room, as the specification recommends; power levels come last, so that
 /// they can't stand in the way of the rest.
-const TRANSFERRED: [&str; 8] = [
+const TRANSFERRED: [&str; 7] = [
     "m.room.join_rules",
     "m.room.history_visibility",
     "m.room.guest_access",
     "m.room.server_acl",
-    "m.room.encryption",
     "m.room.name",
     "m.room.avatar",
     "m.room.topic",
@@ -82,14 +84,7 @@ impl Rooms {
         member_content(&mut join, "join", Some(profile), None);
         let join = Intent::state(user, "m.room.member", user.as_str(), &join);
         new.add(join, None).await.map_err(in_new_room)?;
-        for event in old.transferred().await? {
-            let intent = Intent {
-                sender: user.to_owned(),
-                event_type: event.event_type().to_owned(),
-                state_key: event.state_key().map(str::to_owned),
-                content: event.content().to_owned(),
-                redacts: None,
-            };
+        for intent in old.transferred(user, self.encryption()).await? {
             new.add(intent, None).await.map_err(in_new_room)?;
         }
         let privileged = [user.as_str()]
@@ -219,6 +214,17 @@ fn in_room(room_id: &RoomId) -> InRoom {
     InRoom { room }
 }
 
+/// The same state event once more, by this user.
+fn again(user: &UserId, event: &Event) -> Intent {
+    Intent {
+        sender: user.to_owned(),
+        event_type: event.event_type().to_owned(),
+        state_key: event.state_key().map(str::to_owned),
+        content: event.content().to_owned(),
+        redacts: None,
+    }
+}
+
 /// The content of the new room's `m.room.create`.
 async fn create_content(
     old: &mut Change,
@@ -268,7 +274,11 @@ impl Change {
     }
 
     /// The state that goes along to a new room.
-    async fn transferred(&mut self) -> Result<Vec<Event>, RoomError> {
+    async fn transferred(
+        &mut self,
+        user: &UserId,
+        tenant: EncryptionMode,
+    ) -> Result<Vec<Intent>, RoomError> {
         let mut keys: Vec<(&str, String)> = TRANSFERRED
             .iter()
             .map(|kind| (*kind, String::new()))
@@ -293,11 +303,46 @@ impl Change {
             );
         }
         keys.push((CANONICAL, String::new()));
-        let mut events = Vec::new();
+        let mut intents = self.encryption_for(user, tenant, is_space).await?;
         for (kind, state_key) in keys {
-            events.extend(self.state_event(kind, &state_key).await?);
+            if let Some(event) = self.state_event(kind, &state_key).await? {
+                intents.push(again(user, &event));
+            }
         }
-        Ok(events)
+        Ok(intents)
+    }
+
+    /// The new room's encryption and its mode: what is required in this one is required there, also where somebody elsewhere took it
+    /// back here (R20.1).
+    async fn encryption_for(
+        &mut self,
+        user: &UserId,
+        tenant: EncryptionMode,
+        is_space: bool,
+    ) -> Result<Vec<Intent>, RoomError> {
+        let summary = &self.live()?.summary;
+        let (own, algorithm) = (summary.encryption_mode, summary.encryption.clone());
+        // A tenant that requires has spaces all the same.
+        let must =
+            Policy::of(tenant, own).must && (!is_space || own == Some(EncryptionMode::Required));
+        let mut intents = Vec::new();
+        if must && algorithm.as_deref() != Some(ALGORITHM) {
+            let content = json!({ "algorithm": ALGORITHM });
+            intents.push(Intent::state(user, ENCRYPTION_EVENT, "", &content));
+        } else if let Some(event) = self.state_event(ENCRYPTION_EVENT, "").await? {
+            intents.push(again(user, &event));
+        }
+        let stays = match own {
+            Some(EncryptionMode::Required) => true,
+            Some(EncryptionMode::Forbidden) => algorithm.is_none(),
+            // As without one.
+            Some(EncryptionMode::Allowed | EncryptionMode::Default) | None => false,
+        };
+        if let Some(mode) = own.filter(|_| stays) {
+            let content = json!({ "mode": mode.as_str() });
+            intents.push(Intent::state(user, MODE_EVENT, "", &content));
+        }
+        Ok(intents)
     }
 
     /// The power levels as the new room's version has them: of version 12 and later without its

@@ -61,7 +61,11 @@ impl Walk<'_> {
         }
         if room.head.mode != Mode::Stub {
             let stored = self.reader.get::<Summaries>(&room.in_room()).await?;
-            if stored.map(|row| row.value) != Some(summary) {
+            let stored = stored.map(|row| row.value);
+            if let Some(stored) = stored.as_ref().filter(|row| row.requires_encryption()) {
+                summary.encryption_mode = stored.encryption_mode;
+            }
+            if stored != Some(summary) {
                 self.say(room, Broken::Summary, "the summary");
             }
         }
