@@ -3,7 +3,7 @@
 //! Each row carries running totals, so the rows at both ends say how full a queue is. Rows are only added at its end and taken
 //! from its beginning.
 
-use comity_storage::{Range, ReadError, Reader, Table};
+use comity_storage::{Pos, Range, ReadError, Reader, Row, Table};
 
 use crate::tables::Queued;
 
@@ -12,6 +12,21 @@ use crate::tables::Queued;
 pub(crate) struct Bound {
     pub items: u64,
     pub bytes: u64,
+}
+
+impl Bound {
+    /// This part of it: one in so many.
+    pub(crate) const fn part(self, of: u64) -> Self {
+        Self {
+            items: self.items / of,
+            bytes: self.bytes / of,
+        }
+    }
+
+    /// Whether it takes another of this size beside those, of so many bytes together.
+    pub(crate) fn takes(self, items: u64, bytes: u64, size: usize) -> bool {
+        items < self.items && bytes.saturating_add(size as u64) <= self.bytes
+    }
 }
 
 /// How full a queue is, and the totals from which the next goes on.
@@ -23,6 +38,8 @@ pub(crate) struct Load {
     last_bytes: u64,
     /// Place of the next among those of one commit.
     index: u32,
+    /// The position at which its first was put there.
+    pub(crate) since: Option<Pos>,
 }
 
 impl Load {
@@ -41,21 +58,27 @@ impl Load {
         let mut rows = reader.scan_many::<T>(ranges).await?.into_iter();
         let mut end = || {
             let row = rows.next().and_then(|mut rows| rows.pop());
-            row.map(|(_, row)| row.value)
+            row.map(|(_, row)| row)
         };
         let firsts: Vec<_> = queues.iter().map(|_| end()).collect();
         let lasts: Vec<_> = queues.iter().map(|_| end()).collect();
         let loads = firsts.into_iter().zip(lasts).map(|ends| match ends {
-            (Some(first), Some(last)) => Self {
+            (Some(Row { value: first, pos }), Some(Row { value: last, .. })) => Self {
                 items: last.nth.saturating_sub(first.nth) + 1,
                 bytes: last.bytes.saturating_sub(first.bytes) + size(&first.item) as u64,
                 last_nth: last.nth,
                 last_bytes: last.bytes,
                 index: 0,
+                since: Some(pos),
             },
             _ => Self::default(),
         });
         Ok(loads.collect())
+    }
+
+    /// Whether it holds no more than this, and so many bytes of so many more.
+    pub(crate) fn fits(&self, bound: Bound, items: usize, bytes: usize) -> bool {
+        self.items + items as u64 <= bound.items && self.bytes + bytes as u64 <= bound.bytes
     }
 
     /// Puts one more at the end: its place in its commit and what its row holds, unless the queue is full.
@@ -65,10 +88,10 @@ impl Load {
         size: usize,
         item: I,
     ) -> Option<(u32, Queued<I>)> {
-        let size = size as u64;
-        if self.items >= bound.items || self.bytes + size > bound.bytes {
+        if !bound.takes(self.items, self.bytes, size) {
             return None;
         }
+        let size = size as u64;
         self.items += 1;
         self.bytes += size;
         self.last_nth += 1;

@@ -32,6 +32,7 @@ mod outgoing;
 mod queue;
 mod receive;
 mod send;
+mod shares;
 mod strangers;
 pub mod tables;
 mod tend;

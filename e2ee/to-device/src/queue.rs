@@ -16,13 +16,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bounded::{Bound, Load},
     log,
-    tables::{InQueue, Message, Queues, hash},
+    shares::{FREE, Sharing},
+    tables::{Crowd, Crowded, InQueue, Message, Queues, hash},
 };
 
 /// All of a user's devices.
 pub(crate) const ALL: &str = "*";
 /// What a device's queue holds. What comes to a full one is lost: whoever fills it had better not push out what is there.
-const BOUND: Bound = Bound {
+pub(crate) const BOUND: Bound = Bound {
     items: 10_000,
     bytes: 32 << 20,
 };
@@ -51,8 +52,8 @@ pub(crate) fn owed(user: &str, messages: &[Addressed]) -> Result<Owed, CommitErr
     })
 }
 
-/// Puts messages to devices of users of a lane into a batch of it: two reads, however many they are. Devices that aren't there get
-/// nothing, and so do users who aren't, or are no more (threat F2).
+/// Puts messages to devices of users of a lane into a batch of it: two reads, however many they are, and a third where queues are
+/// filling. Devices that aren't there get nothing, and so do users who aren't, or are no more (threat F2).
 pub(crate) async fn enqueue<M: AsRef<[Addressed]>>(
     reader: &Reader,
     post: &[(&str, M)],
@@ -84,11 +85,24 @@ pub(crate) async fn enqueue<M: AsRef<[Addressed]>>(
         .map(|(device, ..)| of_device(&device.user, &device.part))
         .collect();
     let loads = Load::of::<Queues, _>(reader, queues, Message::size).await?;
+    let filling = wanted.iter().zip(&loads).map(|((.., messages), load)| {
+        let bytes = messages.iter().map(|message| message.size()).sum();
+        !load.fits(FREE, messages.len(), bytes)
+    });
+    let filling: Vec<bool> = filling.collect();
+    let crowds = wanted.iter().zip(&loads).zip(&filling);
+    let crowds = crowds.filter(|(_, filling)| **filling);
+    let crowds = crowds.map(|(((device, ..), load), _)| (Crowd::of(device), load.since));
+    let mut sharing = Sharing::of(reader, crowds.collect()).await?.into_iter();
     let mut left = MAX_COMMIT_BYTES;
-    for ((device, pos, messages), mut load) in wanted.into_iter().zip(loads) {
+    for (((device, pos, messages), mut load), filling) in wanted.into_iter().zip(loads).zip(filling)
+    {
+        let mut shares = if filling { sharing.next() } else { None };
         for message in messages {
             let size = message.size();
-            let fits = size <= left;
+            let is_free = load.fits(FREE, 1, size);
+            let fits = size <= left
+                && (is_free || shares.as_mut().is_none_or(|shares| shares.take(message)));
             let place = fits
                 .then(|| load.add(BOUND, size, message.clone()))
                 .flatten();
@@ -104,6 +118,9 @@ pub(crate) async fn enqueue<M: AsRef<[Addressed]>>(
                 index,
             };
             batch.put::<Queues>(&key, &row);
+        }
+        if let Some(shares) = shares {
+            shares.write(batch);
         }
         // A device that goes meanwhile leaves no queue behind.
         batch.expect::<Devices>(device, Expect::At(pos));
@@ -125,6 +142,15 @@ pub(crate) fn of_device(user: &str, device: &str) -> Range {
     })
 }
 
+impl Crowd {
+    fn of(device: &UserPart) -> Self {
+        Self {
+            user: device.user.clone(),
+            device: hash(&[&device.part]),
+        }
+    }
+}
+
 impl Message {
     /// What it counts for.
     pub(crate) fn size(&self) -> usize {
@@ -139,6 +165,10 @@ impl Belongings for OfDevices {
     fn remove(&self, user_id: &str, device: &str, batch: &mut Batch) {
         batch.delete_all::<Queues>(Home::User(user_id), |key| {
             key.str(user_id).fixed(&hash(&[device]));
+        });
+        batch.delete::<Crowded>(&Crowd {
+            user: user_id.to_owned(),
+            device: hash(&[device]),
         });
     }
 }

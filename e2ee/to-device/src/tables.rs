@@ -1,6 +1,8 @@
 //! The rows of messages to devices. Names that others choose (devices, transactions, messages) stand in keys as the first 16
 //! bytes of their SHA-256.
 
+use std::collections::BTreeMap;
+
 use comity_storage::{At, Damaged, Home, Key, KeyReader, KeyWriter, postcard_value, tables};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -164,6 +166,34 @@ pub struct Queued<T> {
     pub item: T,
 }
 
+/// A device, whose queue is crowded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    /// The device's user.
+    pub user: String,
+    /// The device.
+    pub device: Hash,
+}
+
+impl Key for Crowd {
+    fn home(&self) -> Home<'_> {
+        Home::User(&self.user)
+    }
+    fn write(&self, to: &mut KeyWriter) {
+        to.str(&self.user).fixed(&self.device);
+    }
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, Damaged> {
+        Ok(Self {
+            user: from.str()?,
+            device: from.fixed()?,
+        })
+    }
+}
+
+/// What each has put into a queue since it was half full, by their hash: how many messages, of how many bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares(pub BTreeMap<Hash, (u64, u64)>);
+
 /// A message to a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -179,11 +209,13 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edu(pub String);
 
-postcard_value!(Queued<Message>, Queued<Edu>);
+postcard_value!(Queued<Message>, Queued<Edu>, Shares);
 
 tables! {
     /// `user, device, position, index` → [`Message`].
     Queues: "message to a device", b"Dq", Queue, InQueue => Queued<Message>;
+    /// `user, device` → [`Shares`].
+    Crowded: "shares of a device's queue", b"Ds", Hot, Crowd => Shares;
     /// `server, position, index` → [`Edu`].
     Outgoing: "message to another server's device", b"Do", Queue, InOutgoing => Queued<Edu>;
     /// `server` → (): it has rows in [`Outgoing`].

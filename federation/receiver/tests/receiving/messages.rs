@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use comity_testkit::User;
+use comity_testkit::{HostilePeer, User};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -177,8 +177,8 @@ async fn f3_a_large_transaction_hides_nothing() {
     assert!(all.into_iter().eq(expected));
 }
 
-/// Threat F3: an oversize message is left out, what is with it isn't; a flood to one device is capped, comes 100 a sync and delays no
-/// other server's events.
+/// Threat F3: an oversize message is left out, what is with it isn't; a flood to one device is capped, comes 100 a sync, and leaves room
+/// for what others send, of this server and of another one.
 #[tokio::test(start_paused = true)]
 async fn f3_a_flood_is_capped() {
     let mut world = World::new("11").await;
@@ -199,10 +199,26 @@ async fn f3_a_flood_is_capped() {
             .collect();
         world.edus(&edus).await;
     }
-    let reader = world.here().api.rooms.tenant().reader();
-    let everywhere = comity_storage::Range::everywhere(|_| {});
-    let rows = reader.scan::<comity_to_device::tables::Queues>(everywhere);
-    assert_eq!(rows.await.unwrap().len(), 10_000);
+    // Half of 10,000, and a tenth.
+    let rows = async || {
+        let reader = world.here().api.rooms.tenant().reader();
+        let everywhere = comity_storage::Range::everywhere(|_| {});
+        let rows = reader.scan::<comity_to_device::tables::Queues>(everywhere);
+        rows.await.unwrap().len()
+    };
+    assert_eq!(rows().await, 6_000);
+    let other = HostilePeer::on(&world.federation.wire, "other.test");
+    let carol = numbered("@carol:other.test", &alice, 1);
+    let body =
+        json!({ "origin": "other.test", "origin_server_ts": 1, "pdus": [], "edus": [carol] });
+    let send = other.to(world.here()).put("/_matrix/federation/v1/send/t");
+    send.json(body).send().await.ok();
+    assert_eq!(rows().await, 6_001);
+    let bob = world.here().register("bob").await;
+    let body = json!({ "messages": { &alice: { "*": { "n": 1 } } } });
+    let send = bob.put("/_matrix/client/v3/sendToDevice/org.example.message/t");
+    send.json(body).send().await.ok();
+    assert_eq!(rows().await, 6_002);
     let first = came(&world.alice).await;
     assert!(!first.is_empty() && first.len() <= 100 && first[0] == 1);
     world.settle().await;
