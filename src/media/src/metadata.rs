@@ -26,7 +26,7 @@ const MAX_CUTS: usize = 1024;
 
 /// A part of the file as it will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub enum Piece {
     /// These bytes of the old one.
     Keep(Range<u64>),
     /// These.
@@ -59,16 +59,12 @@ impl<R: Read + Seek> Cutter<R> {
         Ok(bytes)
     }
 
-    /// The next `length` bytes, as long as they are few.
+    /// The next `length` bytes, as long as they are few; those that are there of them where the file ends before.
     fn read(&mut self, length: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = (&mut self.file).take(length).read_to_end(&mut bytes)?;
         self.at += read as u64;
-        if read as u64 == length {
-            Ok(bytes)
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+        Ok(bytes)
     }
 
     fn skip(&mut self, length: u64) -> io::Result<()> {
@@ -106,7 +102,7 @@ impl<R: Read + Seek> Cutter<R> {
 }
 
 /// How a file is cut; `None` if it stays as it is.
-fn plan<R: Read + Seek>(kind: Kind, file: R, size: u64) -> Option<Vec<Piece>> {
+pub fn plan<R: Read + Seek>(kind: Kind, file: R, size: u64) -> Option<Vec<Piece>> {
     let mut cutter = Cutter::new(file);
     let followed = match kind {
         Kind::Jpeg => jpeg::cut(&mut cutter),
@@ -217,6 +213,52 @@ mod tests {
         assert!(left.ends_with(&jpeg(&[])));
     }
 
+    /// R16.2: nor is it left where decoders pass over something to show the picture, or behind the picture.
+    #[test]
+    fn nothing_hides_it() {
+        let exif = segment(0xe1, &[b"Exif\0\0", &exif(1)[..]].concat());
+        let told = jpeg(std::slice::from_ref(&exif));
+        let bare = jpeg(&[]);
+        let cut_short = &exif[..exif.len() - 1];
+        let within = |before: &[u8], after: &[u8]| {
+            let (start, rest) = bare.split_at(2);
+            [start, before, &exif, after, rest].concat()
+        };
+        let scan = segment(0xda, b"\x01\x01\0\0\x3f\0");
+        for (file, left) in [
+            // Rubbish before a marker, segments of no length, bytes that fill.
+            (within(b"\0\x11", b""), None),
+            (within(b"\xff\xe5\0\0", b""), None),
+            (within(b"\xff\xe5\0\x01", b""), None),
+            (within(b"\xff\xff\xff", b""), Some(bare.clone())),
+            // In a second scan's head; behind a filled 255 and a filled restart of the first one's data.
+            (within(&[&scan[..], b"data"].concat(), &scan), None),
+            (within(&[&scan[..], b"\xff\xff\0a"].concat(), b""), None),
+            (within(&[&scan[..], b"\xff\xff\xd0a"].concat(), b""), None),
+            // Of a second picture, behind what fills a block, or looks like a long segment, or a beginning.
+            ([&bare[..], &[0; 100], &told].concat(), None),
+            ([&bare[..], b"\xff\xe5\xff\xff", &told].concat(), None),
+            (
+                [&bare[..], b"\xff\xd8\0\xff\xe5\xff\xff", &told].concat(),
+                None,
+            ),
+            // The file ends within it.
+            (
+                [b"\xff\xd8", cut_short].concat(),
+                Some(b"\xff\xd8".to_vec()),
+            ),
+        ] {
+            let found = stripped(Kind::Jpeg, &file);
+            let told = found.windows(6).any(|part| part == b"canary");
+            assert!(!told, "{}", file.escape_ascii());
+            let cut = file.len() - exif.len();
+            match left {
+                Some(left) => assert_eq!(found, left),
+                None => assert_eq!(found.len(), cut, "{}", file.escape_ascii()),
+            }
+        }
+    }
+
     #[test]
     fn pngs_lose_it_too() {
         let chunk = |name: &[u8], content: &[u8]| {
@@ -241,6 +283,7 @@ mod tests {
             software,
             chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0canary"),
             chunk(b"zTXt", b"Raw profile type exif\0\0canary"),
+            chunk(b"tEXt", b"exif:GPSLatitude\0canary"),
         ];
         assert_eq!(stripped(Kind::Png, &file(&told)), bare);
         let turned = stripped(Kind::Png, &file(&[chunk(b"eXIf", &exif(3))]));
@@ -271,6 +314,10 @@ mod tests {
         let told = [chunk(b"EXIF", &exif(8)), chunk(b"XMP ", b"canary!")];
         let expected = file(0x18, &[chunk(b"EXIF", &orientation::write(8))]);
         assert_eq!(stripped(Kind::Webp, &file(0x1c, &told)), expected);
+        // What stands behind the container stays behind it.
+        let behind = |file: Vec<u8>| [&file[..], b"rest"].concat();
+        let told = behind(file(0x1c, &told));
+        assert_eq!(stripped(Kind::Webp, &told), behind(expected));
     }
 
     /// Whatever is cut short or altered: no panic, and what is left is no longer than what came but for an orientation.

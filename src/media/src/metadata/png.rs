@@ -36,9 +36,13 @@ pub(super) fn cut<R: Read + Seek>(cutter: &mut Cutter<R>) -> io::Result<()> {
     }
 }
 
-/// XMP, and what ImageMagick makes of EXIF and IPTC.
+/// XMP, and what ImageMagick makes of EXIF and IPTC: the whole of it, or a text for each thing.
 fn is_metadata(text: &[u8]) -> bool {
-    text.starts_with(b"XML:com.adobe.xmp\0") || text.starts_with(b"Raw profile type ")
+    let begins = |with: &[u8]| {
+        let begin = text.get(..with.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(with))
+    };
+    begins(b"XML:com.adobe.xmp\0") || begins(b"Raw profile type ") || begins(b"exif:")
 }
 
 /// A chunk that tells an orientation.

@@ -10,6 +10,8 @@ const HAS_XMP: u8 = 0x04;
 /// What was found on the way.
 #[derive(Default)]
 struct Found {
+    /// The length that the container tells.
+    length: u32,
     /// Where the flags stand, and what they are.
     flags: Option<(u64, u8)>,
     orientation: Option<u8>,
@@ -20,8 +22,10 @@ pub(super) fn plan<R: Read + Seek>(mut cutter: Cutter<R>, size: u64) -> Option<V
     // Where it can't be followed any more, the rest stays as it is.
     drop(cut(&mut cutter, &mut found));
     let pieces = cutter.finish(size)?;
-    let length: u64 = pieces.iter().map(Piece::length).sum();
-    let riff = u32::try_from(length.checked_sub(8)?).ok()?;
+    // What it tells of may end before the file does.
+    let left: u64 = pieces.iter().map(Piece::length).sum();
+    let riff = (u64::from(found.length) + left).saturating_sub(size);
+    let riff = u32::try_from(riff).unwrap_or(u32::MAX);
     let mut head = Vec::from(*b"RIFF");
     head.extend_from_slice(&riff.to_le_bytes());
     let mut patched = vec![Piece::Insert(head)];
@@ -49,7 +53,9 @@ pub(super) fn plan<R: Read + Seek>(mut cutter: Cutter<R>, size: u64) -> Option<V
 }
 
 fn cut<R: Read + Seek>(cutter: &mut Cutter<R>, found: &mut Found) -> io::Result<()> {
-    cutter.skip(12)?;
+    cutter.skip(4)?;
+    found.length = u32::from_le_bytes(cutter.take()?);
+    cutter.skip(4)?;
     loop {
         let from = cutter.at;
         let name = cutter.take::<4>()?;
