@@ -15,7 +15,7 @@
     )
 )]
 
-mod multipart;
+pub mod multipart;
 
 use std::{sync::Arc, time::Duration};
 
@@ -175,7 +175,7 @@ fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<String> {
 }
 
 /// The file's name in a `Content-Disposition`: as it is written for all alphabets, else as for one.
-fn filename(line: &str) -> Option<String> {
+pub fn filename(line: &str) -> Option<String> {
     let (mut plain, mut extended) = (None, None);
     let mut rest = line.split_once(';')?.1;
     while let Some((name, value)) = rest.split_once('=') {
@@ -190,11 +190,10 @@ fn filename(line: &str) -> Option<String> {
         match name.trim().to_ascii_lowercase().as_str() {
             "filename" => plain = Some(value),
             "filename*" => {
-                let encoded = value
-                    .split_once("''")
-                    .map(|(_, encoded)| encoded.to_owned());
+                // A charset, perhaps a language, and the name.
+                let encoded = value.splitn(3, '\'').nth(2);
                 extended = encoded.map(|encoded| {
-                    percent_encoding::percent_decode_str(&encoded)
+                    percent_encoding::percent_decode_str(encoded)
                         .decode_utf8_lossy()
                         .into_owned()
                 });
@@ -242,6 +241,7 @@ mod tests {
                 "inline; filename*=UTF-8''b.txt; filename=\"a\"",
                 Some("b.txt"),
             ),
+            ("inline; filename*=UTF-8'en'b%27s", Some("b's")),
             ("inline", None),
             ("inline; filename=\"open", None),
             ("attachment; x=y", None),

@@ -10,13 +10,13 @@ use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memmem;
 
-/// The longest head of a part.
+/// The longest head of a part, with the empty line at its end.
 const MAX_HEAD: usize = 16 << 10;
 /// The longest that RFC 2046 allows.
 const MAX_BOUNDARY: usize = 70;
 
 /// The boundary that a `Content-Type` names.
-pub(crate) fn boundary(content_type: &str) -> Option<String> {
+pub fn boundary(content_type: &str) -> Option<String> {
     let mut parameters = content_type.split(';').map(str::trim);
     let kind = parameters.next()?;
     if !kind.eq_ignore_ascii_case("multipart/mixed") {
@@ -35,7 +35,7 @@ pub(crate) fn boundary(content_type: &str) -> Option<String> {
 }
 
 /// The parts, one after the other.
-pub(crate) struct Parts {
+pub struct Parts {
     body: Pieces,
     held: BytesMut,
     /// The line that stands between parts, with the end of the line before.
@@ -44,6 +44,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// Of a body with this boundary.
     pub fn new(body: Pieces, boundary: &str) -> Self {
         Self {
             body,
@@ -55,6 +56,9 @@ impl Parts {
     }
 
     /// The head of the next part; `None` after the last. What is left of the one before is passed over.
+    ///
+    /// # Errors
+    /// The body's; it ends before its last part does, or the head is too long.
     pub async fn next(&mut self) -> io::Result<Option<HeaderMap>> {
         while self.data().await?.is_some() {}
         drop(self.held.split_to(self.between.len()));
@@ -66,11 +70,13 @@ impl Parts {
         }
         // Of a part without headers nothing but its empty line is left.
         let head = loop {
-            if let Some(at) = memmem::find(&self.held, b"\r\n\r\n") {
+            // However much has come at once: a map of headers takes so many and no more.
+            let begin = self.held.get(..MAX_HEAD).unwrap_or(&self.held);
+            if let Some(at) = memmem::find(begin, b"\r\n\r\n") {
                 let head = self.held.split_to(at + 4);
                 break head.freeze();
             }
-            if self.held.len() > MAX_HEAD {
+            if self.held.len() >= MAX_HEAD {
                 return Err(io::Error::other("the head of a part is too long"));
             }
             self.more().await?;
@@ -79,6 +85,9 @@ impl Parts {
     }
 
     /// More of this part; `None` at its end.
+    ///
+    /// # Errors
+    /// The body's; it ends before the part does.
     pub async fn data(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             if let Some(at) = memmem::find(&self.held, &self.between) {
@@ -168,6 +177,19 @@ mod tests {
         assert_eq!(read(bare, 3).await.unwrap()[0].1, b"file");
         for cut in 0..bare.len() - 1 {
             assert!(read(&bare[..cut], 5).await.is_err(), "{cut}");
+        }
+    }
+
+    /// Law 11: a head is bounded however it comes, also at once.
+    #[tokio::test]
+    async fn heads_are_bounded() {
+        let with = |head: &str| [b"--xyz", head.as_bytes(), b"\r\n\r\nfile\r\n--xyz--"].concat();
+        let lines: String = (0..30_000).map(|n| format!("\r\nx{n}:")).collect();
+        let (short, long) = (with(&lines[..16_000]), with(&lines));
+        for step in [1_000, usize::MAX] {
+            let parts = read(&short, step).await.unwrap();
+            assert_eq!(parts[0].1, b"file");
+            assert!(read(&long, step).await.is_err());
         }
     }
 
