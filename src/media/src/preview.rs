@@ -161,7 +161,8 @@ impl Media {
             return Ok((preview, None));
         }
         let page = beginning(found.file).await;
-        let charset = kind.split_once("charset=").map(|(_, label)| label);
+        let charset = kind.split_once("charset=").map(|(_, rest)| rest);
+        let charset = charset.and_then(|rest| rest.split(';').next());
         let charset = charset.map(|label| label.trim_matches([' ', '"']).to_owned());
         let read = move || html::properties(&page, charset.as_deref());
         let said = self.0.previews.readers.run(read).await;

@@ -14,7 +14,7 @@ const MAX_VALUE: usize = 1024;
 const PRESCAN: usize = 1024;
 
 /// A page's properties: the first of each name counts.
-pub(super) fn properties(page: &[u8], charset: Option<&str>) -> BTreeMap<String, String> {
+pub fn properties(page: &[u8], charset: Option<&str>) -> BTreeMap<String, String> {
     let text = decode(page, charset);
     let mut emitter = DefaultEmitter::default();
     // Scripts and styles hold no tags.
@@ -112,17 +112,21 @@ fn attribute(tag: &StartTag<()>, name: &[u8]) -> Option<String> {
     Some(clean(&String::from_utf8_lossy(value)))
 }
 
-/// In one line, and not too long a one.
+/// In one line, and not too long a one: cut between words, or within the first, for not all scripts set words apart.
 fn clean(text: &str) -> String {
     let mut line = String::new();
     for word in text.split_whitespace() {
-        if line.len() + word.len() >= MAX_VALUE {
+        if line.is_empty() {
+            line.push_str(
+                word.get(..word.floor_char_boundary(MAX_VALUE))
+                    .unwrap_or_default(),
+            );
+        } else if line.len() + word.len() < MAX_VALUE {
+            line.push(' ');
+            line.push_str(word);
+        } else {
             break;
         }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
     }
     line.retain(|c| !c.is_control());
     line
@@ -142,7 +146,8 @@ fn prescan(page: &[u8]) -> Option<&'static Encoding> {
     let (_, label) = head.split_once("charset=")?;
     let label = label.trim_start_matches(['"', '\'', ' ']);
     let end = label.find(['"', '\'', ' ', ';', '>', '/'])?;
-    Encoding::for_label(label.get(..end)?.as_bytes())
+    // What could be read up to here isn't UTF-16, whatever it says.
+    Encoding::for_label(label.get(..end)?.as_bytes()).map(Encoding::output_encoding)
 }
 
 #[cfg(test)]
@@ -179,6 +184,15 @@ mod tests {
         assert_eq!(of("no page at all"), pairs([]));
     }
 
+    /// Chinese has no spaces.
+    #[test]
+    fn long_words_are_cut() {
+        let long = "汉".repeat(500);
+        let found = of(&format!("<title>{long} x</title>"));
+        let shown = "汉".repeat(MAX_VALUE / 3);
+        assert_eq!(found, pairs([("og:title", shown.as_str())]));
+    }
+
     #[test]
     fn pages_in_other_alphabets() {
         let (page, _, _) = encoding_rs::WINDOWS_1251.encode(
@@ -186,6 +200,8 @@ mod tests {
         );
         let expected: BTreeMap<_, _> = pairs([("og:title", "Привет")]).into_iter().collect();
         assert_eq!(properties(&page, None), expected);
+        let page = "<meta charset=utf-16><title>Привет</title>";
+        assert_eq!(properties(page.as_bytes(), None), expected);
         let (page, _, _) = encoding_rs::SHIFT_JIS.encode("<title>日本</title>");
         let expected: BTreeMap<_, _> = pairs([("og:title", "日本")]).into_iter().collect();
         assert_eq!(properties(&page, Some("Shift_JIS")), expected);
