@@ -95,8 +95,10 @@ impl ThumbnailRequest {
 
 /// What a request asks for of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Asked {
+pub enum Asked {
+    /// All of it.
     Whole,
+    /// These bytes.
     Part(Range<u64>),
     /// The asker has it.
     Nothing,
@@ -223,9 +225,11 @@ fn text(line: &str) -> HeaderValue {
 }
 
 /// <https://www.rfc-editor.org/rfc/rfc9110#name-range-requests>, one range at a time; what can't be understood is not there.
-fn asked(request: &HeaderMap, tag: &str, size: u64) -> Asked {
+pub fn asked(request: &HeaderMap, tag: &str, size: u64) -> Asked {
     let header = |name: HeaderName| request.get(name).and_then(|value| value.to_str().ok());
-    let has = |tags: &str| tags == "*" || tags.split(',').any(|one| one.trim() == tag);
+    // What a proxy has compressed comes back as weak.
+    let is_it = |one: &str| one.strip_prefix("W/").unwrap_or(one) == tag;
+    let has = |tags: &str| tags == "*" || tags.split(',').map(str::trim).any(is_it);
     if header(IF_NONE_MATCH).is_some_and(has) {
         return Asked::Nothing;
     }
@@ -236,23 +240,24 @@ fn asked(request: &HeaderMap, tag: &str, size: u64) -> Asked {
     let Some((from, to)) = range.and_then(|range| range.split_once('-')) else {
         return Asked::Whole;
     };
-    let part = match (from.trim().parse::<u64>(), to.trim()) {
-        (Ok(from), "") => Some(from..size),
-        (Ok(from), to) => match to.parse::<u64>() {
-            Ok(to) if to >= from => Some(from..to.saturating_add(1).min(size)),
-            _ => None,
-        },
-        (Err(_), to) if from.trim().is_empty() => match to.parse::<u64>() {
-            Ok(last) => Some(size.saturating_sub(last)..size),
-            Err(_) => None,
-        },
-        (Err(_), _) => None,
+    let part = match (from.trim(), to.trim()) {
+        ("", last) => number(last).map(|last| size.saturating_sub(last)..size),
+        (from, "") => number(from).map(|from| from..size),
+        (from, to) => number(from)
+            .zip(number(to))
+            .and_then(|(from, to)| (to >= from).then(|| from..to.saturating_add(1).min(size))),
     };
     match part {
         None => Asked::Whole,
         Some(part) if part.start >= part.end => Asked::Beyond,
         Some(part) => Asked::Part(part),
     }
+}
+
+/// Digits alone; what they can't count to is beyond every file.
+fn number(digits: &str) -> Option<u64> {
+    let all = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -301,7 +306,14 @@ mod tests {
         assert_eq!(range("bytes=90-1000"), Asked::Part(90..100));
         assert_eq!(range("bytes=-10"), Asked::Part(90..100));
         assert_eq!(range("bytes=-1000"), Asked::Part(0..100));
-        for beyond in ["bytes=100-", "bytes=100-200", "bytes=-0"] {
+        let far = "bytes=0-99999999999999999999";
+        assert_eq!(range(far), Asked::Part(0..100));
+        for beyond in [
+            "bytes=100-",
+            "bytes=100-200",
+            "bytes=-0",
+            "bytes=99999999999999999999-",
+        ] {
             assert_eq!(range(beyond), Asked::Beyond, "{beyond}");
         }
         for whole in [
@@ -311,10 +323,13 @@ mod tests {
             "bytes=x-",
             "bytes=",
             "bytes=--1",
+            "bytes=+1-2",
+            "bytes=-",
         ] {
             assert_eq!(range(whole), Asked::Whole, "{whole}");
         }
         assert_eq!(of(IF_NONE_MATCH, "\"other\", \"tag\""), Asked::Nothing);
+        assert_eq!(of(IF_NONE_MATCH, "W/\"tag\""), Asked::Nothing);
         assert_eq!(of(IF_NONE_MATCH, "\"other\""), Asked::Whole);
     }
 }
