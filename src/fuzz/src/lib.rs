@@ -19,6 +19,7 @@
 )]
 
 mod logs;
+mod media;
 mod protocol;
 mod rows;
 mod servers;
@@ -32,19 +33,25 @@ pub use rows::{parts, tables};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 23] = [
     ("access_token", tokens::access_token),
     ("auth_contents", servers::auth_contents),
     ("authorization", protocol::authorization),
     ("canonical", protocol::canonical),
+    ("content_disposition", media::content_disposition),
     ("debt", logs::debt),
     ("event", protocol::event),
     ("filter", tokens::filter),
     ("identifiers", protocol::identifiers),
     ("key_object", uploads::key_object),
     ("keys", protocol::keys),
+    ("metadata", media::metadata),
+    ("multipart", media::multipart),
+    ("mxc", media::mxc),
+    ("page", media::page),
     ("push_glob", protocol::push_glob),
     ("push_rules", protocol::push_rules),
+    ("range", media::range),
     ("record", logs::record),
     ("row", rows::row),
     ("server_acl", servers::server_acl),

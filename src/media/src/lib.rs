@@ -27,7 +27,7 @@ mod elsewhere;
 mod error;
 mod flights;
 mod kind;
-mod metadata;
+pub mod metadata;
 mod mxc;
 mod place;
 mod preview;
@@ -53,7 +53,7 @@ pub use elsewhere::{Elsewhere, Fetched, NotFetched, Page};
 pub use error::MediaError;
 pub use kind::Kind;
 pub use mxc::Mxc;
-pub use preview::{Preview, Said};
+pub use preview::{Preview, Said, properties as page_properties};
 pub use read::Wanted;
 pub use tables::Content;
 pub use thumbnail::{

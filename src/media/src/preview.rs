@@ -16,6 +16,8 @@ use futures_util::{StreamExt, stream};
 use tokio::{fs::File, io::AsyncReadExt, sync::Semaphore, time::timeout};
 use url::Url;
 
+pub use html::properties;
+
 use crate::{
     Content, Elsewhere, Fetched, Kind, Media, MediaError, NotFetched, Page, Pieces,
     flights::{Flights, Outcome},
