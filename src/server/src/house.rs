@@ -39,8 +39,8 @@ pub async fn open(config: &Config, runtime: &Runtime) -> Result<House, String> {
         .tenant(store::TENANT)
         .await
         .map_err(|error| error.to_string())?;
-    // This very program, told to be a worker.
-    let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
+    let workers = Workers::of_this_program([crate::cli::RENDER.to_owned()])
+        .map_err(|error| format!("this program: {error}"))?;
     let ground = Ground {
         tenant,
         keys: OwnKeys {
@@ -49,7 +49,7 @@ pub async fn open(config: &Config, runtime: &Runtime) -> Result<House, String> {
         },
         transport: outbound.clone(),
         web: outbound,
-        renderer: Arc::new(Workers::new(program, [crate::cli::RENDER.to_owned()])),
+        renderer: Arc::new(workers),
     };
     House::open(ground, settings)
         .await

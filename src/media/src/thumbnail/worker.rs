@@ -74,7 +74,24 @@ pub struct Workers {
     running: Semaphore,
 }
 
+/// This very program, as it was started: another version may lie at its path by now, or none.
+#[cfg(target_os = "linux")]
+const ITSELF: &str = "/proc/self/exe";
+
 impl Workers {
+    /// Of the program that runs, told by these arguments that it is to be one.
+    ///
+    /// # Errors
+    /// It can't be found.
+    pub fn of_this_program(arguments: impl IntoIterator<Item = String>) -> io::Result<Self> {
+        // Read by the child before it becomes a worker, when it is this program still.
+        #[cfg(target_os = "linux")]
+        if std::fs::symlink_metadata(ITSELF).is_ok() {
+            return Ok(Self::new(PathBuf::from(ITSELF), arguments));
+        }
+        Ok(Self::new(std::env::current_exe()?, arguments))
+    }
+
     /// Nothing is started before it is needed.
     pub fn new(program: PathBuf, arguments: impl IntoIterator<Item = String>) -> Self {
         Self {

@@ -1,7 +1,9 @@
 //! Pictures are made smaller by processes of this very binary, which harm nobody when they are harmed (R16.2, H5).
 
 use std::{
+    fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -12,8 +14,10 @@ use comity_media::{Kind, RenderError, Renderer, Task, Unrendered, Workers, whole
 use comity_testkit::PICTURE;
 use futures_util::StreamExt;
 
+use crate::server::{COMITY, Server, comity_at};
+
 fn workers() -> Workers {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_comity"));
+    let program = PathBuf::from(COMITY);
     Workers::new(program, ["render-picture".to_owned()])
 }
 
@@ -37,6 +41,43 @@ async fn a_worker_makes_a_picture_smaller() {
     let (kind, bytes) = made.file.unwrap();
     let measured = workers.render(Task::Measure, kind, file(&bytes)).await;
     assert_eq!(measured.unwrap().width, 32);
+}
+
+/// A server goes on to make pictures smaller when an upgrade has put another program in its place, or none.
+#[test]
+fn workers_are_of_the_version_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("comity");
+    let placed = fs::hard_link(COMITY, &program);
+    placed
+        .or_else(|_| fs::copy(COMITY, &program).map(drop))
+        .unwrap();
+    let mut command = comity_at(&program, &folder.path().join("data"), &[]);
+    command.arg("serve");
+    let server = Server::run(command);
+    let alice = server.register("alice", "a secret of alice");
+    let token = alice["access_token"].as_str().unwrap();
+    let bearer = format!("authorization: Bearer {token}\r\n");
+    let path = "/_matrix/media/v3/upload";
+    let uploaded = server.request("POST", path, &bearer, PICTURE).ok();
+    let uri = uploaded["content_uri"].as_str().unwrap();
+    let picture = uri.strip_prefix("mxc://").unwrap();
+    let thumbnail = |width: u32, height: u32| {
+        let size = format!("width={width}&height={height}&method=crop");
+        let path = format!("/_matrix/client/v1/media/thumbnail/{picture}?{size}");
+        let made = server.request("GET", &path, &bearer, "");
+        assert_eq!(made.status, 200, "{}: {}", made.text, server.log());
+        assert_eq!(made.header("content-type"), "image/png");
+    };
+    thumbnail(32, 32);
+    // As a package does it: beside, then over it.
+    let newer = folder.path().join("newer");
+    fs::write(&newer, "#!/bin/sh\nexit 2\n").unwrap();
+    fs::set_permissions(&newer, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&newer, &program).unwrap();
+    thumbnail(96, 96);
+    fs::remove_file(&program).unwrap();
+    thumbnail(96, 32);
 }
 
 /// H5: what a worker can't read, or must not, is an answer, not a fault.
@@ -84,7 +125,7 @@ async fn h5_a_worker_without_end_is_left() {
 /// H5: a worker has nothing to look at: no environment, no file it could open, and no call of the kernel to reach others by.
 #[test]
 fn h5_a_worker_has_nothing_but_its_pipes() {
-    let mut worker = Command::new(env!("CARGO_BIN_EXE_comity"))
+    let mut worker = Command::new(COMITY)
         .arg("render-picture")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -15,6 +15,9 @@ use serde_json::Value;
 /// Longer than anything may take.
 const LONG: Duration = Duration::from_secs(60);
 
+/// The binary.
+pub const COMITY: &str = env!("CARGO_BIN_EXE_comity");
+
 /// A running server. Dropping it kills it, and looks for what must not be in its log.
 pub struct Server {
     child: Child,
@@ -54,7 +57,12 @@ impl Answer {
 /// The binary with its data in `folder`, set up by `environment` (keys without `COMITY_`), with [`comity_testkit::lanes`] lanes
 /// where that doesn't say.
 pub fn comity(folder: &Path, environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_comity"));
+    comity_at(Path::new(COMITY), folder, environment)
+}
+
+/// As [`comity`], of a binary that lies elsewhere.
+pub fn comity_at(binary: &Path, folder: &Path, environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("COMITY_")) {
         command.env_remove(name);
     }
@@ -83,10 +91,7 @@ impl Server {
     pub fn with_files(folder: &Path, environment: &[(&str, &str)], files: u32) -> Self {
         let binary = comity(folder, environment);
         let mut command = Command::new("sh");
-        let script = format!(
-            "ulimit -n {files} && exec {} serve",
-            env!("CARGO_BIN_EXE_comity")
-        );
+        let script = format!("ulimit -n {files} && exec {COMITY} serve");
         command.args(["-c", &script]);
         for (name, value) in binary.get_envs() {
             match value {
@@ -173,7 +178,13 @@ impl Server {
     }
 
     /// A request on a connection of its own. `path` and `headers` are sent as they are.
-    pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Answer {
         ask(self.connect(), method, path, headers, body).unwrap()
     }
 
@@ -184,7 +195,7 @@ impl Server {
             token => format!("authorization: Bearer {token}\r\n"),
         };
         let path = format!("/_matrix/client/v3/{path}");
-        self.request(method, &path, &headers, &body.to_string())
+        self.request(method, &path, &headers, body.to_string())
     }
 
     /// Registers a user; the answer.
@@ -235,7 +246,7 @@ pub fn ask(
     method: &str,
     path: &str,
     headers: &str,
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> std::io::Result<Answer> {
     let answer = exchange(stream, method, path, headers, body)?;
     assert_as_specified(method, path, answer.status, &answer.text);
@@ -248,13 +259,14 @@ pub fn exchange(
     method: &str,
     path: &str,
     headers: &str,
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> std::io::Result<Answer> {
-    let (length, host) = (body.len(), stream.peer_addr()?);
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    let (body, host) = (body.as_ref(), stream.peer_addr()?);
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
     );
-    stream.write_all(request.as_bytes())?;
+    stream.write_all(&[head.as_bytes(), body].concat())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
