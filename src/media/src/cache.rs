@@ -1,5 +1,5 @@
-//! What is kept of other servers' media and of pages: until there is too much of it, when the files go that nobody has looked at for
-//! longest (threat H6).
+//! What is kept of other servers' media and of pages, and what was made of any file: until there is too much of it, when that goes which
+//! nobody has looked at for longest (threat H6).
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use crate::{
     Content, Media, MediaError,
     staging::Staged,
-    tables::{self, Cached, MediaKey, Medias, Remote},
+    tables::{self, Cached, Hash, MediaKey, Medias, Remote},
 };
 
 /// What a file costs beside its bytes, for its rows and its place on the disk: many small ones are much as well.
@@ -41,24 +41,19 @@ impl Media {
         staged: &Staged,
         content: Content,
     ) -> Result<(Content, u64), MediaError> {
-        let now = self.now_ms();
-        let cached = Cached {
-            bytes: content.size.saturating_add(FOOTPRINT),
-            used_ts: now,
-        };
         let row = tables::Media {
             uploader: None,
-            created_ts: now,
+            created_ts: self.now_ms(),
             expires_ts: 0,
             quarantined: false,
             content: Some(content),
         };
         let placed = self.place(staged, key, |batch| {
             batch.expect::<Medias>(key, Expect::Absent);
-            batch.put::<Medias>(key, &row).put::<Remote>(key, &cached);
+            batch.put::<Medias>(key, &row);
         });
         match placed.await {
-            Ok(()) => self.kept_more(cached.bytes),
+            Ok(()) => {}
             // It has come by another flight meanwhile, or was quarantined.
             Err(MediaError::Commit(CommitError::Conflict(_))) => {}
             Err(error) => return Err(error),
@@ -92,44 +87,17 @@ impl Media {
             ..cached
         };
         let yesterday = |cached: &Cached| cached.used_ts.saturating_add(DAY_MS) <= now;
-        self.change_cached(key, |cached| yesterday(&cached).then(|| look(cached)))
-            .await?;
-        Ok(())
-    }
-
-    /// Counts what was made of a file, if it is one that goes one day.
-    pub(crate) async fn made_of(&self, key: &MediaKey, bytes: u64) -> Result<(), MediaError> {
-        let more = bytes.saturating_add(FOOTPRINT);
-        let grow = |cached: Cached| {
-            Some(Cached {
-                bytes: cached.bytes.saturating_add(more),
-                ..cached
-            })
-        };
-        if self.change_cached(key, grow).await? {
-            self.kept_more(more);
-        }
-        Ok(())
-    }
-
-    /// Changes a kept file's row, if there is one and it is to change.
-    async fn change_cached(
-        &self,
-        key: &MediaKey,
-        change: impl Fn(Cached) -> Option<Cached>,
-    ) -> Result<bool, MediaError> {
         let lane = self.0.tenant.lane(key.home());
         loop {
             let row = lane.reader().get::<Remote>(key).await?;
-            let Some((pos, changed)) = row.and_then(|row| Some((row.pos, change(row.value)?)))
-            else {
-                return Ok(false);
+            let Some(row) = row.filter(|row| yesterday(&row.value)) else {
+                return Ok(());
             };
             let mut batch = lane.batch();
-            batch.expect::<Remote>(key, Expect::At(pos));
-            batch.put::<Remote>(key, &changed);
+            batch.expect::<Remote>(key, Expect::At(row.pos));
+            batch.put::<Remote>(key, &look(row.value));
             match lane.commit(batch).await {
-                Ok(_) => return Ok(true),
+                Ok(_) => return Ok(()),
                 // Another change came before, or it has just gone.
                 Err(CommitError::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -138,7 +106,7 @@ impl Media {
     }
 
     /// So much more is kept; if that is too much, something goes, and nobody waits for that.
-    fn kept_more(&self, bytes: u64) {
+    pub(crate) fn kept_more(&self, bytes: u64) {
         let cache = &self.0.cache;
         let kept = cache.kept.fetch_add(bytes, Ordering::Relaxed);
         if kept.saturating_add(bytes) <= self.0.config.max_cache_bytes {
@@ -151,7 +119,7 @@ impl Media {
         drop(self.0.runtime.spawn("eviction", async move {
             let _evicting = evicting;
             if let Err(error) = media.evict().await {
-                tracing::warn!(%error, "other servers' media could not be let go of");
+                tracing::warn!(%error, "what nobody looks at could not be let go of");
             }
         }));
     }
@@ -209,16 +177,42 @@ impl Media {
         Ok(())
     }
 
-    /// Lets a kept file go, with what was made of it; how many bytes are free by that.
+    /// Lets go of what is kept by this name, if nobody has just looked; how many bytes are free by that.
     async fn forget(&self, key: &MediaKey) -> Result<u64, MediaError> {
         let row = self.0.tenant.reader().get::<Medias>(key).await?;
-        let Some(row) = row.filter(|row| row.value.uploader.is_none()) else {
+        match row {
+            Some(row) if row.value.uploader.is_none() => {
+                let mut once = Attempts::default();
+                let freed = self.take_away(key, &row, None, &mut once).await?;
+                Ok(freed.unwrap_or_default())
+            }
+            row => {
+                let own = row.and_then(|row| row.value.content);
+                self.forget_made(key, own.map(|own| own.hash)).await
+            }
+        }
+    }
+
+    /// Lets go of what was made of a user's file, which stays.
+    async fn forget_made(&self, key: &MediaKey, own: Option<Hash>) -> Result<u64, MediaError> {
+        let lane = self.0.tenant.lane(key.home());
+        let Some(cached) = lane.reader().get::<Remote>(key).await? else {
             return Ok(0);
         };
-        // If somebody has just looked it stays.
-        let mut once = Attempts::default();
-        let freed = self.take_away(key, &row, None, &mut once).await?;
-        Ok(freed.unwrap_or_default())
+        let mut batch = lane.batch();
+        batch.expect::<Remote>(key, Expect::At(cached.pos));
+        batch.delete::<Remote>(key);
+        let notes = self.unmake(&mut batch, key, own).await?;
+        match lane.commit(batch).await {
+            Ok(_) => {}
+            Err(CommitError::Conflict(_)) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        }
+        self.kept_less(cached.value.bytes);
+        for note in notes {
+            self.discard(&note).await?;
+        }
+        Ok(cached.value.bytes)
     }
 
     /// So much less is kept.

@@ -90,7 +90,6 @@ impl HalfDone {
         let everywhere = || Range::everywhere(|_| {});
         for (note, _) in reader.scan::<Arriving>(everywhere()).await? {
             found.blobs.insert(note.hash);
-            found.media.insert(note.media);
         }
         for (media, _) in reader.scan::<Removals>(everywhere()).await? {
             found.media.insert(media);
@@ -225,12 +224,15 @@ impl Walk<'_> {
             for (ThumbnailKey { media, .. }, row) in page {
                 let of = self.reader.get::<Medias>(&media).await?;
                 let of = of.and_then(|row| row.value.content);
-                if of.is_none() && !self.half_done.media.contains(&media) {
+                if of.is_none() {
                     self.to.say::<Thumbnails>(&media.0, Broken::NoMedia);
-                } else if let Some(content) = &row.value.content
-                    && !self.is_held(&media, content).await?
-                {
-                    self.to.say::<Thumbnails>(&media.0, Broken::NotHeld);
+                } else if let Some(content) = &row.value.content {
+                    if !self.is_held(&media, content).await? {
+                        self.to.say::<Thumbnails>(&media.0, Broken::NotHeld);
+                    }
+                    if self.reader.get::<Remote>(&media).await?.is_none() {
+                        self.to.say::<Thumbnails>(&media.0, Broken::NotKept);
+                    }
                 }
             }
         }
@@ -242,13 +244,25 @@ impl Walk<'_> {
         while let Some(page) = self.page(&mut pages).await? {
             for (key, _) in page {
                 let of = self.reader.get::<Medias>(&key).await?;
-                let is_it = |of: &Media| of.uploader.is_none() && of.content.is_some();
-                if !of.is_some_and(|of| is_it(&of.value)) {
+                let of = of.filter(|of| of.value.content.is_some());
+                let is_it = match of {
+                    Some(of) if of.value.uploader.is_none() => true,
+                    // Of a user's file what was made of it.
+                    Some(_) => self.is_made_of(&key).await?,
+                    None => false,
+                };
+                if !is_it {
                     self.to.say::<Remote>(&key.0, Broken::NoMedia);
                 }
             }
         }
         Ok(())
+    }
+
+    async fn is_made_of(&self, media: &MediaKey) -> Result<bool, ReadError> {
+        let made = Range::of(media.home(), |prefix| media.write(prefix));
+        let made = self.reader.scan::<Thumbnails>(made).await?;
+        Ok(made.iter().any(|(_, row)| row.value.content.is_some()))
     }
 
     /// Files against their media, and whether their user has a sum at all.

@@ -3,38 +3,36 @@
 //! What is about to be put is noted before, and the note goes with the commit that names the blob; or the start after a crash
 //! takes both away.
 
-use comity_storage::{Batch, CommitError, Key, Range};
+use comity_storage::{Batch, CommitError, Expect, Key, Range, Table};
 
 use crate::{
     Media, MediaError,
+    cache::FOOTPRINT,
     staging::Staged,
-    tables::{Arriving, Hash, Held, HeldKey, MediaKey, Medias, Thumbnails},
+    tables::{Arriving, Cached, Hash, Held, HeldKey, MediaKey, Remote, Thumbnails},
 };
 
 impl Media {
-    /// Puts a staged file under its hash, held by this media, in one commit with `rows`.
+    /// Puts a staged file under its hash, held by this media and counted among what goes when nobody looks, in one commit with `rows`.
     pub(crate) async fn place(
         &self,
         staged: &Staged,
         media: &MediaKey,
-        rows: impl FnOnce(&mut Batch) + Send,
+        rows: impl Fn(&mut Batch) + Send + Sync,
     ) -> Result<(), MediaError> {
         let held = HeldKey {
             hash: staged.hash,
             media: media.clone(),
         };
         let lane = self.0.tenant.lane(media.home());
+        // Whoever collects the same blob waits until it is held, with its note.
+        let locked = self.0.blobs.lock(&staged.hash).await;
         let mut batch = lane.batch();
         batch.put::<Arriving>(&held, &());
         lane.commit(batch).await?;
-        // Whoever collects the same blob waits until it is held.
-        let locked = self.0.blobs.lock(&staged.hash).await;
         let mut placed = self.0.blobs.put(staged).await;
         if placed.is_ok() {
-            let mut batch = lane.batch();
-            batch.put::<Held>(&held, &()).delete::<Arriving>(&held);
-            rows(&mut batch);
-            placed = lane.commit(batch).await.map(drop).map_err(MediaError::from);
+            placed = self.hold(&held, staged.size, rows).await;
         }
         drop(locked);
         match &placed {
@@ -45,46 +43,95 @@ impl Media {
         placed
     }
 
-    /// Takes away a blob that nobody came to hold or that was let go, with what was made of media that is gone, and the note.
-    pub(crate) async fn discard(&self, note: &HeldKey) -> Result<(), MediaError> {
-        let lane = self.0.tenant.lane(note.home());
-        let mut hashes = vec![note.hash];
-        // Without their media no thumbnails are made any more.
-        let reader = lane.reader();
-        let media = reader.get::<Medias>(&note.media).await?;
-        if media.is_none_or(|row| row.value.content.is_none()) {
-            let made = Range::of(note.home(), |prefix| note.media.write(prefix));
-            let made = reader.scan::<Thumbnails>(made).await?;
+    /// The commit of [`Media::place`].
+    async fn hold(
+        &self,
+        held: &HeldKey,
+        size: u64,
+        rows: impl Fn(&mut Batch) + Send + Sync,
+    ) -> Result<(), MediaError> {
+        let lane = self.0.tenant.lane(held.home());
+        let more = size.saturating_add(FOOTPRINT);
+        loop {
+            let kept = lane.reader().get::<Remote>(&held.media).await?;
+            let (expect, bytes) = match kept {
+                Some(kept) => (Expect::At(kept.pos), kept.value.bytes),
+                None => (Expect::Absent, 0),
+            };
+            let cached = Cached {
+                bytes: bytes.saturating_add(more),
+                used_ts: self.now_ms(),
+            };
             let mut batch = lane.batch();
-            for (key, row) in made {
-                batch.delete::<Thumbnails>(&key);
-                if let Some(content) = row.value.content {
-                    let hash = content.hash;
-                    let held = HeldKey {
-                        hash,
-                        ..note.clone()
-                    };
-                    batch.delete::<Held>(&held).put::<Arriving>(&held, &());
-                    hashes.push(hash);
-                }
+            batch.put::<Held>(held, &()).delete::<Arriving>(held);
+            batch.expect::<Remote>(&held.media, expect);
+            batch.put::<Remote>(&held.media, &cached);
+            rows(&mut batch);
+            match lane.commit(batch).await {
+                Ok(_) => break,
+                // Somebody looked meanwhile, or more was made of it.
+                Err(CommitError::Conflict(table)) if table == Remote::NAME => {}
+                Err(error) => return Err(error.into()),
             }
-            lane.commit(batch).await?;
         }
-        for hash in hashes {
-            self.collect(&hash).await?;
-            let mut batch = lane.batch();
-            batch.delete::<Arriving>(&HeldKey {
-                hash,
-                ..note.clone()
-            });
-            lane.commit(batch).await?;
-        }
+        self.kept_more(more);
         Ok(())
+    }
+
+    /// Puts into a batch that what was made of media goes, but for the media's own blob, where that stays; notes of the blobs that are
+    /// to be discarded then. That more is made meanwhile, its caller excludes by what is kept of it ([`Remote`]).
+    pub(crate) async fn unmake(
+        &self,
+        batch: &mut Batch,
+        media: &MediaKey,
+        own: Option<Hash>,
+    ) -> Result<Vec<HeldKey>, MediaError> {
+        let made = Range::of(media.home(), |prefix| media.write(prefix));
+        let reader = self.0.tenant.lane(media.home()).reader();
+        let made = reader.scan::<Thumbnails>(made).await?;
+        let mut notes = Vec::new();
+        for (key, row) in made {
+            batch.expect::<Thumbnails>(&key, Expect::At(row.pos));
+            batch.delete::<Thumbnails>(&key);
+            let hash = row.value.content.map(|content| content.hash);
+            if let Some(hash) = hash.filter(|hash| Some(*hash) != own) {
+                let note = HeldKey {
+                    hash,
+                    media: media.clone(),
+                };
+                batch.delete::<Held>(&note).put::<Arriving>(&note, &());
+                notes.push(note);
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Takes away a blob that nobody came to hold or that was let go, unless others hold it, and its note.
+    pub(crate) async fn discard(&self, note: &HeldKey) -> Result<(), MediaError> {
+        let _held = self.0.blobs.lock(&note.hash).await;
+        let lane = self.0.tenant.lane(note.home());
+        let noted = lane.reader().get::<Arriving>(note).await?;
+        self.collect_locked(&note.hash).await?;
+        let Some(noted) = noted else {
+            return Ok(());
+        };
+        let mut batch = lane.batch();
+        batch.expect::<Arriving>(note, Expect::At(noted.pos));
+        batch.delete::<Arriving>(note);
+        match lane.commit(batch).await {
+            // It was held, and has been let go of meanwhile: the note is another's.
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Takes a blob away that no media holds.
     pub(crate) async fn collect(&self, hash: &Hash) -> Result<(), MediaError> {
         let _held = self.0.blobs.lock(hash).await;
+        self.collect_locked(hash).await
+    }
+
+    async fn collect_locked(&self, hash: &Hash) -> Result<(), MediaError> {
         let holders = Range::everywhere(|key| {
             key.fixed(hash);
         });

@@ -96,9 +96,9 @@ impl Media {
     /// The store's and the disk's.
     pub async fn remove_of(&self, user: &UserId, most: usize) -> Result<Vec<String>, MediaError> {
         for (upload, under_way) in self.uploads(user).await? {
-            if under_way.counted.is_none() {
+            if under_way.value.counted.is_none() {
                 self.remove_if_there(&upload.id).await?;
-                self.settle(user, &upload.id).await?;
+                self.settle(&upload, under_way.pos).await?;
             }
         }
         let mut removed = Vec::new();
@@ -146,18 +146,26 @@ impl Media {
             Some(mark) => batch.put::<Medias>(key, mark),
             None => batch.delete::<Medias>(key),
         };
-        if let Some(cached) = &cached {
-            batch.expect::<Remote>(key, Expect::At(cached.pos));
-            batch.delete::<Remote>(key);
+        match &cached {
+            Some(cached) => {
+                batch.expect::<Remote>(key, Expect::At(cached.pos));
+                batch.delete::<Remote>(key);
+            }
+            None => {
+                batch.expect::<Remote>(key, Expect::Absent);
+            }
         }
-        let note = row.value.content.as_ref().map(|content| HeldKey {
-            hash: content.hash,
-            media: key.clone(),
-        });
-        if let Some(note) = &note {
-            batch.delete::<Held>(note).put::<Arriving>(note, &());
-        }
-        let uploader = row.value.uploader.clone().filter(|_| note.is_some());
+        let mut notes = self.unmake(&mut batch, key, None).await?;
+        let content = row.value.content.as_ref();
+        notes.extend(content.map(|content| {
+            let note = HeldKey {
+                hash: content.hash,
+                media: key.clone(),
+            };
+            batch.delete::<Held>(&note).put::<Arriving>(&note, &());
+            note
+        }));
+        let uploader = row.value.uploader.clone().filter(|_| content.is_some());
         let removal = uploader.map(|uploader| Removal { uploader });
         if let Some(removal) = &removal {
             batch.put::<Removals>(key, removal);
@@ -170,7 +178,7 @@ impl Media {
         if let Some(removal) = removal {
             self.finish_removal(key, &removal).await?;
         }
-        if let Some(note) = note {
+        for note in notes {
             self.discard(&note).await?;
         }
         Ok(Some(freed))

@@ -227,10 +227,10 @@ pub struct Thumbnail {
     pub content: Option<Content>,
 }
 
-/// A file of another server, or of a page, that is kept.
+/// What is kept until nobody looks: a file of another server, or of a page, and what was made of any file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cached {
-    /// What it takes, with what was made of it.
+    /// What it takes, with what was made of it; of a user's file that alone.
     pub bytes: u64,
     /// When somebody last looked, to the day, in milliseconds since 1970.
     pub used_ts: u64,
@@ -245,7 +245,7 @@ comity_storage::tables! {
     Held: "held blob", b"Mh", Hot, HeldKey => ();
     /// `hash, server/id` → (): the blob may be there, and nobody hold it.
     Arriving: "arriving blob", b"Mi", Hot, HeldKey => ();
-    /// `server/id` → [`Cached`].
+    /// `server/id` → [`Cached`]: what goes one day.
     Remote: "remote media", b"Mc", Hot, MediaKey => Cached;
     /// `server/id, size` → [`Thumbnail`].
     Thumbnails: "thumbnail", b"Mt", Hot, ThumbnailKey => Thumbnail;

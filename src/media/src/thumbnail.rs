@@ -147,7 +147,13 @@ impl Media {
         };
         let kept = self.0.tenant.reader().get::<Thumbnails>(&key).await?;
         let made = match kept {
-            Some(kept) => Ok(kept.value),
+            Some(kept) => {
+                // Another server's file was looked at when it was found.
+                if *mxc.server() == *self.0.config.server_name {
+                    self.looked_at(&key.media).await?;
+                }
+                Ok(kept.value)
+            }
             None => {
                 // Each waits in a queue of their own, whoever began the flight.
                 let turn = Arc::new(self.0.thumbnails.askers.take(wanted.asker).await?);
@@ -230,7 +236,6 @@ impl Media {
         })
         .await
         .map_err(gone)?;
-        self.made_of(&key.media, most).await?;
         Ok(made)
     }
 

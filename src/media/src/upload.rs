@@ -6,13 +6,14 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#content-repository>
 
 use comity_protocol::id::{OwnedUserId, UserId};
-use comity_storage::{CommitError, Expect, Key, Range};
+use comity_storage::{CommitError, Expect, Key, Pos, Range};
 
 use crate::{
     Content, Kind, Media, MediaError, Mxc, Pieces,
     staging::Staged,
     tables::{self, Hash, Held, HeldKey, MediaKey, Medias, UploadKey, Uploads},
     turns::Turn,
+    usage::upload_key,
 };
 
 /// The longest content type and file name that are kept, in bytes.
@@ -170,7 +171,7 @@ impl Media {
             turn: _turn,
         } = arriving;
         let (id, hash, size) = (mxc.id(), content.hash, content.size);
-        self.charge(&user, id, (hash, size)).await?;
+        let noted = self.charge(&user, id, (hash, size)).await?;
         let row = tables::Media {
             uploader: Some(user.to_string()),
             created_ts: self.now_ms(),
@@ -181,7 +182,7 @@ impl Media {
         match self.name(&mxc, expect, &row, &staged).await {
             Ok(()) => {
                 self.0.arrivals.tell();
-                self.settle(&user, id).await
+                self.settle(&upload_key(&user, id), noted).await
             }
             // It may have been written: the next start finds out, and until then it counts.
             Err(error @ MediaError::Commit(CommitError::Unknown(_))) => Err(error),
@@ -236,13 +237,13 @@ impl Media {
             let Some((hash, _)) = upload.value.counted else {
                 continue;
             };
-            self.take_back(&key, &hash).await?;
+            self.take_back(&key, upload.pos, &hash).await?;
         }
         Ok(())
     }
 
     /// Takes back an upload that ended in between, unless it has arrived.
-    async fn take_back(&self, key: &UploadKey, hash: &Hash) -> Result<(), MediaError> {
+    async fn take_back(&self, key: &UploadKey, pos: Pos, hash: &Hash) -> Result<(), MediaError> {
         let Ok(user) = OwnedUserId::try_from(key.user.as_str()) else {
             return Ok(());
         };
@@ -251,7 +252,7 @@ impl Media {
         // Another upload to the same id may have come first.
         let named = row.and_then(|row| row.value.content);
         if named.is_some_and(|content| content.hash == *hash) {
-            return self.settle(&user, &key.id).await;
+            return self.settle(key, pos).await;
         }
         self.collect(hash).await?;
         self.uncharge(&user, &key.id).await
@@ -272,12 +273,9 @@ impl Media {
             }
             // One that couldn't be taken back then.
             if let Some((hash, _)) = upload.value.counted {
-                self.take_back(&key, &hash).await?;
+                self.take_back(&key, upload.pos, &hash).await?;
                 continue;
             }
-            let Ok(user) = OwnedUserId::try_from(key.user.as_str()) else {
-                continue;
-            };
             let media = MediaKey::from(&self.own(&key.id)?);
             let lane = self.0.tenant.lane(media.home());
             let row = lane.reader().get::<Medias>(&media).await?;
@@ -291,7 +289,7 @@ impl Media {
                     done => done?,
                 };
             }
-            self.settle(&user, &key.id).await?;
+            self.settle(&key, upload.pos).await?;
         }
         Ok(())
     }

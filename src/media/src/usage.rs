@@ -4,7 +4,7 @@
 //! twice, is to do it once.
 
 use comity_protocol::id::UserId;
-use comity_storage::{Attempts, Batch, Expect, Home, Range};
+use comity_storage::{Attempts, Batch, CommitError, Expect, Home, Key, Pos, Range, Row};
 
 use crate::{
     Media, MediaError,
@@ -18,9 +18,9 @@ impl Media {
         &self,
         user: &UserId,
         id: &str,
-        decide: impl Fn(&mut Usage, &[(UploadKey, Upload)], bool) -> Result<(), MediaError>,
+        decide: impl Fn(&mut Usage, &[(UploadKey, Row<Upload>)], bool) -> Result<(), MediaError>,
         beside: impl Fn(&mut Batch),
-    ) -> Result<(), MediaError> {
+    ) -> Result<Pos, MediaError> {
         let lane = self.0.tenant.lane(Home::User(user.as_str()));
         let key = UserKey(user.to_string());
         let _turn = self.0.counting.take(user.as_str()).await?;
@@ -38,8 +38,8 @@ impl Media {
             batch.expect::<Usages>(&key, expect);
             batch.put::<Usages>(&key, &usage);
             beside(&mut batch);
-            if attempts.commit(lane, batch).await?.is_some() {
-                return Ok(());
+            if let Some(pos) = attempts.commit(lane, batch).await? {
+                return Ok(pos);
             }
         }
     }
@@ -48,14 +48,13 @@ impl Media {
     pub(crate) async fn uploads(
         &self,
         user: &UserId,
-    ) -> Result<Vec<(UploadKey, Upload)>, MediaError> {
+    ) -> Result<Vec<(UploadKey, Row<Upload>)>, MediaError> {
         let home = Home::User(user.as_str());
         let range = Range::of(home, |key| {
             key.str(user.as_str());
         });
         let reader = self.0.tenant.lane(home).reader();
-        let uploads = reader.scan::<Uploads>(range).await?.into_iter();
-        Ok(uploads.map(|(key, row)| (key, row.value)).collect())
+        Ok(reader.scan::<Uploads>(range).await?)
     }
 
     /// Notes an id that waits for its upload.
@@ -73,8 +72,9 @@ impl Media {
         };
         let now = self.now_ms();
         let waits = |upload: &Upload| upload.counted.is_none() && upload.expires_ts > now;
-        let decide = |_: &mut Usage, uploads: &[(_, Upload)], _| {
-            if uploads.iter().filter(|(_, upload)| waits(upload)).count() >= most {
+        let decide = |_: &mut Usage, uploads: &[(_, Row<Upload>)], _| {
+            let waiting = uploads.iter().filter(|(_, row)| waits(&row.value));
+            if waiting.count() >= most {
                 Err(MediaError::TooManyPending)
             } else {
                 Ok(())
@@ -83,16 +83,17 @@ impl Media {
         let remember = |batch: &mut Batch| {
             batch.put::<Uploads>(&key, &upload);
         };
-        self.change_usage(user, id, decide, remember).await
+        self.change_usage(user, id, decide, remember).await?;
+        Ok(())
     }
 
-    /// Counts an upload, and notes that its media doesn't have it yet.
+    /// Counts an upload, and notes that its media doesn't have it yet; the position of the note.
     pub(crate) async fn charge(
         &self,
         user: &UserId,
         id: &str,
         (hash, size): (Hash, u64),
-    ) -> Result<(), MediaError> {
+    ) -> Result<Pos, MediaError> {
         let most = self.0.config.max_user_bytes.unwrap_or(u64::MAX);
         let key = upload_key(user, id);
         let upload = Upload {
@@ -172,13 +173,17 @@ impl Media {
         Ok(files.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// Nothing is under way by this id any more: its media has what was counted, or it waited in vain.
-    pub(crate) async fn settle(&self, user: &UserId, id: &str) -> Result<(), MediaError> {
-        let lane = self.0.tenant.lane(Home::User(user.as_str()));
+    /// Nothing is under way by this id any more: its media has what was counted, or it waited in vain. `pos` is its note's, for another
+    /// upload may have begun and been counted.
+    pub(crate) async fn settle(&self, key: &UploadKey, pos: Pos) -> Result<(), MediaError> {
+        let lane = self.0.tenant.lane(key.home());
         let mut batch = lane.batch();
-        batch.delete::<Uploads>(&upload_key(user, id));
-        lane.commit(batch).await?;
-        Ok(())
+        batch.expect::<Uploads>(key, Expect::At(pos));
+        batch.delete::<Uploads>(key);
+        match lane.commit(batch).await {
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// How many bytes a user may upload still.
@@ -193,7 +198,7 @@ impl Media {
     }
 }
 
-fn upload_key(user: &UserId, id: &str) -> UploadKey {
+pub(crate) fn upload_key(user: &UserId, id: &str) -> UploadKey {
     UploadKey {
         user: user.to_string(),
         id: id.to_owned(),

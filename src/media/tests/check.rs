@@ -20,8 +20,8 @@ use comity_media::{
     Described, Elsewhere, Fetched, InProcess, Media, Mxc, NotFetched, Page, Size, Wanted,
     check::Broken,
     tables::{
-        Cached, Files, Held, HeldKey, MediaKey, Medias, Remote, Thumbnails, UploadKey, Uploaded,
-        Usage, Usages, UserKey,
+        Cached, Files, Held, HeldKey, MediaKey, Medias, Remote, ThumbnailKey, Thumbnails,
+        UploadKey, Uploaded, Usage, Usages, UserKey,
     },
     whole,
 };
@@ -109,6 +109,14 @@ impl World {
         HeldKey {
             hash,
             media: of.clone(),
+        }
+    }
+
+    async fn held_by(&self, of: &ThumbnailKey) -> HeldKey {
+        let row = self.tenant.reader().get::<Thumbnails>(of).await.unwrap();
+        HeldKey {
+            hash: row.unwrap().value.content.unwrap().hash,
+            media: of.media.clone(),
         }
     }
 
@@ -230,7 +238,21 @@ async fn each_disagreement_is_found() {
             batch.put::<Remote>(&mortal.picture, &cached);
         };
         mortal.of_picture(put).await;
-        assert_eq!(mortal.broken().await, [Broken::NoMedia]);
+        assert_eq!(mortal.broken().await, []);
+        let (made, _) = all::<Thumbnails>(&mortal.tenant.reader()).await.remove(0);
+        let held = mortal.held_by(&made).await;
+        let delete = |batch: &mut Batch| {
+            batch.delete::<Thumbnails>(&made).delete::<Held>(&held);
+        };
+        mortal.of_picture(delete).await;
+        assert_eq!(mortal.broken().await, [Broken::Stray, Broken::NoMedia]);
+
+        let made_for_ever = world(lanes).await;
+        let delete = |batch: &mut Batch| {
+            batch.delete::<Remote>(&made_for_ever.picture);
+        };
+        made_for_ever.of_picture(delete).await;
+        assert_eq!(made_for_ever.broken().await, [Broken::NotKept]);
 
         // Its media has nothing to show, and a thumbnail all the same.
         let orphan = world(lanes).await;

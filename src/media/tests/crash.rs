@@ -23,7 +23,7 @@ use bytes::Bytes;
 use comity_media::{
     Config, Created, Described, Elsewhere, Fetched, InProcess, Media, Mxc, NotFetched, Page, Size,
     Wanted,
-    tables::{Arriving, Content, Held, Medias, Removals, Thumbnails, Uploads, Usages},
+    tables::{Arriving, Content, Held, Medias, Remote, Removals, Thumbnails, Uploads, Usages},
     whole,
 };
 use comity_protocol::id::{OwnedUserId, UserId};
@@ -148,6 +148,12 @@ async fn agree(tenant: &Tenant, folder: &Path, kept: &[Mxc]) {
     let reader = tenant.reader();
     let media = all::<Medias>(&reader).await;
     let thumbnails = all::<Thumbnails>(&reader).await;
+    let kept_of = all::<Remote>(&reader).await;
+    assert!(
+        kept_of
+            .iter()
+            .all(|(key, _)| media.iter().any(|(media, _)| media == key))
+    );
     let of = |key: &str, content: &Content| (key.to_owned(), hex(&content.hash));
     let mut named = BTreeSet::new();
     let mut used: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -163,6 +169,8 @@ async fn agree(tenant: &Tenant, folder: &Path, kept: &[Mxc]) {
     }
     for (key, row) in &thumbnails {
         assert!(media.iter().any(|(media, _)| *media == key.media));
+        let goes = kept_of.iter().any(|(media, _)| *media == key.media);
+        assert!(goes || row.content.is_none());
         named.extend(row.content.iter().map(|content| of(&key.media.0, content)));
     }
     let held = all::<Held>(&reader).await.into_iter();

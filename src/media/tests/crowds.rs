@@ -163,7 +163,7 @@ struct World {
     tenant: Tenant,
     others: Arc<Others>,
     painters: Arc<Painters>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -184,7 +184,7 @@ impl World {
             tenant,
             others,
             painters,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -328,6 +328,47 @@ async fn h6_short_files_and_thumbnails_count() {
             let of = kept.iter().find(|(media, _)| *media == key.media).unwrap();
             assert_eq!(of.1.bytes, 2 * (FOOTPRINT + PNG.len() as u64) + 5);
         }
+    }
+}
+
+/// H6: what is made of users' own files is bounded as well, goes before nobody's file does, and is made anew when it is wanted.
+#[tokio::test(start_paused = true)]
+async fn h6_thumbnails_of_our_own_are_bounded() {
+    for lanes in LANES {
+        let most = 10 * (FOOTPRINT + 13);
+        let world = World::new(lanes, |config| config.max_cache_bytes = most).await;
+        let alice = user("alice");
+        let mut files = Vec::new();
+        for _ in 0..30 {
+            let mxc = world.upload(&alice, PNG).await;
+            world.thumbnail(&alice, &mxc).await.unwrap();
+            files.push(mxc);
+            sleep(SECOND).await;
+            let kept = all::<Remote>(&world.tenant.reader()).await;
+            let bytes: u64 = kept.iter().map(|(_, cached)| cached.bytes).sum();
+            assert!(bytes <= most, "{bytes}");
+        }
+        let reader = world.tenant.reader();
+        let made = all::<Thumbnails>(&reader).await.len();
+        assert!((1..=10).contains(&made), "{made}");
+        for mxc in &files {
+            assert_eq!(
+                world.media.find(mxc, Wanted::default()).await.unwrap().size,
+                8
+            );
+        }
+        let drawn = world.painters.busy.all();
+        world.thumbnail(&alice, &files[0]).await.unwrap();
+        world.thumbnail(&alice, &files[29]).await.unwrap();
+        assert_eq!(world.painters.busy.all(), drawn + 1);
+        // It goes with its file.
+        for mxc in &files {
+            world.media.remove(mxc).await.unwrap();
+        }
+        assert_eq!(all::<Remote>(&reader).await, []);
+        assert_eq!(all::<Thumbnails>(&reader).await, []);
+        let folder = world.folder.path();
+        assert_eq!(house::findings(&world.tenant, folder).await, []);
     }
 }
 

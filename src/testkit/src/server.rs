@@ -113,7 +113,7 @@ pub struct Settings {
     pub max_upload_bytes: u64,
     /// The longest file of another server, in bytes.
     pub max_remote_bytes: u64,
-    /// How many bytes of other servers' files are kept.
+    /// How many bytes are kept of other servers' files, and of what was made of any.
     pub max_cache_bytes: u64,
     /// How many bytes of other servers' files a user may have fetched at once.
     pub fetch_bucket_bytes: u64,

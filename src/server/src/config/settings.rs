@@ -162,7 +162,8 @@ section! {
         max_user_bytes: Option<u64> = None,
         /// The longest file fetched from another server, in bytes.
         max_remote_bytes: u64 = 50 << 20,
-        /// How many bytes of other servers' files are kept. Beyond, those go that nobody has looked at for longest.
+        /// How many bytes are kept of other servers' files, and of the thumbnails of all. Beyond, those go that nobody has looked at for
+        /// longest; what your users uploaded stays.
         max_cache_bytes: u64 = 10 << 30,
         /// How many bytes of other servers' files a user may have fetched at once; it takes a quarter of an hour to have as many again.
         fetch_bucket_bytes: u64 = 1 << 30,
