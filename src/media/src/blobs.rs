@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use comity_runtime::Runtime;
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use object_store::{
     GetOptions, ObjectStore, ObjectStoreExt,
@@ -82,6 +83,14 @@ impl Blobs {
             bucket,
             locks: Vec::new(),
         })
+    }
+
+    /// Whether a bucket can be used, if they are in one.
+    pub async fn try_out(&self, runtime: &Runtime) -> Result<(), String> {
+        match &self.bucket {
+            Some(bucket) => bucket.try_out(runtime).await,
+            None => Ok(()),
+        }
     }
 
     /// The blobs whose hash begins with this byte: their names, in hexadecimal, and sizes in bytes.

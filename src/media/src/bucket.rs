@@ -2,9 +2,10 @@
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html>
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use comity_runtime::Runtime;
 use jiff::Timestamp;
 use object_store::{
     ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, WriteMultipart,
@@ -12,7 +13,7 @@ use object_store::{
     path::{Path as Name, PathPart},
 };
 use rusty_s3::{Credentials, S3Action, UrlStyle};
-use tokio::{fs::File, io::AsyncReadExt};
+use tokio::{fs::File, io::AsyncReadExt, time::timeout};
 use url::Url;
 
 use crate::{MediaError, staging::Staged};
@@ -25,6 +26,10 @@ const LINK_LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// How long the service may say nothing before a request has failed, and how long requests are repeated.
 const SILENCE: Duration = Duration::from_secs(20);
 const REPEATED: (usize, Duration) = (3, Duration::from_secs(40));
+/// How long it may take to show that it can be used.
+const TRIAL: Duration = Duration::from_secs(10);
+/// Of what the service says of itself, in characters.
+const MAX_SAID: usize = 200;
 
 /// Where a bucket is, and by what right it is used.
 #[derive(Clone)]
@@ -63,9 +68,21 @@ pub struct Served<'a> {
     pub disposition: &'a str,
 }
 
+/// Whether files can be kept in a bucket, had again and taken away.
+///
+/// # Errors
+/// Why not, in the operator's words.
+pub async fn try_out(config: BucketConfig, runtime: &Runtime) -> Result<(), String> {
+    let bucket = Bucket::new(config).map_err(|error| error.to_string())?;
+    bucket.try_out(runtime).await
+}
+
 /// A bucket in use.
 pub(crate) struct Bucket {
     store: Arc<AmazonS3>,
+    /// What it is called to its operator, and who asks.
+    place: String,
+    key: String,
     prefix: Name,
     /// By what links are made, if they are.
     links: Option<(rusty_s3::Bucket, Credentials)>,
@@ -96,8 +113,12 @@ impl Bucket {
             builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
         }
         let links = config.redirects.then(|| links(&config)).transpose()?;
+        let endpoint = config.endpoint.as_ref().map(Url::as_str);
+        let endpoint = endpoint.unwrap_or("Amazon's").trim_end_matches('/');
         Ok(Self {
             store: Arc::new(builder.build()?),
+            place: format!("`{}` (s3.bucket) at {endpoint} (s3.endpoint)", config.name),
+            key: config.access_key_id,
             prefix: Name::from(config.prefix),
             links,
         })
@@ -110,6 +131,45 @@ impl Bucket {
     /// What all keys begin with.
     pub fn prefix(&self) -> impl Iterator<Item = PathPart<'_>> {
         self.prefix.parts()
+    }
+
+    /// By a small file, which goes again.
+    pub async fn try_out(&self, runtime: &Runtime) -> Result<(), String> {
+        let name = format!("trial-{}", runtime.random().alphanumeric(24));
+        let name: Name = self.prefix().chain([name.as_str().into()]).collect();
+        let trial = async {
+            const BYTES: &[u8] = b"comity";
+            let put = self.store.put(&name, Bytes::from_static(BYTES).into());
+            put.await.map_err(|error| self.why("put", &error))?;
+            let read = async { self.store.get(&name).await?.bytes().await };
+            let read = read.await.map_err(|error| self.why("get", &error))?;
+            let gone = self.store.delete(&name).await;
+            gone.map_err(|error| self.why("delete", &error))?;
+            if read == BYTES {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{} gives other bytes than it was given",
+                    self.place
+                ))
+            }
+        };
+        let silent = |_| format!("{} doesn't answer", self.place);
+        timeout(TRIAL, trial).await.map_err(silent)?
+    }
+
+    /// Why an object could not be put, got or deleted.
+    fn why(&self, what: &str, error: &object_store::Error) -> String {
+        use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
+        let (place, said) = (&self.place, said(error));
+        match error {
+            NotFound { .. } => format!("there is no {place}: {said}"),
+            PermissionDenied { .. } | Unauthenticated { .. } => {
+                let key = &self.key;
+                format!("`{key}` (s3.access_key_id) may not {what} objects in {place}: {said}")
+            }
+            _ => format!("{place} can't be used: {said}"),
+        }
     }
 
     /// Sends a staged file there. Nothing is there under the name before all of it is.
@@ -149,6 +209,28 @@ impl Bucket {
 /// The service's fault, not this disk's.
 pub(crate) fn failed(error: object_store::Error) -> MediaError {
     MediaError::Bucket(error.to_string())
+}
+
+/// What the service says, or else what lies at the bottom of it.
+fn said(error: &object_store::Error) -> String {
+    let whole = error.to_string();
+    let element = |name: &str| {
+        let (_, rest) = whole.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once("</")?.0)
+    };
+    let said = match (element("Code"), element("Message")) {
+        (Some(code), Some(message)) => format!("{code}, {message}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => {
+            let mut cause: &(dyn Error + 'static) = error;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            cause.to_string()
+        }
+    };
+    let line = said.chars().map(|c| if c.is_control() { ' ' } else { c });
+    line.take(MAX_SAID).collect()
 }
 
 fn links(config: &BucketConfig) -> Result<(rusty_s3::Bucket, Credentials), MediaError> {

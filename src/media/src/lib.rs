@@ -48,7 +48,7 @@ use comity_runtime::{Pool, Runtime};
 use comity_storage::Tenant;
 
 pub use blobs::{Pieces, whole};
-pub use bucket::{BucketConfig, Served};
+pub use bucket::{BucketConfig, Served, try_out};
 pub use elsewhere::{Elsewhere, Fetched, NotFetched, Page};
 pub use error::MediaError;
 pub use kind::Kind;

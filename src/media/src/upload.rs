@@ -223,14 +223,19 @@ impl Media {
         Ok(())
     }
 
-    /// Takes back what a crash left half done. Before anything is uploaded.
+    /// Takes back what a crash left half done. Before anything is uploaded. A bucket that can't be used is told to the operator, and
+    /// what is half done in it left to a later start.
     ///
     /// # Errors
     /// The store's and the disk's.
     pub async fn resume(&self) -> Result<(), MediaError> {
-        self.discard_arriving().await?;
         self.finish_removals().await?;
         self.count_cached().await?;
+        if let Err(why) = self.0.blobs.try_out(&self.0.runtime).await {
+            tracing::error!(%why, "no files: the bucket can't be used");
+            return Ok(());
+        }
+        self.discard_arriving().await?;
         let reader = self.0.tenant.reader();
         let uploads = reader.scan::<Uploads>(Range::everywhere(|_| {})).await?;
         for (key, upload) in uploads {

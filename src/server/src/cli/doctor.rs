@@ -2,11 +2,13 @@
 
 use std::{fs, io::Write, net::SocketAddr, path::Path, time::Duration};
 
+use comity_media::BucketConfig;
 use comity_runtime::Runtime;
 
 use super::{Failure, print, serve};
 use crate::{
     config::{Config, StorageEngine},
+    house,
     http::Listener,
     keys::{self, Keys},
 };
@@ -56,6 +58,8 @@ pub(super) fn doctor(config: Result<Config, Failure>) -> Result<(), Failure> {
     );
     findings.push(("keys", own_keys(&config.data_dir)));
     findings.push(("store", store(&config, &runtime)));
+    let bucket = house::bucket(&config.s3);
+    findings.extend(bucket.map(|bucket| ("bucket", try_out(bucket, &runtime))));
     report(&findings)
 }
 
@@ -134,21 +138,30 @@ fn store(config: &Config, runtime: &Runtime) -> Finding {
             folder.display()
         ));
     }
-    let reactor = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(reactor) => reactor,
-        Err(error) => return Bad(error.to_string()),
-    };
-    match reactor.block_on(crate::store::open(config, runtime)) {
-        Ok(_) => Good("opens".to_owned()),
+    match wait(crate::store::open(config, runtime)) {
+        Err(error) => Bad(error.to_string()),
+        Ok(Ok(_)) => Good("opens".to_owned()),
         // A server that runs has it, as it should.
-        Err(error) if matches!(port(config.listen.client), Doubtful(_)) => {
+        Ok(Err(error)) if matches!(port(config.listen.client), Doubtful(_)) => {
             Doubtful(error.to_string())
         }
-        Err(error) => Bad(error.to_string()),
+        Ok(Err(error)) => Bad(error.to_string()),
     }
+}
+
+/// A server whose bucket can't be used runs, and has no files.
+fn try_out(bucket: BucketConfig, runtime: &Runtime) -> Finding {
+    match wait(comity_media::try_out(bucket, runtime)) {
+        Err(error) => Bad(error.to_string()),
+        Ok(Ok(())) => Good("keeps files, gives them and takes them away".to_owned()),
+        Ok(Err(why)) => Doubtful(why),
+    }
+}
+
+/// What comes of something that waits.
+fn wait<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    let mut reactor = tokio::runtime::Builder::new_current_thread();
+    Ok(reactor.enable_all().build()?.block_on(work))
 }
 
 /// Matrix's signatures and tokens are dated.

@@ -189,7 +189,7 @@ section! {
         region: String = "us-east-1".to_owned(),
         /// A folder in the bucket, for a server that shares it with others.
         prefix: String = String::new(),
-        /// The access key's name. It may get, put and delete objects, and abort uploads.
+        /// The access key's name. It may get, put and delete objects, and abort uploads; `comity doctor` tries that out.
         access_key_id: Option<String> = None,
         /// The access key's secret.
         secret_access_key: Option<Secret> = None,

@@ -135,6 +135,70 @@ fn clients_are_sent_to_the_bucket() {
     assert_eq!(server.request("GET", &path, "", "").status, 401);
 }
 
+/// A bucket that isn't there, is another's, or can't be reached is told of at the start and by the doctor, in the words of what is to be
+/// mended; the server runs without its files.
+#[test]
+fn what_is_wrong_with_a_bucket_is_told() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let service = service();
+    let mut cases = vec![(
+        ("S3__ENDPOINT", nowhere.as_str()),
+        "doubt",
+        format!("`media` (s3.bucket) at {nowhere} (s3.endpoint) can't be used: Connection refused"),
+    )];
+    if let Some(service) = service.as_deref() {
+        let place = format!("(s3.bucket) at {service} (s3.endpoint)");
+        let refused = |key: &str, code: &str| {
+            format!("`{key}` (s3.access_key_id) may not put objects in `media` {place}: {code}")
+        };
+        cases.extend([
+            (
+                ("S3__REDIRECTS", "false"),
+                "ok   ",
+                "keeps files".to_owned(),
+            ),
+            (
+                ("S3__BUCKET", "another"),
+                "doubt",
+                format!("there is no `another` {place}: NoSuchBucket"),
+            ),
+            (
+                ("S3__ACCESS_KEY_ID", "nobody"),
+                "doubt",
+                refused("nobody", "InvalidAccessKeyId"),
+            ),
+            (
+                ("S3__SECRET_ACCESS_KEY", "another"),
+                "doubt",
+                refused("test", "SignatureDoesNotMatch"),
+            ),
+        ]);
+    }
+    for (change, mark, why) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let service = service.as_deref().unwrap_or(&nowhere);
+        let mut set = environment(service, "trial", "false").to_vec();
+        set.retain(|(name, _)| *name != change.0);
+        set.push(change);
+        let doctor = comity(folder.path(), &set).arg("doctor").output().unwrap();
+        let said = String::from_utf8(doctor.stdout).unwrap();
+        let line = format!("{mark} bucket: {why}");
+        assert!(said.lines().any(|one| one.starts_with(&line)), "{said}");
+        assert!(doctor.status.success());
+        let mut server = Server::start(folder.path(), &set);
+        server.register("alice", "a secret of alice");
+        assert!(server.stop().success());
+        assert_eq!(
+            server.log().contains(&why),
+            mark == "doubt",
+            "{}",
+            server.log()
+        );
+    }
+}
+
 /// A bucket that can't be reached costs its media, and nothing else.
 #[test]
 fn a_server_lives_without_its_bucket() {
