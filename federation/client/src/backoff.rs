@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use comity_protocol::id::{OwnedServerName, ServerName};
 use comity_runtime::Runtime;
-use comity_storage::{CommitError, Home, Key, ReadError, Tenant, check::Pages};
+use comity_storage::{CommitError, Home, Key, Pages, ReadError, Tenant};
 use parking_lot::Mutex;
 
 use crate::tables::{BackOffs, Failing, ServerKey};

@@ -119,7 +119,7 @@ fn a_store_on_postgresql_has_one_server() {
         "POST",
         "/_matrix/client/v3/register",
         "",
-        &body.to_string(),
+        body.to_string(),
     );
     assert!(answer.map_or(true, |answer| answer.status == 503));
     assert_eq!(first.ended().code(), Some(3), "{}", first.log());

@@ -65,7 +65,7 @@ fn e10_neither_secrets_nor_escapes_are_logged() {
         }
         refused.push(server.request(method, &path, &good, &body));
         refused.push(server.request(method, &path, &bad, &body));
-        refused.push(server.request(method, &path, "", &format!("{{\"x\":\"{CANARY}")));
+        refused.push(server.request(method, &path, "", format!("{{\"x\":\"{CANARY}")));
         let in_query = format!("{path}?access_token={CANARY}&x={CANARY}");
         refused.push(server.request(method, &in_query, "", ""));
     }
