@@ -292,10 +292,10 @@ async fn f3_payloads_and_queues_are_bounded() {
     assert!(first.into_iter().eq(0..100));
     // What is taken makes room, though not for who has had their share as long as that is there.
     let (_, _) = after(&bob, &next).await;
-    tell(&alice, &bob.id, &bob.device, 1_000).await;
+    flood(&alice, 1_000..1_001).await;
     assert_eq!(rows(&server).await, kept - 100);
     let late = server.register("late").await;
-    tell(&late, &bob.id, &bob.device, 1_000).await;
+    flood(&late, 1_000..1_001).await;
     assert_eq!(rows(&server).await, kept - 100 + 1);
 }
 

@@ -161,10 +161,12 @@ impl Bucket {
     /// Why an object could not be put, got or deleted.
     fn why(&self, what: &str, error: &object_store::Error) -> String {
         use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
-        let (place, said) = (&self.place, said(error));
+        let (place, said, whole) = (&self.place, said(error), error.to_string());
+        let is_missing = element("Code", &whole) == Some("NoSuchBucket");
         match error {
-            NotFound { .. } => format!("there is no {place}: {said}"),
-            PermissionDenied { .. } | Unauthenticated { .. } => {
+            NotFound { .. } if is_missing => format!("there is no {place}: {said}"),
+            // A key that is unknown isn't found either.
+            NotFound { .. } | PermissionDenied { .. } | Unauthenticated { .. } => {
                 let key = &self.key;
                 format!("`{key}` (s3.access_key_id) may not {what} objects in {place}: {said}")
             }
@@ -211,14 +213,16 @@ pub(crate) fn failed(error: object_store::Error) -> MediaError {
     MediaError::Bucket(error.to_string())
 }
 
+/// An element of what the service answers.
+fn element<'a>(name: &str, answer: &'a str) -> Option<&'a str> {
+    let (_, rest) = answer.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once("</")?.0)
+}
+
 /// What the service says, or else what lies at the bottom of it.
 fn said(error: &object_store::Error) -> String {
     let whole = error.to_string();
-    let element = |name: &str| {
-        let (_, rest) = whole.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once("</")?.0)
-    };
-    let said = match (element("Code"), element("Message")) {
+    let said = match (element("Code", &whole), element("Message", &whole)) {
         (Some(code), Some(message)) => format!("{code}, {message}"),
         (Some(code), None) => code.to_owned(),
         (None, _) => {
