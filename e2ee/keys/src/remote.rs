@@ -116,7 +116,7 @@ impl Keys {
         for (server, users) in &there {
             fetches.push(self.fetch(until, server, users, viewer));
         }
-        let fetches: Vec<_> = stream::iter(fetches).buffered(AT_ONCE).collect().await;
+        let fetches = all_of(fetches).await;
         for ((server, users), fetched) in there.into_iter().zip(fetches) {
             let mut fetched = match fetched? {
                 Ok(fetched) => fetched,
@@ -162,8 +162,7 @@ impl Keys {
         for (server, wanted) in &there {
             claims.push(self.claim_in(until, server, wanted));
         }
-        let claims = stream::iter(claims).buffered(AT_ONCE).collect::<Vec<_>>();
-        let (claimed, of_others) = futures_util::join!(self.claim(&here), claims);
+        let (claimed, of_others) = futures_util::join!(self.claim(&here), all_of(claims));
         let mut claimed = claimed?;
         for ((server, wanted), of_server) in there.iter().zip(of_others) {
             match of_server {
@@ -389,6 +388,16 @@ fn too_many<S: Ord + Clone + ToString, W>(there: &mut BTreeMap<S, W>) -> Failure
     beyond
         .map(|server| (server.to_string(), why().into()))
         .collect()
+}
+
+/// What they come to, in their order, so many under way at once. Whoever is silent keeps one place, and not those behind it.
+async fn all_of<F: Future>(asking: Vec<F>) -> Vec<F::Output> {
+    let asking = asking.into_iter().enumerate();
+    let asking = asking.map(|(n, one)| async move { (n, one.await) });
+    let came = stream::iter(asking).buffer_unordered(AT_ONCE);
+    let mut came: Vec<_> = came.collect().await;
+    came.sort_unstable_by_key(|(n, _)| *n);
+    came.into_iter().map(|(_, one)| one).collect()
 }
 
 /// An answer, if it comes until then; who has its turn later isn't asked.

@@ -102,6 +102,7 @@ pub(crate) async fn enqueue<M: AsRef<[Addressed]>>(
             let size = message.size();
             let is_free = load.fits(FREE, 1, size);
             let fits = size <= left
+                && load.fits(BOUND, 1, size)
                 && (is_free || shares.as_mut().is_none_or(|shares| shares.take(message)));
             let place = fits
                 .then(|| load.add(BOUND, size, message.clone()))
