@@ -77,10 +77,10 @@ impl Summary {
         self.join_rule.as_deref().unwrap_or("invite")
     }
 
-    /// Whether the room has ever required encryption by its own state.
-    #[must_use]
-    pub fn requires_encryption(&self) -> bool {
-        self.encryption_mode == Some(Mode::Required)
+    /// Whether encryption is required for good: a room that is encrypted and has required it once requires it of our users, whoever
+    /// elsewhere takes it back (R20.1). Where nothing is encrypted, whoever may set the mode may set another.
+    pub(crate) fn keeps_encryption(&self) -> bool {
+        self.encryption_mode == Some(Mode::Required) && self.encryption.is_some()
     }
 
     /// Another event, or none, stands under a key of the state.
@@ -103,9 +103,13 @@ impl Summary {
             "m.room.guest_access" => {
                 self.guest_can_join = text("guest_access").as_deref() == Some("can_join");
             }
-            ENCRYPTION_EVENT => self.encryption = text("algorithm"),
-            // What it required once it requires of our users for good, whoever elsewhere takes it back (R20.1).
-            MODE_EVENT if !self.requires_encryption() => {
+            ENCRYPTION_EVENT => {
+                let algorithm = text("algorithm");
+                if algorithm.is_some() || !self.keeps_encryption() {
+                    self.encryption = algorithm;
+                }
+            }
+            MODE_EVENT if !self.keeps_encryption() => {
                 self.encryption_mode =
                     event.and_then(|event| Mode::of_content(event.content().get()));
             }

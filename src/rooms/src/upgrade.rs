@@ -321,7 +321,11 @@ impl Change {
         is_space: bool,
     ) -> Result<Vec<Intent>, RoomError> {
         let summary = &self.live()?.summary;
-        let (own, algorithm) = (summary.encryption_mode, summary.encryption.clone());
+        let own = summary.encryption_mode;
+        let stands = self.state_event(ENCRYPTION_EVENT, "").await?;
+        let algorithm = stands
+            .as_ref()
+            .and_then(|event| event.content_string("algorithm"));
         // A tenant that requires has spaces all the same.
         let must =
             Policy::of(tenant, own).must && (!is_space || own == Some(EncryptionMode::Required));
@@ -329,12 +333,12 @@ impl Change {
         if must && algorithm.as_deref() != Some(ALGORITHM) {
             let content = json!({ "algorithm": ALGORITHM });
             intents.push(Intent::state(user, ENCRYPTION_EVENT, "", &content));
-        } else if let Some(event) = self.state_event(ENCRYPTION_EVENT, "").await? {
-            intents.push(again(user, &event));
+        } else if let Some(event) = &stands {
+            intents.push(again(user, event));
         }
         let stays = match own {
             Some(EncryptionMode::Required) => true,
-            Some(EncryptionMode::Forbidden) => algorithm.is_none(),
+            Some(EncryptionMode::Forbidden) => !must && algorithm.is_none(),
             // As without one.
             Some(EncryptionMode::Allowed | EncryptionMode::Default) | None => false,
         };

@@ -82,3 +82,38 @@ async fn r20_1_who_blanks_the_encryption_does_not_end_it() {
     let send = alice.put(path).json(text).send().await;
     send.error(403, "M_FORBIDDEN");
 }
+
+/// Where nothing is encrypted, somebody elsewhere who may set the mode silences nobody for good: whoever may set it takes it back.
+#[tokio::test(start_paused = true)]
+async fn r20_1_what_is_required_of_a_plain_room_can_be_taken_back() {
+    let federation = Federation::of([HERE]).await;
+    let alice = federation[HERE].register("alice").await;
+    let kind = "org.comity.room.encryption_mode";
+    let room = json!({
+        "preset": "public_chat", "room_version": "11",
+        "power_level_content_override": { "events": { kind: 0 } },
+    });
+    let room = alice.create_room(room).await;
+    let of_room = format!("/_matrix/client/v3/rooms/{}", encode(&room));
+    let mut world = World::around(federation, alice, &room).await;
+    let mut sent = 0;
+    for (mode, status) in [("required", 403), ("allowed", 200)] {
+        let content = json!({ "mode": mode });
+        let event = world
+            .peer
+            .event(&world.room, "mallory", kind, Some(""), content);
+        world.room.went_on(&event);
+        let taken = world.send(&[&event]).await;
+        assert_eq!(taken[&event.id], json!({}));
+        let alice = &world.alice;
+        let of_mode = format!("{of_room}/state/{kind}/");
+        while alice.get(&of_mode).unchecked_events().send().await.ok()["mode"] != mode {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        sent += 1;
+        let text = json!({ "msgtype": "m.text", "body": "in the clear" });
+        let path = format!("{of_room}/send/m.room.message/{sent}");
+        let answer = alice.put(path).json(text).send().await;
+        assert_eq!(answer.status.as_u16(), status, "{mode}");
+    }
+}

@@ -62,8 +62,10 @@ impl Walk<'_> {
         if room.head.mode != Mode::Stub {
             let stored = self.reader.get::<Summaries>(&room.in_room()).await?;
             let stored = stored.map(|row| row.value);
-            if let Some(stored) = stored.as_ref().filter(|row| row.requires_encryption()) {
+            if let Some(stored) = stored.as_ref().filter(|row| row.keeps_encryption()) {
                 summary.encryption_mode = stored.encryption_mode;
+                let kept = || stored.encryption.clone();
+                summary.encryption = summary.encryption.take().or_else(kept);
             }
             if stored != Some(summary) {
                 self.say(room, Broken::Summary, "the summary");
