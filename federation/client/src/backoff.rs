@@ -18,7 +18,7 @@ use crate::tables::{BackOffs, Failing, ServerKey};
 const FIRST_MS: u64 = 2_000;
 const LONGEST_MS: u64 = 60 * 60 * 1000;
 /// Who wasn't asked for so long after a wait is forgotten: of names that could be servers there is no end.
-const UNWANTED_MS: u64 = 24 * 60 * 60 * 1000;
+const UNWANTED_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 /// Servers whose standing is kept in memory; beyond, all are read anew.
 const KEPT: usize = 20_000;
 
@@ -131,7 +131,7 @@ impl BackOff {
         self.write(server, Some(failing)).await
     }
 
-    /// Forgets those whom nobody has wanted to ask for a day. To be called now and then. Whoever is owed something is asked as soon
+    /// Forgets those whom nobody has wanted to ask for a month. To be called now and then. Whoever is owed something is asked as soon
     /// as its wait is over, so it stays.
     ///
     /// # Errors

@@ -325,7 +325,7 @@ async fn back_off_doubles_survives_and_ends() {
     }
 }
 
-/// Law 11: of a name that nobody has wanted to ask for a day nothing is kept; who is asked whenever its wait is over stays.
+/// Law 11: of a name that nobody has wanted to ask for a month nothing is kept; who is asked whenever its wait is over stays.
 #[tokio::test(start_paused = true)]
 async fn who_is_not_wanted_is_forgotten() {
     for lanes in LANES {
@@ -340,9 +340,9 @@ async fn who_is_not_wanted_is_forgotten() {
         for n in 0..20 {
             drop(peers.version(server(&format!("x{n}"))).await);
         }
-        for _ in 0..13 {
+        for _ in 0..31 {
             drop(peers.version(server("x0")).await);
-            after(2 * 60 * 60).await;
+            after(24 * 60 * 60).await;
         }
         assert_eq!(rows().await, 20);
         peers.backoff().tend().await.unwrap();
