@@ -142,8 +142,10 @@ impl Bucket {
             let put = self.store.put(&name, Bytes::from_static(BYTES).into());
             put.await.map_err(|error| self.why("put", &error))?;
             let read = async { self.store.get(&name).await?.bytes().await };
-            let read = read.await.map_err(|error| self.why("get", &error))?;
+            let read = read.await;
+            // Whatever came of it, nothing is to stay.
             let gone = self.store.delete(&name).await;
+            let read = read.map_err(|error| self.why("get", &error))?;
             gone.map_err(|error| self.why("delete", &error))?;
             if read == BYTES {
                 Ok(())

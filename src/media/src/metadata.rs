@@ -318,6 +318,10 @@ mod tests {
         let behind = |file: Vec<u8>| [&file[..], b"rest"].concat();
         let told = behind(file(0x1c, &told));
         assert_eq!(stripped(Kind::Webp, &told), behind(expected));
+        // Chunks there, which the container's length doesn't count, are cut without making it shorter.
+        let appended = [chunk(b"XMP ", b"canary!"), chunk(b"EXIF", &exif(1))];
+        let told = [bare.clone(), appended.concat()].concat();
+        assert_eq!(stripped(Kind::Webp, &told), bare);
     }
 
     /// Whatever is cut short or altered: no panic, and what is left is no longer than what came but for an orientation.

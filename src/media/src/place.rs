@@ -89,10 +89,11 @@ impl Media {
         let made = Range::of(media.home(), |prefix| media.write(prefix));
         let reader = self.0.tenant.lane(media.home()).reader();
         let made = reader.scan::<Thumbnails>(made).await?;
+        // That a size needs no file of its own may be noted meanwhile.
+        batch.delete_all::<Thumbnails>(media.home(), |prefix| media.write(prefix));
         let mut notes = Vec::new();
         for (key, row) in made {
             batch.expect::<Thumbnails>(&key, Expect::At(row.pos));
-            batch.delete::<Thumbnails>(&key);
             let hash = row.value.content.map(|content| content.hash);
             if let Some(hash) = hash.filter(|hash| Some(*hash) != own) {
                 let note = HeldKey {

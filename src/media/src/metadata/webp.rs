@@ -15,6 +15,18 @@ struct Found {
     /// Where the flags stand, and what they are.
     flags: Option<(u64, u8)>,
     orientation: Option<u8>,
+    /// Bytes cut behind what the container tells of, and put in there.
+    behind: (u64, u64),
+}
+
+impl Found {
+    /// Chunks from `from` to `to` are replaced by one of so many bytes.
+    fn count(&mut self, from: u64, to: u64, by: usize) {
+        if from >= 8 + u64::from(self.length) {
+            self.behind.0 += to - from;
+            self.behind.1 += by as u64;
+        }
+    }
 }
 
 pub(super) fn plan<R: Read + Seek>(mut cutter: Cutter<R>, size: u64) -> Option<Vec<Piece>> {
@@ -24,7 +36,8 @@ pub(super) fn plan<R: Read + Seek>(mut cutter: Cutter<R>, size: u64) -> Option<V
     let pieces = cutter.finish(size)?;
     // What it tells of may end before the file does.
     let left: u64 = pieces.iter().map(Piece::length).sum();
-    let riff = (u64::from(found.length) + left).saturating_sub(size);
+    let (cut, put) = found.behind;
+    let riff = (u64::from(found.length) + left + cut).saturating_sub(size + put);
     let riff = u32::try_from(riff).unwrap_or(u32::MAX);
     let mut head = Vec::from(*b"RIFF");
     head.extend_from_slice(&riff.to_le_bytes());
@@ -72,10 +85,13 @@ fn cut<R: Read + Seek>(cutter: &mut Cutter<R>, found: &mut Found) -> io::Result<
                 let tiff = content.strip_prefix(b"Exif\0\0").unwrap_or(&content);
                 let upright = orientation::read(tiff).filter(|_| found.orientation.is_none());
                 found.orientation = found.orientation.or(upright);
-                cutter.replace(from, upright.map(exif).unwrap_or_default())?;
+                let kept = upright.map(exif).unwrap_or_default();
+                found.count(from, cutter.at, kept.len());
+                cutter.replace(from, kept)?;
             }
             b"EXIF" | b"XMP " => {
                 cutter.skip(padded)?;
+                found.count(from, cutter.at, 0);
                 cutter.replace(from, Vec::new())?;
             }
             _ => cutter.skip(padded)?,
