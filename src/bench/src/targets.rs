@@ -4,6 +4,7 @@
 #[must_use]
 pub fn wanted(workload: &str, case: &str, name: &str) -> &'static str {
     match (workload, name) {
+        ("W1", "sends_per_s") if case.ends_with(" 1 in flight") => "≥ 0.8 / (fsync p50 + 0.4 ms)",
         ("W1", "sends_per_s") if case.ends_with("64 in flight") => "≥ 5,000; D0 7,000",
         ("W1", "cpu_s_per_1k") if case.ends_with("64 in flight") => "≤ 0.15",
         ("W2", "deliver_p99_ms") => "≤ 25; D0 5",
