@@ -201,12 +201,14 @@ impl Sync {
         if shares || other.server_name() == self.0.rooms.server_name() {
             return Ok(shares);
         }
-        // Where members aren't known yet, whoever is of a server said to be there may be one.
+        // Where members aren't known yet, whoever is of a server said to be there may be one, unless it is known of them.
         let partial = || self.0.rooms.partial_rooms(reader);
         let partial = mine.partial.get_or_try_init(partial).await?;
         Ok(partial.iter().any(|(room, servers)| {
             let server = other.server_name();
-            mine.rooms.contains(room) && servers.iter().any(|named| *named == server)
+            let is_known = theirs.iter().any(|(known, _)| known == room);
+            let may_be = !is_known && mine.rooms.contains(room);
+            may_be && servers.iter().any(|named| *named == server)
         }))
     }
 }

@@ -130,6 +130,31 @@ async fn msc3902_a_room_is_used_before_its_members_are_known() {
     assert!(who(&later["state"]["events"]).len() < everybody.len());
 }
 
+/// MSC3902: whoever is seen to go from a room whose other members aren't known is followed no longer.
+#[tokio::test(start_paused = true)]
+async fn msc3902_who_goes_from_a_partial_room_is_known_to_have_gone() {
+    let (pair, room, _) = partial().await;
+    let frank = pair.federation[ONE].register("frank").await;
+    let mut since = lazily(&pair.bob, None).await["next_batch"].clone();
+    let mut seen = async |list: &str| {
+        loop {
+            let news = lazily(&pair.bob, since.as_str()).await;
+            since = news["next_batch"].clone();
+            let listed = news["device_lists"][list].as_array();
+            if listed.is_some_and(|users| users.contains(&json!(frank.id))) {
+                break;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let soon = Duration::from_secs(10);
+    frank.join(&room).await;
+    timeout(soon, seen("changed")).await.expect("frank came");
+    let leave = format!("/_matrix/client/v3/rooms/{}/leave", encode(&room));
+    frank.post(leave).json(json!({})).send().await.ok();
+    timeout(soon, seen("left")).await.expect("frank went");
+}
+
 /// MSC3902: while its members aren't known, a server lets nobody in and tells nobody the state.
 #[tokio::test(start_paused = true)]
 async fn msc3902_a_partial_room_lets_nobody_in() {
