@@ -37,7 +37,7 @@ fn what_was_apart_comes_together_4() {
     quarter(&SETTLED, 3);
 }
 
-/// Some seeds fail yet: what is open stands in docs/architecture.md, The simulated federation.
+/// Some seeds of the first and the last quarter fail yet: what is open stands in docs/architecture.md, The simulated federation.
 #[test]
 #[ignore = "finds what is still open"]
 fn whoever_comes_and_goes_1() {
@@ -45,13 +45,11 @@ fn whoever_comes_and_goes_1() {
 }
 
 #[test]
-#[ignore = "finds what is still open"]
 fn whoever_comes_and_goes_2() {
     quarter(&MOVING, 1);
 }
 
 #[test]
-#[ignore = "finds what is still open"]
 fn whoever_comes_and_goes_3() {
     quarter(&MOVING, 2);
 }
