@@ -182,6 +182,7 @@ pub async fn tenant(
         tables: BTreeMap::new(),
         lanes: Lanes::ONE,
         heads: Vec::new(),
+        bases: Vec::new(),
         logs: BTreeMap::new(),
         rows: 0,
         to,
@@ -255,6 +256,8 @@ struct Walk<'a> {
     tables: BTreeMap<[u8; 2], Registered>,
     lanes: Lanes,
     heads: Vec<Pos>,
+    /// Where the lanes' positions of this incarnation begin.
+    bases: Vec<Pos>,
     /// Where each lane's log has been followed to.
     logs: BTreeMap<Lane, Pos>,
     rows: u64,
@@ -289,7 +292,10 @@ impl Walk<'_> {
         match claim::read::<Births>(self.engine, self.tenant, &zero).await? {
             None => self.say(None, "the tenant has no birth row"),
             Some(birth) => match Lanes::new(birth.value.lanes) {
-                Some(lanes) => self.lanes = lanes,
+                Some(lanes) => {
+                    self.lanes = lanes;
+                    self.bases = lanes.all().map(|lane| birth.value.base(lane)).collect();
+                }
                 None => self.say(None, format!("{} lanes can't be", birth.value.lanes)),
             },
         }
@@ -409,9 +415,10 @@ impl Walk<'_> {
         ) else {
             return;
         };
-        let head = self.heads.get(usize::from(route.source.0)).copied();
+        let source = usize::from(route.source.0);
+        let head = self.heads.get(source).max(self.bases.get(source));
         // After a lossy start a cursor may stand in the empty stretch before the new positions.
-        if Some(row.value.pos) > head.map(|head| head + system::INCARNATION_JUMP) {
+        if Some(&row.value.pos) > head {
             self.say_of(
                 Some("outbox cursor"),
                 (family, key),

@@ -76,6 +76,9 @@ pub enum OpenError {
         /// The configuration's.
         asked: u8,
     },
+    /// What was said to be put back from a backup isn't there.
+    #[error("the store is empty: put the backup back first")]
+    Empty,
     /// Taking the lane failed.
     #[error(transparent)]
     Commit(#[from] CommitError),

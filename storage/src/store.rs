@@ -26,7 +26,7 @@ use crate::{
     log::Logged,
     outbox::{self, Appliers, Apply},
     read::Reader,
-    system::{Birth, Births, INCARNATION_JUMP, LaneKey, STORE_FORMAT},
+    system::{Birth, Births, LaneKey, STORE_FORMAT},
 };
 
 /// Commits of a lane kept in memory for those who follow its log, and their bytes.
@@ -181,6 +181,7 @@ impl Store {
                 found: birth.lanes,
                 asked: self.options.lanes.count(),
             })?,
+            None if restored => return Err(OpenError::Empty),
             None => self.options.lanes,
         };
         let mut claims = Vec::new();
@@ -254,8 +255,7 @@ impl Store {
                 birth.incarnation = birth.incarnation.max(self.by_the_clock()).saturating_add(1);
             }
             birth.recorded = heads;
-            let heads = birth.recorded.iter().map(|head| head + INCARNATION_JUMP);
-            let heads = heads.collect();
+            let heads = lanes.all().map(|lane| birth.base(lane)).collect();
             return (birth, heads);
         }
         (birth, heads)

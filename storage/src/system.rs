@@ -70,11 +70,13 @@ pub struct Birth {
 pub(crate) const INCARNATION_JUMP: u64 = 1 << 32;
 
 impl Birth {
-    /// The head that a lane had at least when this incarnation began.
+    /// The head that a lane had at least when this incarnation began: no other incarnation of the same rows has had what follows it,
+    /// also where two of them began at the same heads, as after two restores of one backup.
     pub fn base(&self, lane: Lane) -> Pos {
-        self.recorded
-            .get(usize::from(lane.0))
-            .map_or(0, |head| head + INCARNATION_JUMP)
+        let before = u64::from(self.incarnation.saturating_sub(1));
+        self.recorded.get(usize::from(lane.0)).map_or(0, |head| {
+            (head + INCARNATION_JUMP).max(before * INCARNATION_JUMP)
+        })
     }
 }
 

@@ -61,7 +61,9 @@ impl KeyBackup {
             let expect = last
                 .as_ref()
                 .map_or(Expect::Absent, |row| Expect::At(row.pos));
-            let version = last.map_or(0, |row| row.value.last) + 1;
+            // Those of a lost incarnation aren't given again: a device may still have keys for one.
+            let begin = u64::from(self.tenant.birth().incarnation.saturating_sub(1)) << 32;
+            let version = last.map_or(0, |row| row.value.last).max(begin) + 1;
             let key = UserKey(user.to_string());
             let text = version.to_string();
             let backup = Backup {

@@ -79,11 +79,24 @@ type Outcome = Result<String, String>;
 /// # Errors
 /// Why it was not done.
 pub async fn give(config: &Config, order: &Order, offline: bool) -> Outcome {
+    if let Some(stream) = running(config, offline).await? {
+        let answer = ask(stream, order).await;
+        return answer.map_err(|error| format!("the running server did not answer: {error}"))?;
+    }
+    let house = house::open(config, &Runtime::system()).await?;
+    let outcome = obey(&house, order).await;
+    house.close().await.map_err(|error| error.to_string())?;
+    outcome
+}
+
+/// The server that runs on this `data_dir`, if one does. `offline` says that none runs on the store, where that can't be seen.
+///
+/// # Errors
+/// It can't be seen and isn't said.
+pub async fn running(config: &Config, offline: bool) -> Result<Option<UnixStream>, String> {
     let socket = socket(config);
     match UnixStream::connect(&socket).await {
-        Ok(stream) => ask(stream, order)
-            .await
-            .map_err(|error| format!("the running server did not answer: {error}"))?,
+        Ok(stream) => Ok(Some(stream)),
         // No server, or one that was killed.
         Err(error)
             if matches!(
@@ -98,10 +111,7 @@ pub async fn give(config: &Config, order: &Order, offline: bool) -> Outcome {
                     socket.display()
                 ));
             }
-            let house = house::open(config, &Runtime::system()).await?;
-            let outcome = obey(&house, order).await;
-            house.close().await.map_err(|error| error.to_string())?;
-            outcome
+            Ok(None)
         }
         Err(error) => Err(format!("{}: {error}", socket.display())),
     }

@@ -98,6 +98,8 @@ async fn a_restore_begins_an_incarnation(mut bed: Bed) {
     assert!(birth.incarnation > 2, "{birth:?}");
     for (lane, recorded) in tenant.lanes().all().zip(&birth.recorded) {
         assert!(*recorded >= heads.get(lane) && tenant.heads().get(lane) >= recorded + JUMP);
+        // Another restore of the same backup, in another incarnation, has none of these positions.
+        assert!(tenant.heads().get(lane) >= u64::from(birth.incarnation - 1) * JUMP);
     }
     tenant.close().await.unwrap();
     drop(tenant);

@@ -78,7 +78,11 @@ enum Command {
     /// begins a new incarnation: everybody stays signed in as a device but has to give the password again; clients are told their
     /// rooms anew; one-time keys of before are not given to anybody, for they may have been; what other servers follow begins at
     /// higher numbers than any they were told. Without this word it would go on as if nothing had happened.
-    Restored,
+    Restored {
+        /// Say that no server runs on the store, where that can't be seen (PostgreSQL). One that does would lose the store and end.
+        #[arg(long)]
+        offline: bool,
+    },
     /// Make a picture smaller: what the server starts for each that it must not decode by itself.
     #[command(hide = true, name = RENDER)]
     Render,
@@ -129,7 +133,9 @@ pub fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check) => check_config(file),
         Command::Serve => load(file).and_then(serve::serve),
         Command::Check => load(file).and_then(|config| check::check(&config)),
-        Command::Restored => load(file).and_then(|config| restored::restored(&config)),
+        Command::Restored { offline } => {
+            load(file).and_then(|config| restored::restored(&config, offline))
+        }
         Command::Render => comity_media::work().map_err(Failure::doing("cannot render")),
         Command::Doctor => doctor::doctor(load(file)),
     };

@@ -5,11 +5,11 @@ use comity_runtime::Runtime;
 use super::{Failure, print};
 use crate::{
     config::{Config, StorageEngine},
-    store,
+    operator, store,
 };
 
 /// Begins a new incarnation of the store, for the server to be started on.
-pub(super) fn restored(config: &Config) -> Result<(), Failure> {
+pub(super) fn restored(config: &Config, offline: bool) -> Result<(), Failure> {
     if config.storage.engine == StorageEngine::Memory {
         return Err(Failure::new("storage.engine is memory: nothing is kept"));
     }
@@ -25,14 +25,17 @@ pub(super) fn restored(config: &Config) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::doing("cannot start the reactor"))?
-        .block_on(begin(config))
+        .block_on(begin(config, offline))
         .map_err(Failure::new)?;
     print(&format!(
         "Incarnation {incarnation} of the store begins; the server can be started.\n"
     ))
 }
 
-async fn begin(config: &Config) -> Result<u32, String> {
+async fn begin(config: &Config, offline: bool) -> Result<u32, String> {
+    if operator::running(config, offline).await?.is_some() {
+        return Err("a server runs on this data_dir: stop it first".to_owned());
+    }
     let store = store::open(config, &Runtime::system())
         .await
         .map_err(|error| error.to_string())?;

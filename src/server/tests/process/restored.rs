@@ -42,6 +42,13 @@ fn a_backup_is_put_back() {
     let since = since["next_batch"].as_str().unwrap();
     assert!(server.stop().success());
 
+    // The folder alone, as before its contents are put there.
+    let (code, said) = restored(&home.path().join("empty"));
+    assert_eq!(code, Some(1), "{said}");
+    std::fs::create_dir_all(home.path().join("empty/rocksdb")).unwrap();
+    let (code, said) = restored(&home.path().join("empty"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("put the backup back first"), "{said}");
     let (code, said) = restored(&backup);
     assert_eq!(code, Some(0), "{said}");
     assert!(
@@ -50,7 +57,8 @@ fn a_backup_is_put_back() {
     );
     let mut server = Server::start(&backup, &ROCKS);
     let (code, said) = restored(&backup);
-    assert_eq!(code, Some(1), "beside a server that runs: {said}");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("a server runs"), "{said}");
     let refused = server.json("GET", "account/whoami", token, json!({}));
     assert_eq!(refused.status, 401);
     assert_eq!(refused.json()["soft_logout"], true);
