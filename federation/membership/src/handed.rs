@@ -4,14 +4,16 @@
 //! meanwhile would never know that it is in the room, and what is said there it would acknowledge and drop. So what is handed over is
 //! noted before, and handed over again by the next start: the same event is the same join, and is answered again.
 
+use std::{sync::Arc, time::Duration};
+
 use comity_protocol::{
     event::Signed,
     id::{OwnedServerName, RoomId, UserId},
 };
 use comity_rooms::{RoomError, Rooms};
-use comity_storage::{Home, Range, ReadError, RoomKey, Row};
+use comity_storage::{CommitError, Expect, Home, Pos, Range, ReadError, RoomKey, Row};
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     OtherServers,
@@ -20,6 +22,11 @@ use crate::{
     template::{Intent, TemplateError},
     trouble::Trouble,
 };
+
+/// A join is taken up again for so long after it was made: after that a room has gone on without its user, or the note is a backup's.
+const LASTS: Duration = Duration::from_secs(60 * 60);
+/// Between two times that one is handed over again, at first and at the most.
+const WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5 * 60));
 
 fn key_of(intent: &Intent) -> Joining {
     Joining {
@@ -41,32 +48,35 @@ impl OtherServers {
         self.sign(intent, unsigned)
     }
 
-    /// Notes a join; durable when this returns.
-    pub(crate) async fn note(&self, intent: &Intent, handed: &Handed) -> Result<(), RoomError> {
+    /// Notes a join; durable when this returns where.
+    pub(crate) async fn note(&self, intent: &Intent, handed: &Handed) -> Result<Pos, RoomError> {
         let rooms = self.rooms()?;
         let key = key_of(intent);
         let lane = rooms.tenant().lane(Home::Room(key.room));
         let mut batch = lane.batch();
         batch.put::<Joins>(&key, handed);
-        lane.commit(batch).await?;
-        Ok(())
+        Ok(lane.commit(batch).await?)
     }
 
-    /// It is known what became of a join, or given up.
-    pub(crate) async fn forget(&self, intent: &Intent) {
+    /// It is known what became of a join that was noted there, or given up.
+    pub(crate) async fn forget(&self, intent: &Intent, noted: Pos) {
         let Ok(rooms) = self.rooms() else {
             return;
         };
         let key = key_of(intent);
         let lane = rooms.tenant().lane(Home::Room(key.room));
         let mut batch = lane.batch();
+        batch.expect::<Joins>(&key, Expect::At(noted));
         batch.delete::<Joins>(&key);
-        if let Err(error) = lane.commit(batch).await {
-            tracing::warn!(%error, "a join that has ended stays noted");
+        match lane.commit(batch).await {
+            // Nothing was handed over, or the user has tried again since.
+            Ok(_) | Err(CommitError::Conflict(_)) => {}
+            Err(error) => tracing::warn!(%error, "a join that has ended stays noted"),
         }
     }
 
-    /// Hands over again what was under way when the server last stopped.
+    /// Hands over again what was under way when the server last stopped. Who can't be reached is asked again: whatever kept us from
+    /// hearing of the first time may keep us from it for a while.
     pub(crate) async fn resume_joins(&self, rooms: &Rooms) -> Result<(), ReadError> {
         let reader = rooms.tenant().reader();
         let rows = reader.scan::<Joins>(Range::everywhere(|_| {})).await?;
@@ -74,28 +84,61 @@ impl OtherServers {
             let Some(intent) = intent_of(&key, &row.value) else {
                 continue;
             };
-            let this = self.clone();
+            let this = Arc::downgrade(&self.0);
             let entering = self.0.fetcher.entering.begin(&intent.room_id);
             drop(self.0.runtime.spawn("join", async move {
-                let again = Box::pin(this.hand_over_again(&intent, row));
-                match timeout(PATIENCE, again).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(trouble)) => tracing::debug!(%trouble, "a join is given up"),
-                    Err(_) => tracing::debug!("a join is given up"),
+                let mut wait = WAITS.0;
+                // Who is gone by then has closed the store; the next start goes on.
+                while let Some(inner) = this.upgrade() {
+                    let this = Self(inner);
+                    if this.is_over(&intent, &row).await {
+                        this.forget(&intent, row.pos).await;
+                        break;
+                    }
+                    drop(this);
+                    sleep(wait).await;
+                    wait = (wait * 2).min(WAITS.1);
                 }
-                this.forget(&intent).await;
                 drop(entering);
             }));
         }
         Ok(())
     }
 
-    async fn hand_over_again(&self, intent: &Intent, row: Row<Handed>) -> Result<(), Trouble> {
+    /// Hands a join over again; whether that was the last time.
+    async fn is_over(&self, intent: &Intent, row: &Row<Handed>) -> bool {
+        let made_at = Duration::from_millis(row.value.made_at);
+        if Duration::from_millis(self.0.runtime.clock().now_ms()) > made_at + LASTS {
+            return true;
+        }
+        let again = Box::pin(self.hand_over_again(intent, row));
+        let trouble = match timeout(PATIENCE, again).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(trouble)) => trouble,
+            Err(_) => return false,
+        };
+        tracing::debug!(%trouble, "a join that was handed over isn't answered");
+        match trouble {
+            Trouble::Peer(error) => error.is_answer(),
+            Trouble::Ours(error) => !matches!(error, RoomError::Incomplete),
+            Trouble::Template(_) | Trouble::NotAllowed | Trouble::Answer(_) => true,
+        }
+    }
+
+    async fn hand_over_again(&self, intent: &Intent, row: &Row<Handed>) -> Result<(), Trouble> {
         let rooms = self.rooms().map_err(Trouble::Ours)?;
         let member = rooms.member(&intent.user, &intent.room_id).await;
         let member = member.map_err(Trouble::Ours)?;
         // It had ended, and whatever the user did next stands.
         if member.is_some_and(|member| member.pos > row.pos) {
+            return Ok(());
+        }
+        let noted = rooms
+            .tenant()
+            .lane(Home::Room(RoomKey::of(intent.room_id.as_str())));
+        let noted = noted.reader().get::<Joins>(&key_of(intent)).await;
+        let noted = noted.map_err(|error| Trouble::Ours(error.into()))?;
+        if noted.is_none_or(|noted| noted.pos != row.pos) {
             return Ok(());
         }
         let join = self.join_of(intent, &row.value)?;

@@ -2,7 +2,13 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
 
-use std::{collections::BTreeSet, iter::once, mem::take, time::Duration};
+use std::{
+    collections::BTreeSet,
+    iter::once,
+    mem::take,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use comity_federation_client::{PeerError, TransportError, peers::Joined};
 use comity_federation_receiver::Checked;
@@ -57,9 +63,10 @@ impl OtherServers {
         let joined = self.0.runtime.spawn("join", async move {
             // From here on others may count us in, whichever of the servers it goes by.
             let _entering = this.0.fetcher.entering.begin(&intent.room_id);
-            let attempt = |server| this.join_through(&intent, server);
+            let noted = AtomicU64::new(0);
+            let attempt = |server| this.join_through(&intent, server, &noted);
             let joined = this.through(&via, PATIENCE, attempt).await;
-            this.forget(&intent).await;
+            this.forget(&intent, noted.into_inner()).await;
             joined
         });
         joined.await.unwrap_or(Err(NOBODY))
@@ -110,7 +117,12 @@ impl OtherServers {
         }
     }
 
-    async fn join_through(&self, intent: &Intent, server: OwnedServerName) -> Result<(), Trouble> {
+    async fn join_through(
+        &self,
+        intent: &Intent,
+        server: OwnedServerName,
+        noted_at: &AtomicU64,
+    ) -> Result<(), Trouble> {
         let peers = &self.0.fetcher.peers;
         let room_id = &intent.room_id;
         let made = peers.make_join(&server, room_id, &intent.user).await?;
@@ -126,7 +138,7 @@ impl OtherServers {
         };
         let join = self.join_of(intent, &handed)?;
         let noted = self.note(intent, &handed).await;
-        noted.map_err(Trouble::Ours)?;
+        noted_at.store(noted.map_err(Trouble::Ours)?, Ordering::Relaxed);
         self.enter_by(intent, server, join).await
     }
 
@@ -257,7 +269,8 @@ fn may_have_arrived(error: &PeerError) -> bool {
         PeerError::Unreachable(error) => {
             matches!(error, TransportError::Broken(_) | TransportError::Timeout)
         }
-        PeerError::Refused(refusal) => matches!(refusal.status, 502 | 504),
+        // 520 to 524 is what the most widespread of those says.
+        PeerError::Refused(refusal) => matches!(refusal.status, 502 | 504 | 520..=524),
         _ => false,
     }
 }

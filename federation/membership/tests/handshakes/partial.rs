@@ -402,6 +402,23 @@ async fn a_join_is_handed_over_again_after_a_restart() {
     }
 }
 
+/// Nor is it forgotten while the other server can't be reached.
+#[tokio::test(start_paused = true)]
+async fn a_join_is_handed_over_again_to_a_server_that_was_away() {
+    let mut pair = Pair::new().await;
+    let room = pair.room("public_chat", "11").await;
+    lose_first(&pair.federation.wire, Fate::AnswerLost);
+    let joining = timeout(Duration::from_secs(4), join(&pair.bob, &room, &[ONE]));
+    assert!(joining.await.is_err());
+    judge_paths(&pair.federation.wire, |_| Some(Fate::Refused));
+    pair.federation.restart(TWO).await;
+    sleep(Duration::from_secs(5 * 60)).await;
+    pair.federation.wire.judge(|_| Fate::Arrives);
+    sleep(Duration::from_secs(15 * 60)).await;
+    let bob = pair.federation[TWO].login("bob").await;
+    assert!(synced(&bob, "join", &room).await.is_some());
+}
+
 /// What others say between letting us in and our knowing it isn't lost: they were told that it came.
 #[tokio::test(start_paused = true)]
 async fn what_is_said_while_a_room_is_entered_is_heard() {
