@@ -294,6 +294,7 @@ impl Index {
         // Apart: few requests come this way, and all that wait would keep the room it takes.
         let reader = rooms.tenant().reader();
         let rows = Box::pin(rooms.memberships(&reader, user)).await?;
+        let (heads, lanes) = (rooms.tenant().heads(), rooms.tenant().lanes());
         let mut state = self.state.lock();
         let State { rooms, users, .. } = &mut *state;
         let Some(user) = users.get_mut(&name) else {
@@ -310,7 +311,8 @@ impl Index {
                 room_id: member.room_id.into(),
                 pos: row.pos,
                 forgotten: member.forgotten,
-                data: 0,
+                // What came before may have been missed.
+                data: heads.get(lanes.of(Home::Room(room).slot())),
             };
             rooms.entry(room).or_default().set(&name, &place);
             user.rooms.insert(room, place);
@@ -446,9 +448,9 @@ impl User {
         (&self.rooms, self.recent.get_or_insert_with(of))
     }
 
-    /// A list looks again at one of their rooms.
+    /// A list looks again at a room, if it is one of theirs: data may be of any.
     fn note(&mut self, room: RoomKey) {
-        if let Some(recent) = &mut self.recent {
+        if let Some(recent) = (self.recent.as_mut()).filter(|_| self.rooms.contains_key(&room)) {
             recent.note(room);
         }
     }
