@@ -8,7 +8,7 @@ use comity_protocol::{
     push::{NewRule, Position, RuleKind},
 };
 use comity_rooms::Intent;
-use comity_testkit::{Cost, Server, User, encode};
+use comity_testkit::{Cost, Federation, HostilePeer, Server, User, encode};
 use serde_json::{Value, json};
 
 const V3: &str = "/_matrix/client/v3";
@@ -406,4 +406,44 @@ async fn state_that_is_shown_costs_its_rows() {
         let more = costs[1].rows_read - costs[0].rows_read;
         assert_eq!(more, 3 * (sizes[1] - sizes[0]) as u64, "{costs:?}");
     }
+}
+
+/// Searching users: beyond as many as are kept it costs the same, however many of other servers fit.
+#[tokio::test(start_paused = true)]
+async fn a_search_of_users_ends_with_what_it_keeps() {
+    let federation = Federation::of(["here.test"]).await;
+    let server = &federation["here.test"];
+    let alice = server.register("alice").await;
+    let room = public_room(&alice).await;
+    let peer = HostilePeer::on(&federation.wire, "there.test");
+    let mut room = peer.join(server, &room, "member0").await;
+    let (mut members, mut costs) = (1, Vec::new());
+    for count in [1_100, 1_700] {
+        while members < count {
+            let mut pdus = Vec::new();
+            for _ in 0..50 {
+                let (name, joined) = (format!("member{members}"), json!({"membership": "join"}));
+                let id = peer.user(&name);
+                let join = peer.event(&room, &name, "m.room.member", Some(id.as_str()), joined);
+                room.went_on(&join);
+                pdus.push(join.json);
+                members += 1;
+            }
+            let body = json!({"origin": peer.name, "origin_server_ts": 1, "pdus": pdus});
+            let path = format!("/_matrix/federation/v1/send/{members}");
+            peer.to(server).put(path).json(body).send().await.ok();
+        }
+        let path = format!("{V3}/rooms/{}/joined_members", encode(&room.id));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let joined = alice.get(path).send().await.ok();
+        assert!(joined["joined"].as_object().unwrap().len() > count);
+        let search = alice.post(format!("{V3}/user_directory/search"));
+        let search = search.json(json!({"search_term": "member", "limit": 10}));
+        let (cost, answer) = server.cost(search.send()).await;
+        let answer = answer.ok();
+        assert_eq!(answer["results"].as_array().unwrap().len(), 10);
+        assert_eq!(answer["limited"], true);
+        costs.push(cost.rows_read);
+    }
+    assert!(costs[1] <= costs[0] + 5, "{costs:?}");
 }

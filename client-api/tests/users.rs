@@ -1,7 +1,10 @@
 //! Presence and the user directory: who sees whom.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::time::Duration;
+
 use comity_testkit::{Federation, Server, User, encode};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 const V3: &str = "/_matrix/client/v3";
@@ -94,6 +97,45 @@ async fn users_of_other_servers_are_found_by_those_who_share_a_room() {
     }
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     assert_eq!(search(&alice, "bob", 10).await, nobody);
+}
+
+/// Law 11: two users at a time look for those of other servers, and nobody twice; whoever else asks meanwhile waits a little, and has
+/// what is known without.
+#[tokio::test(start_paused = true)]
+async fn few_look_for_users_of_other_servers_at_a_time() {
+    let federation = Federation::of(["a.test", "b.test"]).await;
+    let [server, other] = ["a.test", "b.test"].map(|name| &federation[name]);
+    let bob = other.register("bob").await;
+    let mut users = Vec::new();
+    for name in ["alice", "carol", "dave"] {
+        let user = server.register(name).await;
+        let room = json!({"preset": "private_chat", "invite": [bob.id]});
+        let room = user.create_room(room).await;
+        let join = bob.post(format!("{V3}/join/{}", encode(&room)));
+        let join = join.query("via", "a.test").json(json!({}));
+        join.send().await.ok();
+        users.push(user);
+    }
+    let (found, missed) = ((vec![json!(bob.id)], false), (vec![], true));
+    // Whether the store is so far away that a search takes longer than one waits for it, who asks, and whether they find all.
+    for (far, searches) in [
+        (false, [(0, true), (0, true), (1, true), (2, true)]),
+        (true, [(0, true), (0, false), (1, true), (2, false)]),
+        (true, [(2, true), (2, false), (2, false), (0, true)]),
+    ] {
+        let distance = Duration::from_secs(if far { 10 } else { 0 });
+        server.disk().set_distance(distance);
+        let ask = |(user, _): &(usize, bool)| search(&users[*user], "bob", 10);
+        let answers = join_all(searches.iter().map(ask)).await;
+        server.disk().set_distance(Duration::ZERO);
+        for ((user, all), answer) in searches.iter().zip(answers) {
+            assert_eq!(
+                answer,
+                if *all { found.clone() } else { missed.clone() },
+                "{far} {user}"
+            );
+        }
+    }
 }
 
 /// R4.5: presence is told to those who share a room, and to nobody else.

@@ -2,7 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3user_directorysearch>
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use axum::extract::State;
 use comity_accounts::{Fit, FoundUser, FoundUsers, Limit, UserTerm};
@@ -20,7 +20,7 @@ const MAX_LIMIT: usize = 50;
 const MOST_LOOKED_AT: usize = 500;
 /// Members of the searcher's rooms looked at, for users of other servers.
 const MOST_MEMBERS: usize = 50_000;
-/// Matches among them kept.
+/// Matches among them kept, at which nobody looks further.
 const MOST_MET: usize = 1_000;
 
 #[derive(Deserialize)]
@@ -78,15 +78,18 @@ pub(super) async fn post(
             display_name,
             avatar_url,
         };
-        if let Some(fit) = term.fit(&user).filter(|_| met.len() < MOST_MET) {
-            met.push((fit, user));
+        met.extend(term.fit(&user).map(|fit| (fit, user)));
+        if met.len() < MOST_MET {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
         }
     };
     let all = api
         .rooms
         .acquaintances(&user.id, MOST_MEMBERS, meet)
         .await?;
-    limited |= !all || met.len() >= MOST_MET;
+    limited |= !all;
     found.append(&mut met);
     found.sort_by(|(fit, user), (other_fit, other)| {
         (fit, &user.user_id).cmp(&(other_fit, &other.user_id))

@@ -3,7 +3,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-directory>
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use comity_protocol::{
     auth::Membership,
@@ -18,7 +18,7 @@ use crate::{
     num::StateKeyNum,
     rooms::Rooms,
     state::Half,
-    tables::{Bodies, InRoom, Member, RoomNum, StateKeys, Summaries},
+    tables::{Bodies, InRoom, Member, RoomNum, StateKeys, Summaries, Summary},
     view::RoomView,
 };
 
@@ -61,8 +61,8 @@ impl Rooms {
         Ok(findable)
     }
 
-    /// Lets `meet` know the users of other servers who are in a room with `user`, each by each such room, as far as `most` members may
-    /// be looked at; whether these were all.
+    /// Lets `meet` know the users of other servers who are in a room with `user`, each by each such room, until it has enough of them
+    /// or `most` members were looked at; whether these were all. Where too many ask for that at once, it is none of them.
     ///
     /// # Errors
     /// The store can't be read.
@@ -70,7 +70,7 @@ impl Rooms {
         &self,
         user: &UserId,
         most: usize,
-        mut meet: impl FnMut(Acquaintance),
+        mut meet: impl FnMut(Acquaintance) -> ControlFlow<()>,
     ) -> Result<bool, RoomError> {
         let joined = self.joined(user).await?;
         let keys: Vec<InRoom> = joined
@@ -78,16 +78,29 @@ impl Rooms {
             .map(|(room, _)| InRoom { room: *room })
             .collect();
         let summaries = self.tenant().reader().get_many::<Summaries>(&keys).await?;
+        let has_others = |summary: Option<Row<Summary>>| {
+            summary.is_none_or(|summary| summary.value.joined != summary.value.ours)
+        };
+        let rooms = joined.into_iter().zip(summaries);
+        let rooms = rooms.filter_map(|((_, row), summary)| has_others(summary).then_some(row));
+        let rooms: Vec<Row<Member>> = rooms.collect();
+        if rooms.is_empty() {
+            return Ok(true);
+        }
+        let Some(_walk) = self.0.walks.begin(user).await else {
+            return Ok(false);
+        };
         let mut left = most;
-        for ((_, row), summary) in joined.into_iter().zip(summaries) {
-            if summary.is_some_and(|summary| summary.value.joined == summary.value.ours) {
-                continue;
-            }
+        for row in rooms {
             let Ok(room_id) = RoomId::parse(&row.value.room_id) else {
                 continue;
             };
             match self.view(&room_id).await {
-                Ok(view) => view.others(&mut left, &mut meet).await?,
+                Ok(view) => {
+                    if view.others(&mut left, &mut meet).await?.is_break() {
+                        return Ok(false);
+                    }
+                }
                 // Purged since.
                 Err(RoomError::UnknownRoom) => {}
                 Err(error) => return Err(error),
@@ -123,8 +136,8 @@ impl RoomView {
     async fn others(
         &self,
         left: &mut usize,
-        meet: &mut impl FnMut(Acquaintance),
-    ) -> Result<(), RoomError> {
+        meet: &mut impl FnMut(Acquaintance) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, RoomError> {
         let first = StateKeyNum::member(0);
         let mut entries = self.trie().entries(self.root(), Some(Half::Members), first);
         while *left > 0 {
@@ -146,12 +159,15 @@ impl RoomView {
             });
             let (nums, users): (Vec<RoomNum>, Vec<String>) = members.unzip();
             let bodies = self.reader().get_many::<Bodies>(&nums).await?;
-            for (user_id, body) in users.into_iter().zip(bodies) {
-                let shown = body.and_then(|body| shown(user_id, &body.value.json));
-                shown.into_iter().for_each(&mut *meet);
+            let mut shown = users
+                .into_iter()
+                .zip(bodies)
+                .filter_map(|(user_id, body)| shown(user_id, &body?.value.json));
+            if shown.try_for_each(&mut *meet).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }
 

@@ -44,6 +44,7 @@ mod typing;
 mod upgrade;
 mod varint;
 mod view;
+mod walks;
 
 pub use acquaintance::Acquaintance;
 pub use activity::{Outline, Place};

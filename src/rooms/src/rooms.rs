@@ -25,6 +25,7 @@ use crate::{
     state::{NodeCache, StateTrie},
     tables::Mode,
     typing::Typing,
+    walks::Walks,
 };
 
 /// Bytes of state nodes kept in memory.
@@ -74,6 +75,7 @@ pub(crate) struct Inner {
     pub present: Present,
     /// A room's state is partial no more: it has become whole, or we have left.
     pub completed: Notify,
+    pub walks: Walks,
     /// The latest [`Rooms::stamp`].
     pub stamp: AtomicU64,
 }
@@ -102,6 +104,7 @@ impl Rooms {
             acls: Acls::default(),
             present: Present::default(),
             completed: Notify::new(),
+            walks: Walks::default(),
             stamp: AtomicU64::new(0),
         }))
     }
