@@ -6,6 +6,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -34,7 +35,7 @@ const REMEMBERED: usize = 1024;
 const REMEMBERED_BYTES: usize = 2 << 20;
 
 /// Incarnations by the clock: so many milliseconds each, from the beginning of 2026.
-const CLOCK_STEP_MS: u64 = 10 * 60 * 1000;
+const CLOCK_STEP_MS: u64 = 1000;
 const CLOCK_BEGINS_MS: u64 = 1_767_225_600_000;
 
 /// Called when what is durable can no longer be said, and with [`CommitError::Fenced`] when a lane has another owner. In the
@@ -163,7 +164,17 @@ impl Store {
     /// # Errors
     /// [`OpenError`] says what stands in the way.
     pub async fn restored(&self, tenant: TenantId) -> Result<Tenant, OpenError> {
-        self.open(tenant, true).await
+        let restored = self.open(tenant, true).await?;
+        // Another restore of the same backup is to find a later second. Where the backup's own number is ahead of the clock, which was
+        // set back then, waiting doesn't help.
+        let next = self.ms_by_the_clock() / CLOCK_STEP_MS + 1;
+        if u64::from(restored.birth.incarnation) == next {
+            let over = next * CLOCK_STEP_MS;
+            while let Some(left @ 1..) = over.checked_sub(self.ms_by_the_clock()) {
+                tokio::time::sleep(Duration::from_millis(left)).await;
+            }
+        }
+        Ok(restored)
     }
 
     async fn open(&self, tenant: TenantId, restored: bool) -> Result<Tenant, OpenError> {
@@ -262,15 +273,14 @@ impl Store {
     }
 
     /// The incarnation of a restore now. The rows can't say how many there have been: the same backup may be put back twice, and stream
-    /// ids, which begin with the incarnation, must not go back for those who have seen them. Two million, which is where such an
-    /// id would no longer be an integer of JSON, are forty years.
+    /// ids, which begin with the incarnation, must not go back for those who have seen them.
     fn by_the_clock(&self) -> u32 {
-        let since = self
-            .runtime
-            .clock()
-            .now_ms()
-            .saturating_sub(CLOCK_BEGINS_MS);
-        u32::try_from(since / CLOCK_STEP_MS).unwrap_or(u32::MAX)
+        u32::try_from(self.ms_by_the_clock() / CLOCK_STEP_MS).unwrap_or(u32::MAX)
+    }
+
+    fn ms_by_the_clock(&self) -> u64 {
+        let now = self.runtime.clock().now_ms();
+        now.saturating_sub(CLOCK_BEGINS_MS)
     }
 
     fn writer(&self, shared: &Arc<Shared>, lane: Lane, state: State) -> LaneWriter {

@@ -69,14 +69,22 @@ pub struct Birth {
 /// What a new incarnation adds to each head.
 pub(crate) const INCARNATION_JUMP: u64 = 1 << 32;
 
+/// Bits that count within an incarnation. One that begins by the clock has the second's number, and nothing counts to 2^23 in a
+/// second: so it begins beyond all that others of the same rows have counted until then, however long they lasted. What begins so is an
+/// integer of JSON for 34 years.
+const COUNTS: u32 = 23;
+
 impl Birth {
+    /// Where what is counted must begin that is told to others, so that no number of a lost incarnation is given again.
+    pub fn counts_after(&self) -> u64 {
+        u64::from(self.incarnation.saturating_sub(1)) << COUNTS
+    }
+
     /// The head that a lane had at least when this incarnation began: no other incarnation of the same rows has had what follows it,
     /// also where two of them began at the same heads, as after two restores of one backup.
     pub fn base(&self, lane: Lane) -> Pos {
-        let before = u64::from(self.incarnation.saturating_sub(1));
-        self.recorded.get(usize::from(lane.0)).map_or(0, |head| {
-            (head + INCARNATION_JUMP).max(before * INCARNATION_JUMP)
-        })
+        let head = self.recorded.get(usize::from(lane.0));
+        head.map_or(0, |head| (head + INCARNATION_JUMP).max(self.counts_after()))
     }
 }
 

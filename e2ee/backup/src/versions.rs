@@ -62,7 +62,7 @@ impl KeyBackup {
                 .as_ref()
                 .map_or(Expect::Absent, |row| Expect::At(row.pos));
             // Those of a lost incarnation aren't given again: a device may still have keys for one.
-            let begin = u64::from(self.tenant.birth().incarnation.saturating_sub(1)) << 32;
+            let begin = self.tenant.birth().counts_after();
             let version = last.map_or(0, |row| row.value.last).max(begin) + 1;
             let key = UserKey(user.to_string());
             let text = version.to_string();

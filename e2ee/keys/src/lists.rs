@@ -15,9 +15,6 @@ use crate::{
     tables::{ChangeKey, ChangedFor, Changes, List, Lists, UserKey},
 };
 
-/// Bits of a stream id that count within an incarnation.
-const INCARNATION_SHIFT: u32 = 32;
-
 /// A list that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
@@ -54,7 +51,7 @@ pub(crate) async fn note(
     batch.expect::<Lists>(&key, was);
     let shown_at = row.as_ref().map(shown_at);
     let mut list = row.map(|row| row.value).unwrap_or_default();
-    let begin = u64::from(tenant.birth().incarnation.saturating_sub(1)) << INCARNATION_SHIFT;
+    let begin = tenant.birth().counts_after();
     let mut devices = Vec::with_capacity(news.devices.len());
     for device in news.devices {
         let prev = list.id.max(begin);
