@@ -212,6 +212,50 @@ async fn e4_whoever_was_kicked_learns_of_it_and_of_nothing_after() {
     }
 }
 
+/// E4: of a room that one isn't in, filters go by what it was when one was invited or removed, also after a restart.
+#[tokio::test(start_paused = true)]
+async fn e4_filters_tell_nothing_of_a_room_since_one_was_in_it() {
+    for (stands, before) in [
+        ("invited", false),
+        ("invited", true),
+        ("removed", false),
+        ("removed", true),
+    ] {
+        let (server, alice, room) = alone().await;
+        let bob = server.register("bob").await;
+        let encrypt = async || {
+            let encryption = json!({"algorithm": "m.megolm.v1.aes-sha2"});
+            alice
+                .set_state(&room, "m.room.encryption", "", encryption)
+                .await
+        };
+        let encrypted = async |bob: &User| {
+            let config = json!({"timeline_limit": 1, "required_state": []});
+            let mut body = json!({"lists": {"all": config, "encrypted": config}});
+            body["lists"]["encrypted"]["filters"] = json!({"is_encrypted": true});
+            let answer = bob.post(SLIDING).json(body).send().await.ok();
+            assert_eq!(answer["lists"]["all"]["count"], 1, "{stands} {before}");
+            answer["lists"]["encrypted"]["count"] == 1
+        };
+        if before {
+            encrypt().await;
+        }
+        alice.invite(&room, &bob.id).await;
+        if stands == "removed" {
+            bob.join(&room).await;
+            assert_eq!(encrypted(&bob).await, before);
+            alice.kick(&room, &bob.id).await;
+        }
+        if !before {
+            encrypt().await;
+        }
+        assert_eq!(encrypted(&bob).await, before, "{stands}");
+        let server = server.restarted().await;
+        let bob = server.login("bob").await;
+        assert_eq!(encrypted(&bob).await, before, "{stands}, after a restart");
+    }
+}
+
 /// E4: who subscribes to a foreign room learns nothing of it, not even whether it is there.
 #[tokio::test(start_paused = true)]
 async fn e4_a_foreign_room_can_not_be_subscribed_to() {

@@ -7,15 +7,17 @@ use std::sync::atomic::Ordering;
 
 use comity_protocol::id::UserId;
 use comity_storage::{Reader, RoomKey};
-use futures_util::try_join;
+use futures_util::{future::try_join_all, try_join};
 use serde::Deserialize;
 
 use crate::{
     error::RoomError,
+    live::{Pending, read_root},
+    num::StateKeyNum,
     rooms::Rooms,
     tables::{
-        Head, Headers, Heads, InRoom, Members, Mode, OutOfBands, RoomNum, RoomText, Summaries,
-        UserRoom,
+        Head, Headers, Heads, InRoom, KeyNums, Members, Mode, OutOfBands, RoomNum, RoomStateKey,
+        RoomText, Statuses, Summaries, UserRoom,
     },
     view::newest_head,
 };
@@ -60,6 +62,8 @@ pub struct Place {
     pub sender: Option<String>,
     /// They were in it once, and we were.
     pub was_in: bool,
+    /// Whether it was encrypted then: what it has become since is for those who are in it.
+    pub encrypted: bool,
     /// What they were told of the room, if we aren't in it: its type and whether it is encrypted.
     pub told: Option<(Option<String>, bool)>,
 }
@@ -154,9 +158,12 @@ impl Rooms {
             num: num(row),
         });
         let nums: Vec<RoomNum> = nums.collect();
-        let headers = reader.get_many::<Headers>(&nums).await?;
-        let rows = members.into_iter().zip(kept).zip(headers);
-        let places = rows.map(|((member, kept), header)| {
+        let (headers, encrypted) = try_join!(
+            async { Ok(reader.get_many::<Headers>(&nums).await?) },
+            self.were_encrypted(reader, &nums),
+        )?;
+        let rows = members.into_iter().zip(kept).zip(headers).zip(encrypted);
+        let places = rows.map(|(((member, kept), header), encrypted)| {
             let member = member.map(|row| row.value);
             let named = member.as_ref().is_some_and(|member| member.num > 0);
             // Number 0 is also that of the create event, which sets no membership.
@@ -166,11 +173,43 @@ impl Rooms {
             Place {
                 since: member.as_ref().map_or(0, |member| member.since),
                 was_in: member.is_some_and(|member| member.was_in && !outside),
+                encrypted: encrypted && named,
                 sender: kept.map(|row| row.value.sender).or(header),
                 told,
             }
         });
         Ok(places.collect())
+    }
+
+    /// Of each of these events, whether its room was encrypted before it; not where the state there isn't known here.
+    async fn were_encrypted(
+        &self,
+        reader: &Reader,
+        events: &[RoomNum],
+    ) -> Result<Vec<bool>, RoomError> {
+        let keys = events
+            .iter()
+            .map(|event| RoomStateKey::new(event.room, "m.room.encryption", ""));
+        let keys: Vec<RoomStateKey> = keys.collect();
+        let (statuses, keys) = try_join!(
+            reader.get_many::<Statuses>(events),
+            reader.get_many::<KeyNums>(&keys),
+        )?;
+        let rows = events.iter().zip(statuses).zip(keys);
+        try_join_all(rows.map(|((event, status), key)| async move {
+            // Most rooms that aren't encrypted never had such an event.
+            let (Some(status), Some(key)) = (status, key) else {
+                return Ok(false);
+            };
+            if status.value.root_before.is_empty() {
+                return Ok(false);
+            }
+            let root = read_root(&status.value.root_before)?;
+            let trie = self.trie(event.room, reader.clone(), Pending::default());
+            let found = trie.multi_get(root, &[StateKeyNum(key.value.0)]).await?;
+            Ok(found.into_iter().any(|found| found.present().is_some()))
+        }))
+        .await
     }
 }
 

@@ -65,14 +65,20 @@ impl Listed {
         self.is_gone() && sender.is_some_and(|sender| sender != user.as_str())
     }
 
-    /// Its type, and whether it is encrypted.
+    /// Its type, which never changes, and whether it is encrypted, or was when the user's place in it was set, if they aren't in it.
     pub fn kind(&self) -> (Option<&str>, bool) {
         let told = self.stands.as_ref().and_then(|place| place.told.as_ref());
-        match (told, &self.outline) {
-            (Some((room_type, encrypted)), _) => (room_type.as_deref(), *encrypted),
-            (None, Some(outline)) => (outline.room_type.as_deref(), outline.encrypted),
-            (None, None) => (None, false),
+        if let Some((room_type, encrypted)) = told {
+            return (room_type.as_deref(), *encrypted);
         }
+        let Some(outline) = &self.outline else {
+            return (None, false);
+        };
+        let encrypted = match &self.stands {
+            Some(place) => place.encrypted,
+            None => outline.encrypted,
+        };
+        (outline.room_type.as_deref(), encrypted)
     }
 
     /// Whether it was looked at where the index has it now.
