@@ -85,7 +85,9 @@ impl OtherServers {
                 continue;
             };
             let this = Arc::downgrade(&self.0);
-            let entering = self.0.fetcher.entering.begin(&intent.room_id);
+            let server = OwnedServerName::try_from(row.value.server.as_str()).ok();
+            let servers = server.as_slice();
+            let entering = self.0.fetcher.entering.begin(&intent.room_id, servers);
             drop(self.0.runtime.spawn("join", async move {
                 let mut wait = WAITS.0;
                 // Who is gone by then has closed the store; the next start goes on.

@@ -62,7 +62,7 @@ impl OtherServers {
         let (this, via) = (self.clone(), via.to_vec());
         let joined = self.0.runtime.spawn("join", async move {
             // From here on others may count us in, whichever of the servers it goes by.
-            let _entering = this.0.fetcher.entering.begin(&intent.room_id);
+            let _entering = this.0.fetcher.entering.begin(&intent.room_id, &via);
             let noted = AtomicU64::new(0);
             let attempt = |server| this.join_through(&intent, server, &noted);
             let joined = this.through(&via, PATIENCE, attempt).await;

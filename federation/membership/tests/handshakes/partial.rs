@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use comity_testkit::{Fate, Federation, HostilePeer, User, Wire, encode};
+use comity_testkit::{Fate, Federation, HostilePeer, Pdu, Server, User, Wire, encode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -464,8 +464,9 @@ async fn what_is_said_while_another_server_is_asked_is_heard() {
     assert!(bodies.any(|body| body == "welcome"));
 }
 
-/// Law 11: what is held of rooms that are being entered is bounded, by the room and by who sent it, who needn't be in the room. What
-/// doesn't fit holds up nothing that comes with it, and is found when something follows it.
+/// Law 11: what is held of rooms that are being entered is bounded, by the room and by who sent it, who needn't be in the room: whoever
+/// sends most gives way to others, and nobody to strangers through whom the room is entered. What doesn't fit holds up nothing that comes
+/// with it, and is found when something follows it.
 #[tokio::test(start_paused = true)]
 async fn what_is_held_meanwhile_is_bounded() {
     const OF_ROOM: usize = 8 << 20;
@@ -475,18 +476,22 @@ async fn what_is_held_meanwhile_is_bounded() {
     let room = pair.room("public_chat", "11").await;
     let other = json!({ "preset": "public_chat" });
     let other = pair.bob.create_room(other).await;
-    let [evil, friend, third] =
-        [EVIL, "friend.test", THREE].map(|name| HostilePeer::on(wire, name));
+    let [evil, friend, third, fair] =
+        [EVIL, "friend.test", THREE, "fair.test"].map(|name| HostilePeer::on(wire, name));
     let other = evil.join(two, &other, "mallory").await;
+    let mut member = fair.join(&pair.federation[ONE], &room, "carol").await;
     lose_first(wire, Fate::AnswerLost);
     let joining = timeout(Duration::from_secs(10), join(&pair.bob, &room, &[ONE]));
     assert!(joining.await.is_err());
 
-    let send = async |peer: &HostilePeer, txn: &str, pdus: Vec<&Value>| {
+    let send_to = async |server: &Server, peer: &HostilePeer, txn: &str, pdus: Vec<&Value>| {
         let path = format!("/_matrix/federation/v1/send/{txn}");
         let body = json!({ "origin": peer.name, "origin_server_ts": 1, "pdus": pdus });
-        let answer = peer.to(two).put(path).json(body).send().await;
+        let answer = peer.to(server).put(path).json(body).send().await;
         answer.ok()["pdus"].clone()
+    };
+    let send = async |peer: &HostilePeer, txn: &str, pdus: Vec<&Value>| {
+        send_to(two, peer, txn, pdus).await
     };
     let large = |bytes: usize| json!({ "room_id": room, "content": { "x": "x".repeat(bytes) } });
     let many = large(64_000);
@@ -502,19 +507,42 @@ async fn what_is_held_meanwhile_is_bounded() {
     let around = large(0).to_string().len() + HELD_EACH;
     let rest = large(OF_ROOM - 2 * lot - around);
     send(&third, "0", vec![&rest]).await;
-    pair.alice.send(&room, "too late").await;
+    // What is said now follows the join.
+    let events = pair.alice.messages(&room, 20).await;
+    let join = events
+        .iter()
+        .find(|event| event["state_key"] == pair.bob.id.as_str());
+    member.last = Pdu {
+        id: join.unwrap()["event_id"].as_str().unwrap().to_owned(),
+        json: json!({ "depth": 20 }),
+    };
+    let mut say = |body: &str| {
+        let content = json!({ "msgtype": "m.text", "body": body });
+        let said = fair.event(&member, "carol", "m.room.message", None, content);
+        member.went_on(&said);
+        said.json
+    };
+    let (little, too_much) = (say("a little"), say("too much"));
+    send(&fair, "0", vec![&little]).await;
+    send(&fair, "1", vec![&many; 49]).await;
+    let mut pdus = vec![&many; 49];
+    pdus.push(&too_much);
+    send(&fair, "2", pdus).await;
+    pair.alice.send(&room, "welcome").await;
     sleep(Duration::from_secs(2 * 60)).await;
     let texts = async |room: &str| {
         let heard = pair.bob.messages(room, 20).await;
-        let bodies = heard
-            .iter()
-            .rev()
-            .map(|event| event["content"]["body"].clone());
-        bodies.filter(|body| !body.is_null()).collect::<Vec<_>>()
+        let bodies = heard.iter().map(|event| event["content"]["body"].clone());
+        let mut bodies: Vec<Value> = bodies.filter(|body| !body.is_null()).collect();
+        bodies.sort_by_key(Value::to_string);
+        bodies
     };
     assert_eq!(texts(&other.id).await, ["elsewhere"]);
-    assert!(texts(&room).await.is_empty(), "the room has its part");
+    assert_eq!(texts(&room).await, ["a little", "welcome"]);
+    send_to(&pair.federation[ONE], &fair, "3", vec![&little, &too_much]).await;
+    sleep(Duration::from_secs(10)).await;
     pair.alice.send(&room, "later").await;
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(texts(&room).await, ["too late", "later"]);
+    let all = ["a little", "later", "too much", "welcome"];
+    assert_eq!(texts(&room).await, all);
 }
