@@ -162,7 +162,7 @@ impl Change {
     }
 
     /// An event of the room, by number.
-    pub(super) async fn event(&self, num: EventNum) -> Result<Event, RoomError> {
+    pub(crate) async fn event(&self, num: EventNum) -> Result<Event, RoomError> {
         if let Some(known) = self.in_hand.get(&num) {
             return Ok(known.event.clone());
         }

@@ -49,6 +49,7 @@ impl Change {
         if wanted != Wanted::default() {
             return Ok(Outcome::Wanted(wanted));
         }
+        let event = self.as_kept(event, &links).await?;
         self.begin();
         let (mut known, given) = self.known_from(event, &way, &links).await?;
         known.verdict = self.verdict(&known, &links).await?;
@@ -124,6 +125,7 @@ impl Change {
         if nothing_known || settled(&links, way)?.is_some() {
             return Ok(None);
         }
+        let event = self.as_kept(event, &links).await?;
         self.begin();
         let (mut known, given) = self.known_from(event, way, &links).await?;
         known.verdict = match self.rejection(&known, &links).await? {
@@ -181,6 +183,15 @@ impl Change {
             given: take(given.len()),
             create: take(1).pop().flatten(),
         })
+    }
+
+    /// The event as it is kept, where it is: whoever sends it again may have redacted it since, or made it fail its hash. What stands in
+    /// the room and what is derived from it have to be one.
+    async fn as_kept(&self, event: Event, links: &Links) -> Result<Event, RoomError> {
+        match &links.own {
+            Some(own) if own.verdict() != Verdict::Named => self.event(own.num).await,
+            _ => Ok(event),
+        }
     }
 
     /// The event in the room's numbers, with the state before it; and what stands for missing parents.

@@ -4,7 +4,10 @@ use comity_protocol::{auth::Membership, id::UserId, room_version::RoomVersion};
 use comity_rooms::{Arrival, Filled, Outcome, Run, Wanted, Way, tables::Verdict};
 use serde_json::json;
 
-use crate::remote::{ADMIN, ALICE, Draft, USERS, World, id};
+use crate::{
+    joining::signed,
+    remote::{ADMIN, ALICE, Draft, USERS, World, id},
+};
 
 const SOME: [RoomVersion; 3] = [RoomVersion::V1, RoomVersion::V10, RoomVersion::V12];
 
@@ -181,6 +184,24 @@ async fn what_is_followed_before_it_has_its_place() {
         let outcome = world.receive(topic, Way::New).await;
         assert_eq!(outcome, Outcome::Settled(Verdict::Accepted), "{version}");
         assert_eq!(world.extremities().await, ends, "{version}");
+    }
+}
+
+/// What is kept of an event stays, and what is derived from it says the same: who sends it again may have redacted it.
+#[tokio::test(start_paused = true)]
+async fn what_comes_again_is_as_it_was_kept() {
+    for version in SOME {
+        let mut world = World::new(version).await;
+        let topic = json!({ "topic": "kept" });
+        let topic = Draft::state(ADMIN, "m.room.topic", "", topic, &[&world.tip]);
+        let topic = world.remote.make(topic);
+        let outlier = world.receive(topic.clone(), Way::Outlier).await;
+        assert_eq!(outlier, Outcome::Settled(Verdict::Outlier));
+        let redacted = signed(&topic.event().redact());
+        let outcome = world.receive(redacted, Way::New).await;
+        assert_eq!(outcome, Outcome::Settled(Verdict::Accepted), "{version}");
+        let summary = world.rooms.summary(&world.remote.room_id).await.unwrap();
+        assert_eq!(summary.topic.as_deref(), Some("kept"), "{version}");
     }
 }
 
