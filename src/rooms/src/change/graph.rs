@@ -114,6 +114,10 @@ impl Change {
             .copied()
             .map(EventNum)
             .collect();
+        // A room that is entered anew begins with the join, whatever is known to follow that from an earlier stay.
+        if left.is_empty() {
+            return Ok(vec![event.num]);
+        }
         if followed && !is_past {
             return Ok(left);
         }
