@@ -61,6 +61,7 @@ pub(crate) async fn all(world: &Shared) -> Result<(), String> {
                 .teller
                 .tell(format!("after round {round}: {why}")),
         }
+        come_back(world).await?;
     }
     user::say(world, 0, PATIENCE).await?;
     if let Some(why) = agree(world).await? {
@@ -98,14 +99,40 @@ async fn enter(world: &Shared, user: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Says something by one of a server's users that are in the room as their server sees it.
-async fn speak(world: &Shared, server: usize) -> Result<(), String> {
-    let Some(life) = world.borrow().servers[server].life() else {
-        return Err(format!("server {server} doesn't run"));
+/// Who is in the room by the creator's state and out of it by their own server's asks to join. That server took the word of somebody
+/// whom the others had put out, so that they soft-failed it, or had no members yet to judge it by, and whoever is out says nothing that
+/// would bring the two together.
+async fn come_back(world: &Shared) -> Result<(), String> {
+    let users: Vec<(usize, usize, String)> = {
+        let users = &world.borrow().users;
+        let users = users.iter().enumerate();
+        users
+            .map(|(user, person)| (user, person.server, person.id.clone()))
+            .collect()
+    };
+    for (user, server, id) in users {
+        if is_in(world, 0, &id).await? && snapshot(world, server).await?.is_none() {
+            user::join(world, user, 0, PATIENCE).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a user is in the room, as a server that is in it has it.
+async fn is_in(world: &Shared, server: usize, user: &str) -> Result<bool, String> {
+    let life = world.borrow().servers[server].life();
+    let Some(life) = life else {
+        return Ok(false);
     };
     let Some(view) = inside(world, &life).await? else {
-        return Ok(());
+        return Ok(false);
     };
+    let membership = view.membership(user.try_into().unwrap()).await;
+    Ok(membership.map_err(|why| why.to_string())? == Membership::Join)
+}
+
+/// Says something by one of a server's users that are in the room as their server sees it.
+async fn speak(world: &Shared, server: usize) -> Result<(), String> {
     let users = world.borrow().users.len();
     for user in 0..users {
         let id = {
@@ -113,8 +140,7 @@ async fn speak(world: &Shared, server: usize) -> Result<(), String> {
             (person.server == server).then(|| person.id.clone())
         };
         let Some(id) = id else { continue };
-        let membership = view.membership(id.as_str().try_into().unwrap()).await;
-        if membership.map_err(|why| why.to_string())? == Membership::Join {
+        if is_in(world, server, &id).await? {
             return user::say(world, user, PATIENCE).await;
         }
     }
