@@ -33,7 +33,7 @@ use super::{
 /// after a storm of minutes.
 const EACH: Duration = Duration::from_secs(10);
 const LOOKS: u32 = 7;
-/// How often a join is tried that nobody answers well; what is said, ten times as often.
+/// How often a join is tried that nobody answers well; what is said, twenty times as often.
 const ATTEMPTS: usize = 6;
 
 pub(crate) async fn all(world: &Shared) -> Result<(), String> {
@@ -74,9 +74,10 @@ pub(crate) async fn all(world: &Shared) -> Result<(), String> {
     }
 }
 
-/// Asks again until there is an answer: a room that was just entered may not be whole yet.
+/// Asks again until there is an answer: a room that was just entered may not be whole yet, and waits a quarter of an hour for an answer that
+/// was lost.
 async fn settle(world: &Shared, user: usize) -> Result<(), String> {
-    for _ in 0..10 * ATTEMPTS {
+    for _ in 0..20 * ATTEMPTS {
         if world.borrow().users[user].pending.is_none() {
             return Ok(());
         }

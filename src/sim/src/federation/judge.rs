@@ -227,21 +227,22 @@ fn verdicts(world: &World, rooms: &Rooms) -> Result<(), String> {
     Ok(())
 }
 
-/// What is redacted here is so there, unless somebody soft-failed the redaction. Who may see neither gets both as redaction leaves them, so
-/// that in old rooms the one names the other no more; there is nothing to take back then.
+/// What is redacted here is so there, unless somebody soft-failed the redaction. Who may not see that gets it as redaction leaves it, so
+/// that in old rooms it names its target no more.
 fn redactions(rooms: &Rooms) -> Result<(), String> {
     let Some((first, others)) = rooms.get(&0).zip(Some(rooms.iter().skip(1))) else {
         return Ok(());
     };
-    let accepted = |room: &Room, event: &String| {
+    let takes_effect = |room: &Room, event: &String| {
         let found = room.graph.get(event);
-        found.is_some_and(|found| found.status.verdict == Verdict::Accepted)
+        let accepted = found.filter(|found| found.status.verdict == Verdict::Accepted);
+        accepted.is_some_and(|found| found.event.redacts().is_some())
     };
     for (server, room) in others.filter(|(_, room)| room.inside) {
         let mut doubtful = BTreeSet::new();
         for (event, found) in first.graph.iter().chain(&room.graph) {
             if let Some(target) = found.event.redacts()
-                && !(accepted(first, event) && accepted(room, event))
+                && !(takes_effect(first, event) && takes_effect(room, event))
             {
                 doubtful.insert(target.to_string());
             }
