@@ -63,7 +63,12 @@ impl Change {
         let said = self.facts(&wanted, root).await?;
         // Others may know what isn't known here, and refuse what rests on a guess.
         if said.iter().any(|said| matches!(said, Said::Unknown)) {
-            return Err(RoomError::Incomplete);
+            // It won't come to a room that we have left.
+            return Err(if self.live()?.head.mode.takes_part() {
+                RoomError::Incomplete
+            } else {
+                RoomError::Forbidden("the sender is not in the room")
+            });
         }
         let mut facts: Vec<Option<Fact>> = said.into_iter().map(Said::fact).collect();
         let mut state = AuthState::default();
