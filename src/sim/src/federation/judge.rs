@@ -17,7 +17,7 @@ use super::{
     process,
     storm::PATIENCE,
     user,
-    world::{Acknowledged, Shared, World},
+    world::{Acknowledged, Shared, Teller, World},
 };
 use crate::{
     fold::Folded,
@@ -126,20 +126,7 @@ pub(crate) async fn apart(world: &Shared) -> Result<(), String> {
     const TOLD: usize = 8;
     let rooms = rooms(world).await?;
     let teller = world.borrow().teller.clone();
-    for (server, room) in &rooms {
-        let head = room.view.head();
-        let ends = head
-            .extremities
-            .iter()
-            .map(|num| EventNum(*num))
-            .collect::<Vec<_>>();
-        let ends = room.view.load(&ends).await.map_err(|why| why.to_string())?;
-        let ends: Vec<_> = ends.iter().map(|end| end.event.event_id()).collect();
-        teller.tell(format!(
-            "server {server}: {:?}, ends in {ends:?}",
-            head.mode
-        ));
-    }
+    ends(&rooms, &teller).await?;
     let mut events: BTreeMap<(u64, &String), BTreeMap<usize, &Found>> = BTreeMap::new();
     for (server, room) in &rooms {
         for (event, found) in &room.graph {
@@ -191,6 +178,27 @@ pub(crate) async fn apart(world: &Shared) -> Result<(), String> {
         for (server, state) in states.iter().filter(|_| !alike) {
             let own: Vec<_> = state.difference(&common).collect();
             teller.tell(format!("  before it server {server} has {own:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// What each server's graph ends in, and what those ends are to the others that don't have them there.
+async fn ends(rooms: &Rooms, teller: &Teller) -> Result<(), String> {
+    for (server, room) in rooms {
+        let head = room.view.head();
+        let ends: Vec<_> = head.extremities.iter().map(|num| EventNum(*num)).collect();
+        let ends = room.view.load(&ends).await.map_err(|why| why.to_string())?;
+        let ends: Vec<_> = ends.iter().map(|end| end.event.event_id()).collect();
+        teller.tell(format!("server {server}: {:?}, ends in {ends:?}", head.mode));
+        for (other, its) in rooms {
+            for end in &ends {
+                if !its.graph.contains_key(end.as_str()) {
+                    let found = find(&its.view, end.as_str()).await?;
+                    let status = found.map(|found| found.status);
+                    teller.tell(format!("  {end} is at server {other}: {status:?}"));
+                }
+            }
         }
     }
     Ok(())
