@@ -1,8 +1,8 @@
 //! After the storm: the network is sound, all servers run, and what was apart comes together.
 //!
 //! A server that was cut off learns what it missed from whoever speaks to it, so each server's user says something: once, and once
-//! more as often as that may have brought a server back, whose own part of the graph nobody has taken up yet. The creator has the last
-//! word, which follows whatever anybody's graph ends in.
+//! more as often as that may have brought a server back, whose own part of the graph nobody has taken up yet, or as something was tried
+//! again that nobody could be reached with. The creator has the last word, which follows whatever anybody's graph ends in.
 //!
 //! Who must agree: the servers that are in the room by the creator's state, which by then rests on everything that anybody in the room
 //! has accepted. Whoever isn't is sent nothing and may ask for nothing. A server may think otherwise of itself where the only event by
@@ -50,32 +50,34 @@ pub(crate) async fn all(world: &Shared) -> Result<(), String> {
         enter(world, user).await?;
     }
     let servers = world.borrow().servers.len();
-    for round in 1..=servers {
+    let mut differs = None;
+    for round in 1..=servers + ATTEMPTS {
         for server in 0..servers {
             speak(world, server).await?;
         }
-        match agree(world).await? {
-            None => break,
-            Some(why) => world
-                .borrow()
-                .teller
-                .tell(format!("after round {round}: {why}")),
+        differs = agree(world).await?;
+        if differs.is_none() {
+            differs = last_word(world).await?;
         }
+        let Some(why) = &differs else {
+            return Ok(());
+        };
+        let teller = world.borrow().teller.clone();
+        teller.tell(format!("after round {round}: {why}"));
         come_back(world).await?;
     }
-    // Somebody may speak at the same time: a join that was handed over in vain is handed over again.
-    let mut ends = None;
-    for _ in 0..ATTEMPTS {
-        user::say(world, 0, PATIENCE).await?;
-        if let Some(why) = agree(world).await? {
-            return Err(format!("the servers don't agree: {why}"));
-        }
-        ends = snapshot(world, 0).await?.map(|room| room.ends.len());
-        if ends == Some(1) {
-            return Ok(());
-        }
+    Err(format!("the servers don't agree: {differs:?}"))
+}
+
+/// The creator follows whatever there is; answers what keeps the servers from having that, and it alone, at their graphs' ends. Others may
+/// have something to hand over yet, which was tried in vain before and is news to all.
+async fn last_word(world: &Shared) -> Result<Option<String>, String> {
+    user::say(world, 0, PATIENCE).await?;
+    if let Some(why) = agree(world).await? {
+        return Ok(Some(why));
     }
-    Err(format!("the last word left {ends:?} ends"))
+    let ends = snapshot(world, 0).await?.map(|room| room.ends.len());
+    Ok((ends != Some(1)).then(|| format!("the last word left {ends:?} ends")))
 }
 
 /// Asks again until there is an answer: a room that was just entered may not be whole yet, and waits a quarter of an hour for an answer that

@@ -190,7 +190,10 @@ async fn ends(rooms: &Rooms, teller: &Teller) -> Result<(), String> {
         let ends: Vec<_> = head.extremities.iter().map(|num| EventNum(*num)).collect();
         let ends = room.view.load(&ends).await.map_err(|why| why.to_string())?;
         let ends: Vec<_> = ends.iter().map(|end| end.event.event_id()).collect();
-        teller.tell(format!("server {server}: {:?}, ends in {ends:?}", head.mode));
+        teller.tell(format!(
+            "server {server}: {:?}, ends in {ends:?}",
+            head.mode
+        ));
         for (other, its) in rooms {
             for end in &ends {
                 if !its.graph.contains_key(end.as_str()) {
