@@ -20,7 +20,7 @@ mod resolve;
 mod state;
 mod take_in;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use auth::fact_of;
 pub(crate) use chain::RoomChains;
@@ -125,6 +125,8 @@ pub struct Change {
     placed: Vec<Placed>,
     /// The events of this change, which no reader finds yet.
     in_hand: BTreeMap<EventNum, Known>,
+    /// Those of them that are taken to come before the join by which we came in.
+    earlier: BTreeSet<EventNum>,
     /// The ids that got their numbers in it.
     names: BTreeMap<String, EventNum>,
     /// The room's state is partial no more; somebody may wait for that.
@@ -233,6 +235,7 @@ impl Rooms {
             moved: true,
             placed: Vec::new(),
             in_hand: BTreeMap::new(),
+            earlier: BTreeSet::new(),
             names: BTreeMap::new(),
             ends_wait: false,
             threads: BTreeMap::new(),
@@ -305,6 +308,7 @@ impl Change {
             moved: false,
             placed: Vec::new(),
             in_hand: BTreeMap::new(),
+            earlier: BTreeSet::new(),
             names: BTreeMap::new(),
             ends_wait: false,
             threads: BTreeMap::new(),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use comity_storage::Expect;
+use comity_storage::{Expect, Home, Range};
 
 use super::{Case, Change, Heard, Known};
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
     num::EventNum,
     tables::{self, Entry, FollowedBy, Gap, RoomNum, RoomPlace, RoomSeq, Totals},
 };
+
+/// Holes looked at, back from the latest, for the one before our join.
+const HOLES: usize = 16;
 
 impl Change {
     /// Remembers that an event, which is about to take the next place, follows others that aren't
@@ -25,7 +28,6 @@ impl Change {
         prev: &[Option<Heard>],
         by: FollowedBy,
     ) -> Result<(), RoomError> {
-        let is_missing = |heard: &Heard| heard.status.value.root_before.is_empty();
         let named = known.prev.iter().zip(known.event.prev_events());
         let (missing, ids): (Vec<EventNum>, Vec<String>) = named
             .zip(prev)
@@ -77,6 +79,64 @@ impl Change {
         };
         let row = live.reader().get::<tables::Followed>(&at).await?;
         Ok(row.map(|row| row.value))
+    }
+
+    /// Whether an event that follows these comes before the join by which we came in, as far as we see: its line goes back to an earlier
+    /// stay past what we don't know yet, and meets nothing of this one. Who makes it may not have heard of us; what brings the two
+    /// together follows both, so that it needn't be an end of the graph. Taken for one it would be a fork, with a state of long ago
+    /// that could undo the join.
+    pub(crate) async fn is_earlier(&self, prev: &[EventNum]) -> Result<bool, RoomError> {
+        let live = self.live()?;
+        let is_end = |num: &EventNum| live.head.extremities.contains(&num.0);
+        if prev.is_empty() || prev.iter().any(is_end) {
+            return Ok(false);
+        }
+        let Some(entered) = self.entered().await? else {
+            return Ok(false);
+        };
+        let (room, reader) = (live.room, live.reader());
+        for num in prev {
+            let at = RoomNum { room, num: num.0 };
+            let status = reader.get::<tables::Statuses>(&at).await?;
+            let place = status.and_then(|row| row.value.place);
+            let is_earlier = match place {
+                Some(place) if place < (entered, 0) => true,
+                Some(_) => self.followed(*num).await?.is_some_and(|by| by.entry),
+                None => self.earlier.contains(num),
+            };
+            if !is_earlier {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The event of [`Self::is_earlier`], which is part of the room.
+    pub(crate) async fn put_earlier(&mut self, case: &mut Case) -> Result<(), RoomError> {
+        let num = case.known.num;
+        self.mark_followed(&[num], FollowedBy { entry: true })
+            .await?;
+        self.earlier.insert(num);
+        (case.followed, case.is_past) = (true, true);
+        Ok(())
+    }
+
+    /// The place of the join by which we came in, while it isn't known what it follows.
+    async fn entered(&self) -> Result<Option<i64>, RoomError> {
+        let live = self.live()?;
+        let range = Range::of(Home::Room(live.room), |key| {
+            key.room(live.room);
+        });
+        let range = range.reverse().limit(HOLES);
+        let rows = live.reader().scan::<tables::Gaps>(range).await?;
+        let entry = rows.into_iter().find(|(_, row)| row.value.by.entry);
+        let Some((key, hole)) = entry else {
+            return Ok(None);
+        };
+        let missing = self.heard(&hole.value.missing).await?;
+        let is_open =
+            missing.iter().any(Option::is_none) || missing.iter().flatten().any(is_missing);
+        Ok(is_open.then_some(key.seq))
     }
 
     /// Takes up an event of the past among what others are judged by.
@@ -157,4 +217,9 @@ impl Change {
         };
         Ok(())
     }
+}
+
+/// Whether nothing is known of an event but its name, or that it is part of a state.
+fn is_missing(heard: &Heard) -> bool {
+    heard.status.value.root_before.is_empty()
 }

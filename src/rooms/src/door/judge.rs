@@ -79,11 +79,14 @@ impl Change {
         if way == Way::Handshake && verdict != Verdict::Accepted {
             return Ok(Outcome::Refused(Refusal::Forbidden));
         }
-        let case = Case {
+        let mut case = Case {
             given,
             ..self.case(known, links.own).await?
         };
         if verdict == Verdict::Accepted {
+            if !case.followed && self.is_earlier(&case.known.prev).await? {
+                self.put_earlier(&mut case).await?;
+            }
             let by = followed.unwrap_or(FollowedBy { entry: false });
             self.follow(&case.known, &links.prev, by).await?;
             let relayed = log::Relayed {

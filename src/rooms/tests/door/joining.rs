@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json, value::RawValue, value::to_raw_value};
 
 use crate::remote::{ADMIN, ALICE, Draft, USERS, World, id, lanes};
 
-const SOME: [RoomVersion; 4] = [
+pub const SOME: [RoomVersion; 4] = [
     RoomVersion::V1,
     RoomVersion::V6,
     RoomVersion::V10,
@@ -302,7 +302,7 @@ pub async fn two(version: RoomVersion) -> (World, Rooms, OwnedRoomId) {
     (world, there, room_id)
 }
 
-async fn enter(rooms: &Rooms, room_id: &RoomId, who: &str) -> Result<Placed, RoomError> {
+pub async fn enter(rooms: &Rooms, room_id: &RoomId, who: &str) -> Result<Placed, RoomError> {
     let via = vec![name("localhost").to_owned()];
     let request = Join {
         via,

@@ -9,6 +9,7 @@
 )]
 
 mod converge;
+mod earlier;
 mod hostile;
 mod joining;
 mod partial;
