@@ -1,8 +1,9 @@
 //! Joins on their way, over a crash.
 //!
 //! Whom a join is handed to makes it part of the room and tells the others, whether or not its answer comes. A server that went down
-//! meanwhile would never know that it is in the room, and what is said there it would acknowledge and drop. So what is handed over is
-//! noted before, and handed over again by the next start: the same event is the same join, and is answered again.
+//! meanwhile, or heard nothing for too long, would never know that it is in the room, and what is said there it would acknowledge and
+//! drop. So what is handed over is noted before, and handed over again later, also by the next start, until it is known what became of
+//! it: the same event is the same join, and is answered again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -84,27 +85,32 @@ impl OtherServers {
             let Some(intent) = intent_of(&key, &row.value) else {
                 continue;
             };
-            let this = Arc::downgrade(&self.0);
-            let server = OwnedServerName::try_from(row.value.server.as_str()).ok();
-            let servers = server.as_slice();
-            let entering = self.0.fetcher.entering.begin(&intent.room_id, servers);
-            drop(self.0.runtime.spawn("join", async move {
-                let mut wait = WAITS.0;
-                // Who is gone by then has closed the store; the next start goes on.
-                while let Some(inner) = this.upgrade() {
-                    let this = Self(inner);
-                    if this.is_over(&intent, &row).await {
-                        this.forget(&intent, row.pos).await;
-                        break;
-                    }
-                    drop(this);
-                    sleep(wait).await;
-                    wait = (wait * 2).min(WAITS.1);
-                }
-                drop(entering);
-            }));
+            self.hand_over_later(intent, row);
         }
         Ok(())
+    }
+
+    /// Hands a join over again until it is known what became of it.
+    pub(crate) fn hand_over_later(&self, intent: Intent, row: Row<Handed>) {
+        let this = Arc::downgrade(&self.0);
+        let server = OwnedServerName::try_from(row.value.server.as_str()).ok();
+        let servers = server.as_slice();
+        let entering = self.0.fetcher.entering.begin(&intent.room_id, servers);
+        drop(self.0.runtime.spawn("join", async move {
+            let mut wait = WAITS.0;
+            // Who is gone by then has closed the store; the next start goes on.
+            while let Some(inner) = this.upgrade() {
+                let this = Self(inner);
+                if this.is_over(&intent, &row).await {
+                    this.forget(&intent, row.pos).await;
+                    break;
+                }
+                drop(this);
+                sleep(wait).await;
+                wait = (wait * 2).min(WAITS.1);
+            }
+            drop(entering);
+        }));
     }
 
     /// Hands a join over again; whether that was the last time.
@@ -120,10 +126,13 @@ impl OtherServers {
             Err(_) => return false,
         };
         tracing::debug!(%trouble, "a join that was handed over isn't answered");
-        match trouble {
-            Trouble::Peer(error) => error.is_answer(),
-            Trouble::Ours(error) => !matches!(error, RoomError::Incomplete),
-            Trouble::Template(_) | Trouble::NotAllowed | Trouble::Answer(_) => true,
+        match &trouble {
+            // Also who can't be reached now may have it, or is being let in again itself and says nothing of the room until then.
+            Trouble::Peer(error) => {
+                let refusal = error.refusal();
+                refusal.is_some_and(|refusal| matches!(refusal.status, 400 | 403))
+            }
+            trouble => !trouble.may_be_in(),
         }
     }
 

@@ -2,13 +2,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#joining-rooms>
 
-use std::{
-    collections::BTreeSet,
-    iter::once,
-    mem::take,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, iter::once, mem::take, time::Duration};
 
 use comity_federation_client::{PeerError, TransportError, peers::Joined};
 use comity_federation_receiver::Checked;
@@ -17,7 +11,9 @@ use comity_protocol::{
     id::{OwnedServerName, RoomId, ServerName, UserId},
 };
 use comity_rooms::{Entered, Entry, RoomError};
+use comity_storage::Row;
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, value::RawValue};
 use tokio::time::{sleep, timeout};
 
@@ -43,6 +39,13 @@ const MEMBER: &str = "m.room.member";
 /// Servers taken to be in a room whose members haven't come, at the most.
 const SERVERS: usize = 20_000;
 
+/// The join that was handed over last.
+struct Last {
+    row: Row<Handed>,
+    /// Nobody said what became of it.
+    is_open: bool,
+}
+
 impl OtherServers {
     pub(crate) async fn join_via(
         &self,
@@ -63,10 +66,16 @@ impl OtherServers {
         let joined = self.0.runtime.spawn("join", async move {
             // From here on others may count us in, whichever of the servers it goes by.
             let _entering = this.0.fetcher.entering.begin(&intent.room_id, &via);
-            let noted = AtomicU64::new(0);
-            let attempt = |server| this.join_through(&intent, server, &noted);
+            let last = Mutex::default();
+            let attempt = |server| this.join_through(&intent, server, &last);
             let joined = this.through(&via, PATIENCE, attempt).await;
-            this.forget(&intent, noted.into_inner()).await;
+            match last.into_inner() {
+                Some(last) if last.is_open && joined.is_err() => {
+                    this.hand_over_later(intent, last.row);
+                }
+                Some(last) => this.forget(&intent, last.row.pos).await,
+                None => {}
+            }
             joined
         });
         joined.await.unwrap_or(Err(NOBODY))
@@ -105,8 +114,11 @@ impl OtherServers {
                     if !asking.is_empty() {
                         continue;
                     }
-                    if error.is_answer() || !may_be_in || tries == 0 {
+                    if error.is_answer() || !may_be_in {
                         return Err(error.into());
+                    }
+                    if tries == 0 {
+                        return Err(Trouble::Unanswered(error));
                     }
                     tries -= 1;
                     sleep(BROKEN).await;
@@ -121,7 +133,7 @@ impl OtherServers {
         &self,
         intent: &Intent,
         server: OwnedServerName,
-        noted_at: &AtomicU64,
+        last: &Mutex<Option<Last>>,
     ) -> Result<(), Trouble> {
         let peers = &self.0.fetcher.peers;
         let room_id = &intent.room_id;
@@ -137,9 +149,15 @@ impl OtherServers {
             opaque_id: self.0.runtime.random().alphanumeric(18),
         };
         let join = self.join_of(intent, &handed)?;
-        let noted = self.note(intent, &handed).await;
-        noted_at.store(noted.map_err(Trouble::Ours)?, Ordering::Relaxed);
-        self.enter_by(intent, server, join).await
+        let pos = self.note(intent, &handed).await.map_err(Trouble::Ours)?;
+        let row = Row { pos, value: handed };
+        *last.lock() = Some(Last { row, is_open: true });
+        let entered = self.enter_by(intent, server, join).await;
+        let may_be_in = entered.as_ref().is_err_and(Trouble::may_be_in);
+        if let Some(last) = last.lock().as_mut() {
+            last.is_open = may_be_in;
+        }
+        entered
     }
 
     /// Hands a join over and enters the room by what comes back.
@@ -179,10 +197,17 @@ impl OtherServers {
         let unchecked = unheard.iter().filter(|event| event.event_type() != MEMBER);
         let unchecked = unchecked.map(|event| event.event_id().to_owned()).collect();
         let (state, auth_chain) = (state.signed, auth_chain.signed);
-        let is_create = |event: &&Signed| event.event().is_state("m.room.create", "");
-        let create = state.iter().find(is_create);
+        let is_create = |event: &Event| event.is_state("m.room.create", "");
+        // Nothing can be judged without it.
+        if unheard.iter().any(is_create) {
+            return Err(Trouble::Unchecked);
+        }
+        let create = state
+            .iter()
+            .map(Signed::event)
+            .find(|event| is_create(event));
         let is_of_version = create.map(|create| {
-            let named = create.event().content_string("room_version");
+            let named = create.content_string("room_version");
             named.as_deref().unwrap_or("1") == version.as_str()
         });
         if is_of_version != Some(true) {

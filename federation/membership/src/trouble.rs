@@ -18,6 +18,12 @@ pub(crate) enum Trouble {
     /// It refused, or could not be reached.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// It was handed an event and never said what became of it.
+    #[error("no answer came: {0}")]
+    Unanswered(PeerError),
+    /// It let the user into a room that can't be checked yet: who made that doesn't tell their keys.
+    #[error("the room's creator doesn't tell their keys")]
+    Unchecked,
     /// Its template is none for us.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -40,8 +46,20 @@ impl Trouble {
             Self::Peer(error) => refusal(error),
             Self::NotAllowed => Some(RoomError::Forbidden("the room's rules forbid it")),
             Self::Template(TemplateError::Version) => Some(RoomError::UnsupportedVersion),
-            Self::Template(_) | Self::Answer(_) | Self::Ours(_) => None,
+            Self::Unanswered(_)
+            | Self::Unchecked
+            | Self::Template(_)
+            | Self::Answer(_)
+            | Self::Ours(_) => None,
         }
+    }
+
+    /// Whether an event that was handed over may be part of the room all the same.
+    pub fn may_be_in(&self) -> bool {
+        matches!(
+            self,
+            Self::Unanswered(_) | Self::Unchecked | Self::Ours(RoomError::Incomplete)
+        )
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod answers;
+mod handed;
 mod hostile;
 mod invites;
 mod joins;
