@@ -25,13 +25,17 @@ use crate::{
 };
 
 pub(crate) async fn all(world: &Shared) -> Result<(), String> {
+    // What lies before a hole is fetched when somebody looks.
+    let users = world.borrow().users.len();
+    for user in 0..users {
+        user::look_back(world, user, PATIENCE).await?;
+    }
     let rooms = rooms(world).await?;
     verdicts(&world.borrow(), &rooms)?;
     redactions(&rooms)?;
     said_once(&rooms)?;
     let entries = std::mem::take(&mut world.borrow_mut().ledger);
     acknowledged(&entries, &rooms).await?;
-    let users = world.borrow().users.len();
     for user in 0..users {
         let (server, id, shown) = {
             let person = &world.borrow().users[user];

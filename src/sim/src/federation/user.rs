@@ -20,6 +20,9 @@ use crate::{fold::text, slide, story::digest};
 
 const V3: &str = "/_matrix/client/v3";
 
+/// Pages of a room's past at the most.
+const PAGES: usize = 100;
+
 /// A status and a body, or none: nobody answered in time.
 pub(crate) type Answer = Option<(u16, Value)>;
 
@@ -313,13 +316,42 @@ async fn powers(world: &Shared, user: usize, patience: Duration) -> Result<(), S
 
 /// Reads a page of the past, which may be on other servers.
 async fn page(world: &Shared, user: usize, patience: Duration) -> Result<(), String> {
-    let path = room_path(&world.borrow().room, "messages?dir=b&limit=30");
-    let before = is_joined(world, user).await?;
-    if let Some((200, page)) = ask(world, user, Method::GET, path, Value::Null, patience).await {
-        let joined = before || is_joined(world, user).await?;
-        shown(world, user, &page["chunk"], joined);
+    page_from(world, user, None, patience).await.map(drop)
+}
+
+/// Reads all of the past that there is.
+pub(crate) async fn look_back(
+    world: &Shared,
+    user: usize,
+    patience: Duration,
+) -> Result<(), String> {
+    let mut from = None;
+    for _ in 0..PAGES {
+        from = page_from(world, user, from.as_deref(), patience).await?;
+        if from.is_none() {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(format!("user {user} finds no beginning"))
+}
+
+/// Reads a page of the past; where the next begins.
+async fn page_from(
+    world: &Shared,
+    user: usize,
+    from: Option<&str>,
+    patience: Duration,
+) -> Result<Option<String>, String> {
+    let from = from.map(|from| format!("&from={}", encode(from)));
+    let query = format!("messages?dir=b&limit=30{}", from.unwrap_or_default());
+    let path = room_path(&world.borrow().room, &query);
+    let before = is_joined(world, user).await?;
+    let Some((200, page)) = ask(world, user, Method::GET, path, Value::Null, patience).await else {
+        return Ok(None);
+    };
+    let joined = before || is_joined(world, user).await?;
+    shown(world, user, &page["chunk"], joined);
+    Ok(page["end"].as_str().map(str::to_owned))
 }
 
 /// Whether a user is in the room now, as their server has it: where forks are resolved that may end without an event that says so.
