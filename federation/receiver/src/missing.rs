@@ -384,27 +384,33 @@ impl<'a> Search<'a> {
     }
 
     /// Brings these events as outliers, with what they rest on: from what is at hand, else fetched
-    /// one by one. How many came in.
+    /// one by one. How many came in that were lacking.
     pub(crate) async fn outliers(
         &mut self,
         mut wanted: BTreeSet<OwnedEventId>,
         mut at_hand: Events,
     ) -> Result<usize, RoomError> {
-        let mut brought = 0;
+        // Each is brought until it has its verdict and no more: what rests on something that nobody has would bring it for ever.
+        let (mut done, mut lacked) = (BTreeSet::new(), wanted.clone());
         loop {
-            let absent = wanted.iter().filter(|id| !at_hand.contains_key(*id));
+            let is_absent = |id: &&OwnedEventId| !at_hand.contains_key(*id) && !done.contains(*id);
+            let absent = wanted.iter().filter(is_absent);
             let mut fetched = self.singly(absent.cloned().collect()).await;
             let nothing_new = fetched.is_empty();
             at_hand.append(&mut fetched);
             let mut needed = needed_for(&wanted, &at_hand);
-            let before = needed.len();
+            let ids: Vec<OwnedEventId> = needed.keys().cloned().collect();
             let wanting = self.bring(&mut needed, &Way::Outlier).await?;
-            let came_in = before - needed.len();
-            brought += came_in;
-            wanted = wanting.into_values().flat_map(|w| w.auth).collect();
-            if wanted.is_empty() || (nothing_new && came_in == 0) {
-                return Ok(brought);
+            let before = done.len();
+            for id in ids.into_iter().filter(|id| !needed.contains_key(id)) {
+                at_hand.remove(&id);
+                done.insert(id);
             }
+            wanted = wanting.into_values().flat_map(|w| w.auth).collect();
+            if wanted.is_empty() || (nothing_new && done.len() == before) {
+                return Ok(done.intersection(&lacked).count());
+            }
+            lacked.extend(wanted.iter().cloned());
             wanted.extend(needed.into_keys());
         }
     }

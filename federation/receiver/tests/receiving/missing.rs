@@ -13,6 +13,7 @@ use crate::world::{HERE, World};
 const MISSING: &str = "/_matrix/federation/v1/get_missing_events";
 const STATE_IDS: &str = "/_matrix/federation/v1/state_ids";
 const EVENT: &str = "/_matrix/federation/v1/event/";
+const CHAIN: &str = "/_matrix/federation/v1/event_auth/";
 
 /// Answers `get_missing_events` by what comes before the latest of a chain, `at_a_time`.
 fn chain_answers(chain: Vec<Pdu>, at_a_time: usize) -> impl Fn(&Asked) -> Value {
@@ -160,6 +161,55 @@ async fn missing_auth_events_are_fetched() {
     world.send(&[&news]).await;
     world.sees(&news.id).await;
     assert!(world.shows(&join.id).await);
+}
+
+/// D8: an auth event that rests on something nobody has is given up, however much of what it rests on is here already and sent again.
+#[tokio::test(start_paused = true)]
+async fn d8_auth_events_that_cannot_be_had_end_the_search() {
+    let mut world = World::new("11").await;
+    let user = world.peer.user("mallory").to_string();
+    let content = json!({ "membership": "join", "displayname": "M" });
+    let mut join = (world.peer).unsigned(
+        &world.room,
+        "mallory",
+        "m.room.member",
+        Some(&user),
+        content,
+    );
+    let nobodys = format!("${}", "A".repeat(43));
+    join["auth_events"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!(nobodys));
+    let join = world.peer.sign("11", join);
+    let mut chain: Vec<Value> = world
+        .room
+        .state
+        .values()
+        .map(|at| at.json.clone())
+        .collect();
+    chain.push(join.json.clone());
+    world
+        .peer
+        .answer(Method::GET, CHAIN, move |_| json!({ "auth_chain": chain }));
+    let key = ("m.room.member".to_owned(), user);
+    let known = world.room.state.insert(key.clone(), join).unwrap();
+    let last = world.room.last.clone();
+    let lost = world.say("lost");
+    world.send(&[&lost]).await;
+    world.room.state.insert(key, known);
+    world.room.last = last;
+    let news = world.say("news");
+    world.send(&[&news]).await;
+    world.sees(&news.id).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.texts().await, ["news"]);
+    // Each time it is tried it is asked for once.
+    let fetches = asked(&world);
+    let chains = fetches.iter().filter(|path| path.starts_with(CHAIN));
+    let is_it = |path: &&String| path.starts_with(EVENT) && path.ends_with(&nobodys[1..]);
+    let single = fetches.iter().filter(is_it);
+    assert_eq!(single.count(), chains.count(), "{fetches:?}");
 }
 
 /// B2: an event that isn't signed as it should be is not stored, by whichever answer it comes.
