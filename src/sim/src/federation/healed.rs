@@ -4,10 +4,11 @@
 //! more as often as that may have brought a server back, whose own part of the graph nobody has taken up yet, or as something was tried
 //! again that nobody could be reached with. The creator has the last word, which follows whatever anybody's graph ends in.
 //!
-//! Who must agree: the servers that are in the room by the creator's state, which by then rests on everything that anybody in the room
-//! has accepted. Whoever isn't is sent nothing and may ask for nothing. A server may think otherwise of itself where the only event by
-//! which it is out is of a fork in which it never was, so that nobody may show it; but not where somebody else took its user's
-//! membership away: of that it was told.
+//! Who must agree: the servers of users who are in the room both by the creator's state, which by then rests on everything that anybody
+//! in the room has accepted, and by their own server's. Whoever has none by the one is sent nothing and may ask for nothing; where the two
+//! count in different users of a server, nobody there says anything that the other takes up, as soft failure has it. A server may think
+//! otherwise of itself where the only event by which it is out is of a fork in which it never was, so that nobody may show it; but not
+//! where somebody else took its user's membership away: of that it was told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -167,8 +168,16 @@ pub(crate) struct Snapshot {
     pub ends: BTreeSet<String>,
     /// Which event stands under each type and state key.
     pub state: BTreeMap<(String, String), String>,
-    /// Servers with joined users.
-    pub servers: BTreeSet<String>,
+    /// Who is joined.
+    pub joined: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// Whether both count in a user of this server.
+    pub fn share_user_of(&self, other: &Self, server: &str) -> bool {
+        let mut shared = self.joined.intersection(&other.joined);
+        shared.any(|user| user.split_once(':').is_some_and(|(_, of)| of == server))
+    }
 }
 
 pub(crate) async fn snapshot(world: &Shared, server: usize) -> Result<Option<Snapshot>, String> {
@@ -195,16 +204,13 @@ pub(crate) async fn snapshot(world: &Shared, server: usize) -> Result<Option<Sna
             .map(|end| end.event.event_id().to_string())
             .collect(),
         state: BTreeMap::new(),
-        servers: BTreeSet::new(),
+        joined: BTreeSet::new(),
     };
     for found in &state {
         let event = &found.event;
         let key = event.state_key().unwrap_or_default().to_owned();
-        if event.event_type() == "m.room.member"
-            && is_join(found)
-            && let Some((_, server)) = key.split_once(':')
-        {
-            snapshot.servers.insert(server.to_owned());
+        if event.event_type() == "m.room.member" && is_join(found) {
+            snapshot.joined.insert(key.clone());
         }
         let key = (event.event_type().to_owned(), key);
         snapshot.state.insert(key, event.event_id().to_string());
@@ -235,7 +241,9 @@ async fn difference(world: &Shared) -> Result<Option<String>, String> {
         return Err("the creator isn't in the room".to_owned());
     };
     for (server, name) in names.iter().enumerate().skip(1) {
-        let differs = match (snapshot(world, server).await?, first.servers.contains(name)) {
+        let room = snapshot(world, server).await?;
+        let is_in = room.as_ref().unwrap_or(&first).share_user_of(&first, name);
+        let differs = match (room, is_in) {
             (None, false) => None,
             (None, true) => Some("isn't in the room by its own word".to_owned()),
             (Some(_), false) => untold(world, server).await?,

@@ -59,7 +59,7 @@ pub(crate) async fn all(world: &Shared) -> Result<(), String> {
 /// The room as a server has it.
 struct Room {
     view: RoomView,
-    /// Whether the server is in it, by its own state and by the creator's.
+    /// Whether a user of the server is in it, by its own state and by the creator's.
     inside: bool,
     /// The closure of its extremities as far as the server has it.
     graph: BTreeMap<String, Found>,
@@ -74,11 +74,6 @@ async fn rooms(world: &Shared) -> Result<Rooms, String> {
         world.servers.iter().map(|one| one.name.clone()).collect()
     };
     let first = snapshot(world, 0).await?;
-    let in_it = |name| {
-        first
-            .as_ref()
-            .is_some_and(|room| room.servers.contains(name))
-    };
     let mut rooms = Rooms::new();
     for (server, name) in names.iter().enumerate() {
         let life = world.borrow().servers[server].life();
@@ -87,7 +82,9 @@ async fn rooms(world: &Shared) -> Result<Rooms, String> {
             continue;
         };
         let graph = closure(&view).await.map_err(|why| why.to_string())?;
-        let inside = view.head().mode == Mode::Joined && in_it(name);
+        let own = snapshot(world, server).await?;
+        let inside = own.zip(first.as_ref());
+        let inside = inside.is_some_and(|(own, first)| own.share_user_of(first, name));
         let (count, seq) = (graph.len(), view.seq());
         let teller = world.borrow().teller.clone();
         teller.tell(format!(
