@@ -182,6 +182,10 @@ impl Change {
     async fn fill(&mut self, run: Run, gap: Gap) -> Result<Filled, RoomError> {
         let Run { seq, events, state } = run;
         let missing = read_ids(&gap.missing)?;
+        // It is that event's state.
+        let earliest = events.iter().map(Signed::event);
+        let earliest = earliest.min_by_key(|event| (event.depth(), event.event_id()));
+        let earliest = earliest.map(|event| event.event_id().to_owned());
         let events = behind(&missing, events);
         let way = Way::History(state);
         let wanted = self.wanted_by(&events, &way).await?;
@@ -192,7 +196,8 @@ impl Change {
         let mut order = Vec::new();
         let mut named: BTreeSet<OwnedEventId> = missing.iter().cloned().collect();
         for event in events {
-            let Some(case) = self.judge_past(event, &way).await? else {
+            let is_earliest = earliest.as_deref() == Some(event.event_id());
+            let Some(case) = self.judge_past(event, &way, is_earliest).await? else {
                 continue;
             };
             named.extend(case.known.event.prev_events().iter().cloned());

@@ -109,11 +109,13 @@ impl Change {
     }
 
     /// Judges an event of the past, which gets its place later in this change. `None` for one that
-    /// can't be judged, or has been.
+    /// can't be judged, or has been. The state in place of missing parents is the earliest event's: what allows another may have come
+    /// after that, and not be at hand.
     pub(super) async fn judge_past(
         &mut self,
         event: Event,
         way: &Way,
+        is_earliest: bool,
     ) -> Result<Option<Case>, RoomError> {
         if self.refusal(&event, way)?.is_some() {
             return Ok(None);
@@ -132,6 +134,13 @@ impl Change {
         self.begin();
         let (mut known, given) = self.known_from(event, way, &links).await?;
         known.verdict = match self.rejection(&known, &links).await? {
+            Some(_)
+                if given.is_some()
+                    && !is_earliest
+                    && self.is_authorised(&known, &links).await? =>
+            {
+                return Ok(None);
+            }
             Some(rejection) => {
                 tracing::debug!(event_id = %known.event.event_id(), %rejection, "event rejected");
                 Verdict::Rejected
@@ -290,6 +299,15 @@ impl Change {
         } else {
             Verdict::Accepted
         })
+    }
+
+    /// Whether the event is allowed by its auth events.
+    async fn is_authorised(&mut self, known: &Known, links: &Links) -> Result<bool, RoomError> {
+        let alone = Known {
+            root_before: None,
+            ..known.clone()
+        };
+        Ok(self.rejection(&alone, links).await?.is_none())
     }
 
     /// The rule by which the event is forbidden for good: by its auth events, or by the state

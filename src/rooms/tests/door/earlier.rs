@@ -1,13 +1,14 @@
-//! What comes of a room's time between two stays of ours, when we are in it again.
+//! What comes of the time before we were in a room, or between two stays of ours, once we are in it.
 
 use comity_protocol::{
     event::Event,
     id::{OwnedEventId, RoomId},
 };
-use comity_rooms::{Rooms, num::EventNum};
+use comity_rooms::{Filled, Rooms, Run, num::EventNum};
+use serde_json::json;
 
 use crate::{
-    joining::{ACCEPTED, BOB, SOME, enter, hears, say, state, two, user},
+    joining::{ACCEPTED, BOB, SOME, enter, hears, name, say, signed, state, two, user},
     remote::{ADMIN, ALICE, Draft},
 };
 
@@ -37,6 +38,7 @@ async fn what_was_before_we_came_back_is_no_end() {
         let two = say(&world.rooms, &room_id, ALICE, "two").await;
         let join = enter(&there, &room_id, BOB).await.unwrap();
         let begins = state(&there, &room_id).await;
+        let begun = std::slice::from_ref(&join.event_id);
 
         let (_, at_first) = world.remote.events[&world.tip].clone();
         let mut by_admin = |body, prev: &Event| {
@@ -54,7 +56,7 @@ async fn what_was_before_we_came_back_is_no_end() {
         let fork = by_admin("fork", &came);
         for event in [&one, &apart, &two] {
             assert_eq!(hears(&there, &room_id, event).await, ACCEPTED, "{version}");
-            assert_eq!(ends(&there, &room_id).await, [join.event_id.clone()]);
+            assert_eq!(ends(&there, &room_id).await, begun);
         }
         assert_eq!(state(&there, &room_id).await, begins, "{version}");
 
@@ -69,5 +71,39 @@ async fn what_was_before_we_came_back_is_no_end() {
         assert_eq!(hears(&there, &room_id, &fork).await, ACCEPTED, "{version}");
         let forked = [both.event_id(), fork.event_id()];
         assert_eq!(ends(&there, &room_id).await, forked, "{version}");
+    }
+}
+
+/// What is fetched of the past with gaps in it is judged by the state that is known: what another event between would allow is fetched
+/// again, and not rejected for good.
+#[tokio::test(start_paused = true)]
+async fn what_rests_on_a_gap_in_a_run_is_not_rejected() {
+    const LATE: &str = "@late:remote";
+    for version in SOME {
+        let (mut world, there, room_id) = two(version).await;
+        let first = world.say("first").await;
+        let content = json!({ "membership": "join" });
+        let join = Draft::state(LATE, "m.room.member", LATE, content, &[first.event_id()]);
+        let join = world.remote.make(join);
+        let mine = Draft::message(LATE, "mine", &[join.event().event_id()]);
+        let mine = world.remote.make(mine);
+        for event in [&join, &mine] {
+            assert_eq!(hears(&world.rooms, &room_id, event.event()).await, ACCEPTED);
+        }
+        let joined = enter(&there, &room_id, BOB).await.unwrap();
+        let host = world.rooms.peer_view(name("elsewhere"), &room_id);
+        let host = host.await.unwrap();
+        let state = host.state_before(first.event_id()).await.unwrap();
+        let whole = Run {
+            seq: joined.seq,
+            events: vec![signed(&first), join, mine],
+            state: host.ids(&state.state).await.unwrap(),
+        };
+        let mut gapped = whole.clone();
+        gapped.events.remove(1);
+        let filled = there.fill(&room_id, gapped).await.unwrap();
+        assert_eq!(filled, Filled::Placed(0), "{version}");
+        let filled = there.fill(&room_id, whole).await.unwrap();
+        assert_eq!(filled, Filled::Placed(3), "{version}");
     }
 }
