@@ -41,6 +41,7 @@ async fn users_are_found_by_those_who_may_know_them() {
         assert_eq!(search(&eve, term, 10).await, just_alice, "{term}");
     }
     assert_eq!(search(&eve, "", 10).await, nobody);
+    assert_eq!(search(&alice, "alice", 10).await, just_alice, "themself");
 
     let room = bob.create_room(json!({"preset": "private_chat"})).await;
     bob.invite(&room, &eve.id).await;
